@@ -1,0 +1,160 @@
+"""A batch: the agents asked at one time, with the one deadline and the one way to stop them all."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+from application.ports.agent_orchestrator import AgentRequest
+from domain.models.agent_output import AgentFailure, AgentOutput
+from domain.models.roll_call import AgentState
+
+__all__ = ["Batch", "BatchObserver", "ConcurrentResult", "StopCause", "Stoppable"]
+
+_CLOCK_TOLERANCE_S = 1e-6
+
+
+class StopCause(Enum):
+    """Why a batch was stopped before its agents had ended: the state, kind and message that they end with."""
+
+    CANCELLED = (AgentState.CANCELLED, "cancelled", "the deliberation was cancelled")
+    HALTED = (AgentState.HALTED, "halted", "the system was halted")
+    SHUTDOWN = (AgentState.CANCELLED, "shutdown", "the service was shut down")
+
+    @property
+    def state(self) -> AgentState:
+        """How the roll call counts an agent that was stopped so."""
+        return self.value[0]
+
+
+class BatchObserver(Protocol):
+    """Is told about each agent of a batch, and is waited for: this is where outcomes are recorded before they are seen."""
+
+    async def agent_starting(self, request: AgentRequest) -> None:
+        """The agent has its slot and is about to be called for the first time."""
+        ...
+
+    async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
+        """The agent ended; returns how the roll call counts it, once that is recorded."""
+        ...
+
+
+class Stoppable(Protocol):
+    """An agent at work."""
+
+    def stop(self) -> None:
+        """End it now; stopping again changes nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrentResult:
+    """What became of a batch: every request is either among the outputs or among the failures, in the order asked."""
+
+    batch_id: str
+    outputs: tuple[AgentOutput, ...]
+    failures: tuple[AgentFailure, ...]
+    total_ms: float
+    started_at: datetime
+    completed_at: datetime
+
+    @property
+    def failed_agents(self) -> tuple[str, ...]:
+        """The ids of the agents that failed."""
+        return tuple(failure.agent_id for failure in self.failures)
+
+    @property
+    def success_count(self) -> int:
+        """How many agents gave an output."""
+        return len(self.outputs)
+
+    @property
+    def failure_count(self) -> int:
+        """How many agents failed."""
+        return len(self.failures)
+
+    @property
+    def total_count(self) -> int:
+        """How many agents were asked."""
+        return len(self.outputs) + len(self.failures)
+
+
+class Batch:
+    """Can be stopped at any time; every agent still at work then ends with the cause, and those that ended keep their end.
+
+    All agents of a batch have the same time, so their limits fall due in the order in which they began: one timer serves them
+    all, where `asyncio.timeout` would set and cancel one or two for each.
+    """
+
+    __slots__ = ("_due", "_limits", "_timer", "agent_timeout_s", "cause", "deadline", "id")
+
+    def __init__(self, batch_id: str, *, agent_timeout_s: float, deadline: float | None = None) -> None:
+        self.id = batch_id
+        self.agent_timeout_s = agent_timeout_s
+        self.deadline = deadline
+        self.cause: StopCause | None = None
+        self._due: dict[Stoppable, None] = {}
+        self._limits: dict[Stoppable, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stop(self, cause: StopCause) -> None:
+        """End every agent that has not ended. The first cause stands; stopping again changes nothing."""
+        if self.cause is None:
+            self.cause = cause
+            for agent in self._due:
+                agent.stop()
+
+    def enter(self, agent: Stoppable) -> None:
+        """Let `stop` and the deadline reach this agent from now on."""
+        self._due[agent] = None
+        if self.cause is not None:
+            agent.stop()
+        elif self.deadline is not None and self._timer is None:
+            self._set_timer(self.deadline)
+
+    def start_clock(self, agent: Stoppable, began: float) -> None:
+        """The agent's own time, `agent_timeout_s` seconds, runs from `began` on."""
+        limit = began + self.agent_timeout_s
+        self._limits[agent] = limit
+        if self._timer is None:
+            self._set_timer(limit)
+        elif len(self._limits) == 1 and limit < self._timer.when():
+            self._timer.cancel()
+            self._set_timer(limit)
+
+    def end_of(self, agent: Stoppable) -> float:
+        """The loop time at which this agent is stopped at the latest."""
+        limit = self._limits.get(agent, math.inf)
+        return limit if self.deadline is None else min(limit, self.deadline)
+
+    def leave(self, agent: Stoppable) -> None:
+        """The agent ended."""
+        self._due.pop(agent, None)
+        self._limits.pop(agent, None)
+        if not self._due and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, when: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(when, self._fall_due)
+
+    def _fall_due(self) -> None:
+        self._timer = None
+        # A timer may fire up to one clock resolution early; whoever is that close is due as well.
+        now = asyncio.get_running_loop().time() + _CLOCK_TOLERANCE_S
+        if self.deadline is not None and self.deadline <= now:
+            for agent in self._due:
+                agent.stop()
+            return
+        for agent, limit in list(self._limits.items()):
+            if limit > now:
+                self._set_timer(limit if self.deadline is None else min(limit, self.deadline))
+                return
+            del self._limits[agent]
+            agent.stop()
+        if self.deadline is not None and self._due:
+            self._set_timer(self.deadline)

@@ -1,0 +1,87 @@
+"""The error tree.
+
+ConclaveError
+├── AgentError
+│   ├── AgentPoolExhaustedError     more agents at once than slots, or than may wait
+│   ├── AgentAlreadyActiveError     the same agent twice in one batch
+│   └── AgentInvocationError        one call to one agent ended without an output
+├── DeliberationError
+│   ├── InvalidSpecificationError   a deliberation that cannot be run as described
+│   ├── IllegalTransitionError      a state that cannot follow the present one
+│   ├── DeliberationEndedError      too late to cancel
+│   ├── DeliberationNotFoundError
+│   ├── RosterNotFoundError
+│   ├── InvalidRosterError
+│   ├── QueueFullError              come back later
+│   ├── ServiceStoppingError        come back later, elsewhere
+│   ├── UnreadableBallotError       a reply that is no ballot
+│   └── RecordMismatchError         stored text that does not hash to its record
+├── SystemHaltedError               nothing is called until the halt is cleared
+├── ConfigurationError              a setting that stops the start
+└── DependencyUnavailableError      a database or provider that is away
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from domain.errors.agent import (
+        AgentAlreadyActiveError,
+        AgentError,
+        AgentInvocationError,
+        AgentPoolExhaustedError,
+    )
+    from domain.errors.conclave_error import ConclaveError
+    from domain.errors.configuration import ConfigurationError
+    from domain.errors.deliberation import (
+        DeliberationEndedError,
+        DeliberationError,
+        DeliberationNotFoundError,
+        FieldProblem,
+        IllegalTransitionError,
+        InvalidRosterError,
+        InvalidSpecificationError,
+        QueueFullError,
+        RecordMismatchError,
+        RosterNotFoundError,
+        ServiceStoppingError,
+        UnreadableBallotError,
+    )
+    from domain.errors.dependency import DependencyUnavailableError
+    from domain.errors.halt import SystemHaltedError
+
+__all__ = [
+    "AgentAlreadyActiveError",
+    "AgentError",
+    "AgentInvocationError",
+    "AgentPoolExhaustedError",
+    "ConclaveError",
+    "ConfigurationError",
+    "DeliberationEndedError",
+    "DeliberationError",
+    "DeliberationNotFoundError",
+    "DependencyUnavailableError",
+    "FieldProblem",
+    "IllegalTransitionError",
+    "InvalidRosterError",
+    "InvalidSpecificationError",
+    "QueueFullError",
+    "RecordMismatchError",
+    "RosterNotFoundError",
+    "ServiceStoppingError",
+    "SystemHaltedError",
+    "UnreadableBallotError",
+]
+
+_MODULES = ("conclave_error", "agent", "deliberation", "halt", "configuration", "dependency")
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for module in _MODULES:
+            found = import_module(f"domain.errors.{module}")
+            if name in found.__all__:
+                return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

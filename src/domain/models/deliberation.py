@@ -1,0 +1,174 @@
+"""A deliberation: what was asked of whom, and the states it moves through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from uuid import uuid4
+
+from domain.errors.deliberation import FieldProblem, IllegalTransitionError, InvalidSpecificationError
+from domain.models.agent import Roster
+from domain.models.budget import Limits, Quorum, Sampling, Usage
+from domain.models.outcome import Outcome
+from domain.models.protocol import Protocol
+from domain.models.question import Question
+from domain.models.roll_call import RollCall
+from domain.models.round import AgentRecord, Round
+from domain.models.text import text_problem
+from domain.voting.rule import Rule
+
+__all__ = ["Deliberation", "DeliberationStatus", "Specification"]
+
+_MAX_METADATA = 32
+
+
+class DeliberationStatus(StrEnum):
+    """Where a deliberation stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    INQUORATE = "inquorate"
+    CANCELLED = "cancelled"
+    HALTED = "halted"
+    FAILED = "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing can follow."""
+        return self not in {DeliberationStatus.QUEUED, DeliberationStatus.RUNNING}
+
+
+_FOLLOWS: Mapping[DeliberationStatus, frozenset[DeliberationStatus]] = {
+    DeliberationStatus.QUEUED: frozenset(
+        {DeliberationStatus.RUNNING, DeliberationStatus.CANCELLED, DeliberationStatus.FAILED}
+    ),
+    DeliberationStatus.RUNNING: frozenset(status for status in DeliberationStatus if status.is_terminal),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """Everything that was asked for, checked: what is run is exactly this."""
+
+    question: Question
+    roster: Roster
+    rule: Rule
+    protocol: Protocol = field(default_factory=Protocol)
+    quorum: Quorum = field(default_factory=Quorum)
+    limits: Limits = field(default_factory=Limits)
+    sampling: Sampling = field(default_factory=Sampling)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raise `InvalidSpecificationError` with every problem of every part."""
+        found = [
+            *self.question.problems(),
+            *self.protocol.problems(),
+            *self.rule.problems(self.question.answer),
+            *self.quorum.problems(),
+            *self.limits.problems(),
+            *self.sampling.problems(),
+            *self._metadata_problems(),
+        ]
+        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+            found.append(FieldProblem("/seed", "must fit into 64 bits"))
+        if found:
+            raise InvalidSpecificationError(found)
+
+    def _metadata_problems(self) -> list[FieldProblem]:
+        if len(self.metadata) > _MAX_METADATA:
+            return [FieldProblem("/metadata", f"has {len(self.metadata)} entries, at most {_MAX_METADATA} are taken")]
+        return [
+            FieldProblem("/metadata", f"an entry {problem}")
+            for pair in self.metadata.items()
+            for text in pair
+            if (problem := text_problem(text, max_bytes=1024))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliberation:
+    """One question put to one roster. Moves only along legal transitions, and never out of a terminal state."""
+
+    id: str
+    specification: Specification
+    created_at: datetime
+    orchestrator: str = ""
+    simulated: bool = False
+    key_name: str | None = None
+    status: DeliberationStatus = DeliberationStatus.QUEUED
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    roll_call: RollCall = field(default_factory=RollCall)
+    rounds: tuple[Round, ...] = ()
+    outcome: Outcome | None = None
+    failures: tuple[AgentRecord, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    models: tuple[str, ...] = ()
+    reason: str | None = None
+    cancel_requested: bool = False
+
+    @classmethod
+    def accept(
+        cls, specification: Specification, *, at: datetime, orchestrator: str, simulated: bool, key_name: str | None
+    ) -> Deliberation:
+        """A new deliberation, queued. Raises `InvalidSpecificationError`; there is no other way in."""
+        specification.check()
+        return cls(
+            id=str(uuid4()),
+            specification=specification,
+            created_at=at,
+            orchestrator=orchestrator,
+            simulated=simulated,
+            key_name=key_name,
+        )
+
+    def start(self, *, at: datetime) -> Deliberation:
+        """The same deliberation, running. Raises `IllegalTransitionError`."""
+        self._must_allow(DeliberationStatus.RUNNING)
+        return replace(self, status=DeliberationStatus.RUNNING, started_at=at)
+
+    def end(
+        self,
+        status: DeliberationStatus,
+        *,
+        at: datetime,
+        rounds: tuple[Round, ...] = (),
+        outcome: Outcome | None = None,
+        reason: str | None = None,
+    ) -> Deliberation:
+        """The same deliberation, ended as `status`.
+
+        The roll call, the failures and the usage are derived from the rounds, so they cannot disagree with them. An outcome
+        stands only on a completed one. Raises `IllegalTransitionError`.
+        """
+        self._must_allow(status)
+        if (outcome is not None) != (status is DeliberationStatus.COMPLETED):
+            raise IllegalTransitionError(
+                present=self.status.value, wanted=f"{status.value} with another kind of outcome"
+            )
+        last = {record.agent_id: record for round_ in rounds for record in round_.records}
+        usage = Usage()
+        for round_ in rounds:
+            for record in round_.records:
+                usage += record.usage
+        return replace(
+            self,
+            status=status,
+            finished_at=at,
+            rounds=rounds,
+            outcome=outcome,
+            reason=reason,
+            roll_call=RollCall.of(record.state for record in last.values()),
+            failures=tuple(r for round_ in rounds for r in round_.records if not r.state.took_part),
+            usage=usage,
+            models=tuple(sorted({r.model for round_ in rounds for r in round_.records if r.model})),
+        )
+
+    def _must_allow(self, wanted: DeliberationStatus) -> None:
+        if wanted not in _FOLLOWS.get(self.status, frozenset()):
+            raise IllegalTransitionError(present=self.status.value, wanted=wanted.value)

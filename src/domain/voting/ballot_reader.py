@@ -1,0 +1,153 @@
+"""Reads a model's reply as a ballot: tolerant of wrapping, strict about what is inside."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from domain.errors.deliberation import UnreadableBallotError
+from domain.models.question import AnswerFormat, AnswerKind
+from domain.models.text import clean, fold
+from domain.voting.ballot import Answer, Ballot
+
+__all__ = ["read_ballot"]
+
+MAX_DEPTH = 32
+_MAX_CANDIDATES = 64
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+
+
+def read_ballot(agent_id: str, reply: str, expected: AnswerFormat) -> Ballot:
+    """The ballot in `reply`.
+
+    The JSON object may be fenced or surrounded by prose, but there must be exactly one that holds an answer, and the
+    answer must be of the expected kind. Raises `UnreadableBallotError` otherwise; its kind is one of `empty_reply`,
+    `unreadable_reply`, `several_answers` and `wrong_answer`.
+    """
+    if not reply.strip():
+        raise UnreadableBallotError(kind="empty_reply", problem="it is empty")
+    document = _only_answer(reply)
+    confidence = _confidence(document.get("confidence"))
+    reasoning = document.get("reasoning")
+    if reasoning is not None and not isinstance(reasoning, str):
+        raise UnreadableBallotError(kind="wrong_answer", problem="its reasoning is no text")
+    answer = _answer(document["answer"], expected)
+    return Ballot(agent_id, answer, confidence, None if reasoning is None else clean(reasoning))
+
+
+def _only_answer(reply: str) -> dict[str, Any]:
+    whole = _parse(reply.strip())
+    if isinstance(whole, dict) and "answer" in whole:
+        return whole
+    fenced = [
+        found
+        for block in _FENCE.findall(reply)
+        if isinstance(found := _parse(block.strip()), dict) and "answer" in found
+    ]
+    candidates = fenced or list(_embedded_objects(reply))
+    if not candidates:
+        raise UnreadableBallotError(kind="unreadable_reply", problem="it holds no JSON object with an answer")
+    if any(candidate["answer"] != candidates[0]["answer"] for candidate in candidates[1:]):
+        raise UnreadableBallotError(kind="several_answers", problem="it holds several different answers")
+    return candidates[0]
+
+
+def _embedded_objects(reply: str) -> Iterator[dict[str, Any]]:
+    decoder = _decoder()
+    position, tried = reply.find("{"), 0
+    while position >= 0 and tried < _MAX_CANDIDATES:
+        tried += 1
+        try:
+            found, end = decoder.raw_decode(reply, position)
+        except (ValueError, RecursionError):
+            end = position + 1
+        else:
+            if isinstance(found, dict) and "answer" in found:
+                yield found
+        position = reply.find("{", end)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return _decoder().decode(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_distinct_keys, parse_constant=_refuse_constant)
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a key stands twice")
+    return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _confidence(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UnreadableBallotError(kind="wrong_answer", problem="its confidence is no number from 0 to 1")
+    return float(value)
+
+
+def _answer(value: Any, expected: AnswerFormat) -> Answer:
+    if value is None:
+        return None
+    kind = expected.kind
+    if kind is AnswerKind.CHOICE:
+        return _option(value, expected.options)
+    if kind is AnswerKind.VERDICT:
+        verdict = _option(value, ("yes", "no", "abstain"))
+        return None if verdict == "abstain" else verdict
+    if kind.is_estimate:
+        return _number(value, expected)
+    if kind is AnswerKind.TEXT:
+        if not isinstance(value, str) or not value.strip():
+            raise UnreadableBallotError(kind="wrong_answer", problem="its answer is no text")
+        return clean(value)
+    return _options(value, expected)
+
+
+def _option(value: Any, options: tuple[str, ...]) -> str:
+    if isinstance(value, str):
+        if value in options:
+            return value
+        folded = fold(value)
+        for option in options:
+            if fold(option) == folded:
+                return option
+    raise UnreadableBallotError(kind="wrong_answer", problem="its answer is none of the options")
+
+
+def _options(value: Any, expected: AnswerFormat) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise UnreadableBallotError(kind="wrong_answer", problem="its answer is no list of options")
+    named = tuple(_option(item, expected.options) for item in value)
+    if len(set(named)) < len(named):
+        raise UnreadableBallotError(kind="wrong_answer", problem="its answer names an option twice")
+    if expected.kind is AnswerKind.RANKING and not named:
+        raise UnreadableBallotError(kind="wrong_answer", problem="its ranking is empty")
+    return named
+
+
+def _number(value: Any, expected: AnswerFormat) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnreadableBallotError(kind="wrong_answer", problem="its answer is no number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    low, high = (0.0, 1.0) if expected.kind is AnswerKind.PROBABILITY else (expected.minimum, expected.maximum)
+    if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
+        raise UnreadableBallotError(kind="wrong_answer", problem="its answer is outside the range asked for")
+    return number

@@ -1,0 +1,135 @@
+"""An orchestrator that simulates every agent: seeded, fast or slow as told, and saying so in every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+
+from application.ports.agent_orchestrator import AgentOutput, AgentRequest
+from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Usage
+from domain.models.question import AnswerFormat, AnswerKind
+
+__all__ = ["SIMULATED_MODEL", "AgentOrchestratorStub", "log_normal_latency"]
+
+SIMULATED_MODEL = "simulated"
+
+_TEMPERS = (
+    "after weighing costs first",
+    "thinking of who bears the risk",
+    "looking at what can be undone",
+    "asking who was not heard",
+    "going by what has worked elsewhere",
+    "minding the long run",
+)
+
+
+class AgentOrchestratorStub:
+    """Answers as a plausible roster would: most lean one way, a minority does not, a few abstain. The same seed repeats it.
+
+    Every answer depends on the seed, the topic and the agent alone, never on timing. `latency_seconds` is a number, or a
+    function that draws one from a random generator (for example `log_normal_latency`). Agents in `failing` raise
+    `AgentInvocationError`; a mapping gives the error to raise for each.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency_seconds: float | Callable[[random.Random], float] = 0.001,
+        failing: Iterable[str] | Mapping[str, BaseException] = (),
+        hanging: Iterable[str] = (),
+        abstaining_fraction: float = 0.03,
+        seed: int = 0,
+    ) -> None:
+        self._latency = latency_seconds
+        self._failing: dict[str, BaseException | None] = (
+            dict(failing) if isinstance(failing, Mapping) else dict.fromkeys(failing)
+        )
+        self._hanging = frozenset(hanging)
+        self._abstaining = abstaining_fraction
+        self._seed = seed
+        self.invocations = 0
+        self.active_count = 0
+        self.peak_active_count = 0
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        """The simulated output of that agent."""
+        self.invocations += 1
+        self.active_count += 1
+        self.peak_active_count = max(self.peak_active_count, self.active_count)
+        try:
+            if request.agent_id in self._hanging:
+                await asyncio.Event().wait()
+            delay = self._latency
+            if not isinstance(delay, int | float):
+                delay = delay(self._generator(request, "latency"))
+            await asyncio.sleep(delay)
+        finally:
+            self.active_count -= 1
+        if request.agent_id in self._failing:
+            raise self._failing[request.agent_id] or AgentInvocationError(
+                f"agent {request.agent_id!r} was told to fail", agent_id=request.agent_id, kind="simulated_failure"
+            )
+        content = self._content(request)
+        return AgentOutput(
+            request.agent_id,
+            request.request_id,
+            content,
+            model=SIMULATED_MODEL,
+            usage=Usage(calls=request.attempt, input_tokens=0, output_tokens=0),
+            simulated=True,
+        )
+
+    def _generator(self, request: AgentRequest, purpose: str) -> random.Random:
+        seed = self._seed if request.seed is None else request.seed
+        text = f"{seed}\x00{request.context.topic_content}\x00{request.agent_id}\x00{request.round_number}\x00{purpose}"
+        return random.Random(hashlib.sha256(text.encode(errors="replace")).digest())  # noqa: S311 - a simulation
+
+    def _content(self, request: AgentRequest) -> str:
+        if request.expected is None:
+            return f"[simulated] {request.agent_id} has considered: {request.context.topic_content[:200]}"
+        draw = self._generator(request, "answer")
+        seed = self._seed if request.seed is None else request.seed
+        lean = random.Random(f"{seed}\x00{request.context.topic_content}")  # noqa: S311 - a simulation
+        answer = None if draw.random() < self._abstaining else _draw_answer(request.expected, lean, draw)
+        reasoning = f"[simulated] {request.agent_id} chose {draw.choice(_TEMPERS)}."
+        confidence = round(draw.uniform(0.4, 0.95), 2)
+        return json.dumps({"answer": answer, "confidence": confidence, "reasoning": reasoning}, ensure_ascii=False)
+
+
+def log_normal_latency(median_seconds: float, sigma: float) -> Callable[[random.Random], float]:
+    """Latencies as model providers have them: log-normal around a median, with a long tail."""
+    return lambda generator: generator.lognormvariate(math.log(median_seconds), sigma)
+
+
+def _draw_answer(expected: AnswerFormat, lean: random.Random, draw: random.Random) -> object:
+    if expected.kind is AnswerKind.VERDICT:
+        return _draw_option(("yes", "no"), lean, draw)
+    if expected.kind is AnswerKind.CHOICE:
+        return _draw_option(expected.options, lean, draw)
+    if expected.kind.has_options:
+        weights = _weights(expected.options, lean)
+        ranked = sorted(expected.options, key=lambda option: -(draw.random() ** (1 / weights[option])))
+        return ranked if expected.kind is AnswerKind.RANKING else ranked[: draw.randint(1, max(1, len(ranked) // 2))]
+    if expected.kind is AnswerKind.TEXT:
+        return "[simulated] It depends on who carries the cost."
+    if expected.kind is AnswerKind.PROBABILITY:
+        return round(min(1.0, max(0.0, draw.gauss(lean.uniform(0.2, 0.8), 0.12))), 3)
+    low, high = (expected.minimum, expected.maximum)
+    if low is None or high is None:
+        low, high = 0.0, 100.0
+    middle = lean.uniform(0.25, 0.75)
+    return round(low + (high - low) * min(1.0, max(0.0, draw.gauss(middle, 0.15))), 2)
+
+
+def _weights(options: tuple[str, ...], lean: random.Random) -> dict[str, float]:
+    return {option: lean.uniform(0.2, 1.0) ** 2 for option in options}
+
+
+def _draw_option(options: tuple[str, ...], lean: random.Random, draw: random.Random) -> str:
+    weights = _weights(options, lean)
+    return draw.choices(options, [weights[option] for option in options])[0]
