@@ -47,8 +47,10 @@ class DeliberationRepository(Protocol):
     call is stored.
     """
 
-    async def add(self, deliberation: Deliberation, happenings: Sequence[Happening]) -> None:
-        """Store a new deliberation with its first happenings."""
+    async def add(
+        self, deliberation: Deliberation, happenings: Sequence[Happening], *, owner: str, lease_s: float
+    ) -> None:
+        """Store a new deliberation with its first happenings, held by `owner` for `lease_s` seconds from the start."""
         ...
 
     async def append(self, commit: Commit) -> None:

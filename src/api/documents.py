@@ -1,0 +1,193 @@
+"""Domain objects as the JSON documents of the public contract: what REST answers and `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from domain.models.agent import Roster
+from domain.models.budget import Usage
+from domain.models.deliberation import Deliberation, Specification
+from domain.models.event import Event
+from domain.models.outcome import Outcome
+from domain.models.question import AnswerFormat
+from domain.models.round import AgentRecord, Round
+
+__all__ = [
+    "answer_document",
+    "deliberation_document",
+    "event_document",
+    "moment",
+    "output_document",
+    "roster_document",
+]
+
+
+def moment(at: datetime | None) -> str | None:
+    """A time in RFC 3339, UTC, or None."""
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
+    """The deliberation of the contract, section 1."""
+    specification = deliberation.specification
+    return {
+        "id": deliberation.id,
+        "status": deliberation.status.value,
+        "question": specification.question.text,
+        "context": specification.question.context,
+        "answer": answer_document(specification.question.answer),
+        **_terms(specification),
+        "created_at": moment(deliberation.created_at),
+        "started_at": moment(deliberation.started_at),
+        "finished_at": moment(deliberation.finished_at),
+        "orchestrator": deliberation.orchestrator,
+        "simulated": deliberation.simulated,
+        "models": list(deliberation.models),
+        "reason": deliberation.reason,
+        "cancel_requested": deliberation.cancel_requested,
+        "roll_call": deliberation.roll_call.as_counts(),
+        "rounds": [_round(round_) for round_ in deliberation.rounds],
+        "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
+        "failures": [_failure(record) for record in deliberation.failures],
+        "usage": _usage(deliberation.usage),
+        "witness": None,
+    }
+
+
+def _terms(specification: Specification) -> dict[str, Any]:
+    limits, sampling = specification.limits, specification.sampling
+    return {
+        "protocol": {
+            "kind": specification.protocol.kind.value,
+            **_present({"wave_size": specification.protocol.wave_size}),
+        },
+        "rule": {"kind": specification.rule.kind.value, **_present({"fraction": specification.rule.fraction})},
+        "agents": {"roster": specification.roster.name, "count": len(specification.roster.agents)},
+        "quorum": {"min_answered_fraction": specification.quorum.min_answered_fraction},
+        "limits": {
+            "agent_timeout_s": limits.agent_timeout_s,
+            "deadline_s": limits.deadline_s,
+            "max_attempts": limits.max_attempts,
+            "max_total_tokens": limits.max_total_tokens,
+            "max_cost_usd": limits.max_cost_usd,
+        },
+        "sampling": {"temperature": sampling.temperature, "max_output_tokens": sampling.max_output_tokens},
+        "metadata": dict(specification.metadata),
+        "seed": specification.seed,
+    }
+
+
+def answer_document(answer: AnswerFormat) -> dict[str, Any]:
+    """The kind of answer with what belongs to that kind."""
+    options = {"options": list(answer.options)} if answer.kind.has_options else {}
+    bounds = _present({"min": answer.minimum, "max": answer.maximum, "unit": answer.unit})
+    return {"kind": answer.kind.value, **options, **bounds}
+
+
+def output_document(record: AgentRecord) -> dict[str, Any]:
+    """One agent's outcome in one round."""
+    return {
+        "agent_id": record.agent_id,
+        "round": record.round_number,
+        "attempt": record.attempts,
+        "state": record.state.value,
+        "content": record.content,
+        "truncated": record.truncated,
+        "answer": list(record.answer) if isinstance(record.answer, tuple) else record.answer,
+        "confidence": record.confidence,
+        "reasoning": record.reasoning,
+        "failure": None
+        if record.failure is None
+        else {"kind": record.failure.kind, "message": record.failure.message, "attempts": record.attempts},
+        "started_at": moment(record.started_at),
+        "finished_at": moment(record.finished_at),
+        "duration_seconds": round(record.duration_seconds, 6),
+        "model_asked": record.model_asked,
+        "model": record.model,
+        "usage": _usage(record.usage),
+        "leaf_index": None,
+        "leaf_hash": None,
+    }
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """One event, as it stands in the `data` of the stream."""
+    return {
+        "sequence": event.sequence,
+        "type": event.type,
+        "at": moment(event.at),
+        "deliberation_id": event.deliberation_id,
+        **event.data,
+    }
+
+
+def roster_document(roster: Roster) -> dict[str, Any]:
+    """A roster with its agents."""
+    return {
+        "name": roster.name,
+        "description": roster.description,
+        "agents": [
+            {"id": agent.id, "name": agent.persona.name, "persona": agent.persona.text, "model": agent.model}
+            for agent in roster.agents
+        ],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status.value,
+        "decision": outcome.decision,
+        "rule": outcome.rule,
+        "tally": dict(outcome.tally),
+        "margin": outcome.margin,
+        "spread": outcome.spread,
+        "dissent": {
+            "percentage": outcome.dissent.percentage,
+            "positions": [
+                {
+                    "answer": position.answer,
+                    "count": position.count,
+                    "agents": list(position.agents),
+                    "reasons": list(position.reasons),
+                }
+                for position in outcome.dissent.positions
+            ],
+        },
+        "blind_tally": dict(outcome.blind_tally),
+        "changed": [
+            {"agent_id": change.agent_id, "from": change.before, "to": change.after} for change in outcome.changed
+        ],
+        "effective_votes": outcome.effective_votes,
+        "robustness": {"rules_agreeing": list(outcome.rules_agreeing), "votes_to_flip": outcome.votes_to_flip},
+    }
+
+
+def _round(round_: Round) -> dict[str, Any]:
+    return {"round": round_.number, "roll_call": round_.roll_call.as_counts(), "tally": dict(round_.tally)}
+
+
+def _failure(record: AgentRecord) -> dict[str, Any]:
+    return {
+        "agent_id": record.agent_id,
+        "round": record.round_number,
+        "state": record.state.value,
+        "kind": record.failure.kind if record.failure else record.state.value,
+        "message": record.failure.message if record.failure else "",
+        "attempts": record.attempts,
+        "duration_seconds": round(record.duration_seconds, 6),
+    }
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "calls": usage.calls,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost_usd": usage.cost_usd,
+    }
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
