@@ -198,6 +198,8 @@ class _BatchRun:
             ending: AgentOutput | AgentFailure
             batch.enter(asking)
             try:
+                if batch.cause is not None:
+                    await self._heed_stop(asking)
                 if not self._slots.try_acquire(request.agent_id, batch.id):
                     queued = self._monotonic()
                     await self._slots.acquire(request.agent_id, batch.id)
@@ -247,7 +249,8 @@ class _BatchRun:
         while True:
             if await self._halt.is_halted():
                 batch.stop(StopCause.HALTED)
-                return self._failure(asking, *StopCause.HALTED.value)
+            if batch.cause is not None:
+                return await self._heed_stop(asking)
             asking.attempts += 1
             if asking.attempts > 1:
                 request = replace(request, attempt=asking.attempts)
@@ -255,7 +258,7 @@ class _BatchRun:
                 output = await self._orchestrator.invoke(request)
             except SystemHaltedError:
                 batch.stop(StopCause.HALTED)
-                return self._failure(asking, *StopCause.HALTED.value)
+                return await self._heed_stop(asking)
             except AgentInvocationError as error:
                 if error.state is AgentState.THROTTLED:
                     self._metrics.call_throttled()
@@ -273,6 +276,11 @@ class _BatchRun:
                 return self._failure(asking, AgentState.FAILED, "unexpected_error", f"{type(error).__name__}: {error}")
             else:
                 return self._checked(asking, output)
+
+    async def _heed_stop(self, asking: _Asking) -> AgentFailure:
+        """Let the cancellation that the stop of the batch has ordered reach this task now, and not in the midst of recording."""
+        await asyncio.sleep(0)
+        return self._stopped(asking)
 
     def _pause(self, asking: _Asking, error: AgentInvocationError) -> float | None:
         """Seconds until the next attempt, or None when there is none or it could not begin in time."""

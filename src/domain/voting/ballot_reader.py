@@ -119,9 +119,10 @@ def _answer(value: Any, expected: AnswerFormat) -> Answer:
 
 
 def _option(value: Any, options: tuple[str, ...]) -> str:
-    if isinstance(value, str):
-        if value in options:
-            return value
+    if isinstance(value, str) and value in options:
+        return value
+    # Nothing invisible may turn one answer into another, so only what a reader can see is folded.
+    if isinstance(value, str) and value.strip().isprintable():
         folded = fold(value)
         for option in options:
             if fold(option) == folded:

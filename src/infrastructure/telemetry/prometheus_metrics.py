@@ -1,0 +1,230 @@
+"""Metrics for Prometheus: counts in plain numbers while the work runs, and turns them into samples only when scraped."""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Lock
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from domain.models.agent_pool import AgentPool
+from domain.models.budget import Usage
+from domain.models.deliberation import DeliberationStatus
+from domain.models.roll_call import AgentState
+
+__all__ = ["PrometheusMetrics"]
+
+_WAIT_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_AGENT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 300)
+_BATCH_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 300, 600, 1800)
+_DELIBERATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_FAILED_AGENTS = (0, 1, 2, 5, 10, 20, 36, 72)
+
+_VERSION_ASKED = re.compile(r"version=([^;,]*)")
+_VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
+
+
+class _Histogram:
+    """Observations by upper bound; callers hold the lock."""
+
+    __slots__ = ("_bounds", "_counts", "_total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
+
+    def sample(self) -> tuple[list[tuple[str, float]], float]:
+        """The cumulative buckets, `+Inf` last, and the sum of all observations."""
+        buckets, reached = [], 0
+        for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
+            reached += count
+            buckets.append(("+Inf" if bound == math.inf else repr(float(bound)), float(reached)))
+        return buckets, self._total
+
+
+class PrometheusMetrics:
+    """Tells the truth at every scrape: all counters are read in one step, and gauges are asked for when they are read.
+
+    Has a registry of its own, so that two of them in a process do not meet. Callable from any thread; since the pool belongs
+    to the event loop, `render` belongs there too, or invoked = outcomes + active may be seen between two of the three.
+    Gauges stand in a scrape from the moment on that something is watched for them.
+    """
+
+    def __init__(self, *, version: str) -> None:
+        self._version = version
+        self._lock = Lock()
+        self._invoked = 0
+        self._outcomes = dict.fromkeys(AgentState, 0)
+        self._ended = dict.fromkeys((status for status in DeliberationStatus if status.is_terminal), 0)
+        self._exhausted = 0
+        self._throttled = 0
+        self._input_tokens = 0
+        self._output_tokens = 0
+        self._cost_usd = 0.0
+        self._agent_seconds = _Histogram(_AGENT_S)
+        self._wait_seconds = _Histogram(_WAIT_S)
+        self._batch_seconds = _Histogram(_BATCH_S)
+        self._failed_agents = _Histogram(_FAILED_AGENTS)
+        self._deliberation_seconds = _Histogram(_DELIBERATION_S)
+        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Snapshot(self._families))
+        ProcessCollector(registry=self._registry)
+
+    def agent_invoked(self) -> None:
+        """An agent got its slot, or ended without one."""
+        with self._lock:
+            self._invoked += 1
+
+    def agent_ended(self, state: AgentState, duration_seconds: float) -> None:
+        """An agent ended as `state`; `duration_seconds` is 0 when it was never called."""
+        with self._lock:
+            self._outcomes[state] += 1
+            self._agent_seconds.observe(duration_seconds)
+
+    def slot_granted(self, waited_seconds: float) -> None:
+        """An agent waited that long for its slot."""
+        with self._lock:
+            self._wait_seconds.observe(waited_seconds)
+
+    def pool_exhausted(self) -> None:
+        """More was asked for than the pool or the queue takes."""
+        with self._lock:
+            self._exhausted += 1
+
+    def call_made(self, usage: Usage) -> None:
+        """A call used tokens and money; what a provider reports below zero is not counted, so that counters only grow."""
+        with self._lock:
+            self._input_tokens += max(0, usage.input_tokens)
+            self._output_tokens += max(0, usage.output_tokens)
+            if 0 < usage.cost_usd < math.inf:
+                self._cost_usd += usage.cost_usd
+
+    def call_throttled(self) -> None:
+        """A provider answered that it is asked too fast."""
+        with self._lock:
+            self._throttled += 1
+
+    def batch_ended(self, duration_seconds: float, failed_agents: int) -> None:
+        """A round ended; failed agents neither answered nor abstained."""
+        with self._lock:
+            self._batch_seconds.observe(duration_seconds)
+            self._failed_agents.observe(failed_agents)
+
+    def deliberation_ended(self, status: DeliberationStatus, duration_seconds: float) -> None:
+        """A deliberation reached the terminal state `status`."""
+        with self._lock:
+            self._ended[status] += 1
+            self._deliberation_seconds.observe(duration_seconds)
+
+    def watch_pool(self, pool: AgentPool, waiting: Callable[[], int]) -> None:
+        """Show that pool from now on; `waiting` says how many agents wait for a slot of it."""
+        self._gauges |= {
+            "conclave_pool_capacity_agents": ("Slots of the agent pool.", lambda: pool.max_concurrent),
+            "conclave_pool_active_agents": ("Slots held by agents.", lambda: pool.active_count),
+            "conclave_pool_waiting_agents": ("Agents waiting for a slot.", waiting),
+        }
+
+    def watch_deliberations(self, running: Callable[[], int], queued: Callable[[], int]) -> None:
+        """Show from now on how many deliberations run and wait in this process."""
+        self._gauges |= {
+            "conclave_deliberations_running": ("Deliberations running now.", running),
+            "conclave_deliberations_queued": ("Deliberations waiting to run.", queued),
+        }
+
+    def watch_halt(self, halted: Callable[[], bool]) -> None:
+        """Show from now on whether the system is halted."""
+        self._gauges["conclave_halted"] = ("1 while the system is halted, else 0.", halted)
+
+    def render(self, accept: str | None = None) -> tuple[bytes, str]:
+        """A scrape and its content type: OpenMetrics or the Prometheus text format, as the Accept header `accept` asks."""
+        encoder, content_type = choose_encoder(_safe(accept))
+        return encoder(self._registry), content_type
+
+    def _families(self) -> Iterable[Metric]:
+        with self._lock:
+            outcomes = {state.value: float(count) for state, count in self._outcomes.items()}
+            ended = {status.value: float(count) for status, count in self._ended.items()}
+            tokens = {"input": float(self._input_tokens), "output": float(self._output_tokens)}
+            counters = (
+                ("conclave_agent_invocations", "Agents that got a slot, or ended without one.", self._invoked),
+                (
+                    "conclave_pool_exhausted",
+                    "Requests refused for want of slots or of places in a queue.",
+                    self._exhausted,
+                ),
+                ("conclave_llm_throttled", "Calls that a provider refused as too many.", self._throttled),
+                ("conclave_llm_cost_usd", "Money that calls cost, in US dollars.", self._cost_usd),
+            )
+            histograms = (
+                (
+                    "conclave_agent_duration_seconds",
+                    "From an agent's first call to its end.",
+                    self._agent_seconds.sample(),
+                ),
+                ("conclave_pool_wait_seconds", "From asking for a slot to getting it.", self._wait_seconds.sample()),
+                (
+                    "conclave_batch_duration_seconds",
+                    "From the start of a round to its end.",
+                    self._batch_seconds.sample(),
+                ),
+                (
+                    "conclave_batch_failed_agents",
+                    "Agents of a round without answer or abstention.",
+                    self._failed_agents.sample(),
+                ),
+                (
+                    "conclave_deliberation_duration_seconds",
+                    "From the start of a deliberation to its end.",
+                    self._deliberation_seconds.sample(),
+                ),
+            )
+            gauges = [(name, text, float(read())) for name, (text, read) in self._gauges.items()]
+        yield InfoMetricFamily("conclave_build", "What runs here.", value={"version": self._version})
+        yield _labelled("conclave_agent_outcomes", "Agents that ended, by how.", "state", outcomes)
+        yield _labelled("conclave_deliberations", "Deliberations that ended, by how.", "status", ended)
+        yield _labelled("conclave_llm_tokens", "Tokens sent to and received from models.", "direction", tokens)
+        for name, text, count in counters:
+            yield CounterMetricFamily(name, text, value=count)
+        for name, text, (buckets, total) in histograms:
+            yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
+        for name, text, value in gauges:
+            yield GaugeMetricFamily(name, text, value=value)
+
+
+class _Snapshot(Collector):
+    def __init__(self, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families()
+
+
+def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _safe(accept: str | None) -> str:
+    """The Accept header, or nothing when it asks for a version that the vendor's negotiation would fail on or repeat."""
+    asked = _VERSION_ASKED.findall(accept or "")
+    return accept or "" if all(_VERSION.fullmatch(version.strip()) for version in asked) else ""
