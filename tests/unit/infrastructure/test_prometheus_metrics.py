@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -219,7 +219,7 @@ def test_openmetrics_is_spoken_to_whoever_asks_for_it() -> None:
     counted.agent_ended(AgentState.ANSWERED, 1)
     content, content_type = counted.render(OPENMETRICS)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
-    families = {family.name: family for family in parse_openmetrics(content.decode())}
+    families = {family.name: family for family in parse_openmetrics(content.decode())}  # type: ignore[no-untyped-call]
     assert families["conclave_agent_outcomes"].type == "counter"
 
 
@@ -228,6 +228,7 @@ def test_everyone_else_gets_the_text_format(accept: str | None) -> None:
     assert metrics().render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
 
 
+@settings(deadline=None)
 @given(
     st.text()
     | st.builds(
@@ -304,42 +305,39 @@ def test_a_scrape_from_another_thread_never_sees_more_outcomes_than_invocations(
         thread.join()
 
 
+class Scraping:
+    """An orchestrator that scrapes whenever an agent is called."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._stub = AgentOrchestratorStub(failing={"archon-3"})
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        self._look()
+        return await self._stub.invoke(request)
+
+
 def test_the_fan_out_keeps_the_balance_at_every_call_of_an_agent() -> None:
-    async def main() -> list[tuple[float, float]]:
-        balance: list[tuple[float, float]] = []
-        counted = metrics()
+    counted = metrics()
+    balance: list[tuple[float, float]] = []
+
+    def look() -> None:
+        samples = scrape(counted)
+        active = samples["conclave_pool_active_agents", ()]
+        balance.append((samples["conclave_agent_invocations_total", ()], outcomes(samples) + active))
+
+    async def main() -> None:
         service = ConcurrentDeliberationService(
-            orchestrator=Scraping(AgentOrchestratorStub(failing={"archon-3"})),
-            halt_checker=HaltCheckerStub(),
-            metrics=counted,
+            orchestrator=Scraping(look), halt_checker=HaltCheckerStub(), metrics=counted
         )
         counted.watch_pool(service.pool, lambda: service.waiting_count)
-
-        def look() -> None:
-            samples = scrape(counted)
-            active = samples["conclave_pool_active_agents", ()]
-            balance.append((samples["conclave_agent_invocations_total", ()], outcomes(samples) + active))
-
-        Scraping.look = staticmethod(look)
         context = ContextBundle(topic_id="t", topic_content="q")
         await service.invoke_concurrent([AgentRequest(agent_id=f"archon-{n}", context=context) for n in range(72)])
         look()
-        return balance
 
-    balance = run_in_virtual_time(main())
+    run_in_virtual_time(main())
     assert len(balance) > 72
     assert [one for one in balance if one[0] != one[1]] == []
-
-
-class Scraping:
-    look: Callable[[], None]
-
-    def __init__(self, inner: AgentOrchestratorStub) -> None:
-        self._inner = inner
-
-    async def invoke(self, request: AgentRequest) -> AgentOutput:
-        Scraping.look()
-        return await self._inner.invoke(request)
 
 
 def test_it_is_an_adapter_of_the_port() -> None:
