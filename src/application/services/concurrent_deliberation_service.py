@@ -54,7 +54,7 @@ class ConcurrentDeliberationService:
         self._metrics = metrics if metrics is not None else NullMetrics()
         self._clock = clock if clock is not None else SystemClock()
         self._retries = retries if retries is not None else RetryPolicy()
-        self._slots = SlotQueue(self.pool, max_waiting=max_waiting)
+        self._slots = SlotQueue(self.pool, max_waiting=max_waiting, granted=self._metrics.agent_invoked)
 
     @property
     def waiting_count(self) -> int:
@@ -193,25 +193,20 @@ class _BatchRun:
         """
         batch, observer = self._batch, self._observer
         asking = _Asking(request)
-        holds_slot = False
+        holds_slot = counted = False
         try:
             ending: AgentOutput | AgentFailure
             batch.enter(asking)
             try:
                 if batch.cause is not None:
                     await self._heed_stop(asking)
-                if not self._slots.try_acquire(request.agent_id, batch.id):
-                    queued = self._monotonic()
-                    await self._slots.acquire(request.agent_id, batch.id)
-                    self._metrics.slot_granted(self._monotonic() - queued)
-                else:
-                    self._metrics.slot_granted(0.0)
-                self._metrics.agent_invoked()
+                await self._take_slot(request.agent_id)
                 holds_slot = True
                 if observer is not None:
                     await observer.agent_starting(request)
                 ending = await self._call(asking)
             except asyncio.CancelledError:
+                holds_slot = holds_slot or self._pool.is_active(request.agent_id, batch.id)
                 if not asking.is_own_stop():
                     raise
                 ending = self._stopped(asking)
@@ -219,16 +214,19 @@ class _BatchRun:
                 asking.is_own_stop()
             finally:
                 batch.leave(asking)
-            if not holds_slot:
-                self._metrics.agent_invoked()
             state = AgentState.ANSWERED if isinstance(ending, AgentOutput) else ending.state
             if observer is not None:
                 state = await observer.agent_ended(request, ending)
+            if not holds_slot:
+                self._metrics.agent_invoked()
             self._metrics.agent_ended(state, ending.duration_seconds)
+            counted = True
             if not state.took_part:
                 self.not_taking_part += 1
         finally:
             if holds_slot:
+                if not counted:
+                    self._metrics.agent_ended(AgentState.CANCELLED, 0.0)
                 self._pool.release(request.agent_id, batch.id)
         if isinstance(ending, AgentFailure):
             _logger.warning(
@@ -240,6 +238,14 @@ class _BatchRun:
                 extra={"batch_id": batch.id, "agent_id": ending.agent_id, "kind": ending.kind},
             )
         return ending
+
+    async def _take_slot(self, agent_id: str) -> None:
+        if self._slots.try_acquire(agent_id, self._batch.id):
+            self._metrics.slot_granted(0.0)
+            return
+        queued = self._monotonic()
+        await self._slots.acquire(agent_id, self._batch.id)
+        self._metrics.slot_granted(self._monotonic() - queued)
 
     async def _call(self, asking: _Asking) -> AgentOutput | AgentFailure:
         """Call until there is an output or no further attempt helps; the agent's time runs from here on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 
 from domain.errors.agent import AgentPoolExhaustedError
 from domain.models.agent_pool import AgentPool
@@ -20,9 +21,17 @@ class SlotQueue:
     whole, before any of it begins.
     """
 
-    def __init__(self, pool: AgentPool, *, max_waiting: int = MAX_WAITING_AGENTS) -> None:
+    def __init__(
+        self,
+        pool: AgentPool,
+        *,
+        max_waiting: int = MAX_WAITING_AGENTS,
+        granted: Callable[[], None] | None = None,
+    ) -> None:
+        """`granted` is called in the same step in which a slot is taken, so that whoever counts never sees one uncounted."""
         self.pool = pool
         self.max_waiting = max_waiting
+        self._granted = granted
         self._waiting: OrderedDict[str, deque[tuple[str, asyncio.Future[None]]]] = OrderedDict()
         self._waiting_count = 0
         pool.on_release(self._hand_out)
@@ -44,11 +53,15 @@ class SlotQueue:
         """Take a slot at once if one is free and nobody waits for it."""
         if self._waiting_count or self.pool.is_exhausted:
             return False
-        self.pool.acquire(agent_id, batch_id)
+        self._grant(agent_id, batch_id)
         return True
 
     async def acquire(self, agent_id: str, batch_id: str) -> None:
-        """Wait for a slot and take it. Cancelling the wait gives back what was taken."""
+        """Wait for a slot and take it.
+
+        A wait that is cancelled in the very moment in which its slot is granted holds the slot: `pool.is_active` tells, and
+        the caller releases it.
+        """
         if self.try_acquire(agent_id, batch_id):
             return
         slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -61,8 +74,6 @@ class SlotQueue:
         except asyncio.CancelledError:
             if slot.cancelled():
                 self._forget(agent_id, batch_id, slot)
-            else:
-                self.pool.release(agent_id, batch_id)
             raise
 
     def _forget(self, agent_id: str, batch_id: str, slot: asyncio.Future[None]) -> None:
@@ -83,5 +94,10 @@ class SlotQueue:
             else:
                 del self._waiting[batch_id]
             if not slot.done():
-                self.pool.acquire(agent_id, batch_id)
+                self._grant(agent_id, batch_id)
                 slot.set_result(None)
+
+    def _grant(self, agent_id: str, batch_id: str) -> None:
+        self.pool.acquire(agent_id, batch_id)
+        if self._granted is not None:
+            self._granted()

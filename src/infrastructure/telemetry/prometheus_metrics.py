@@ -6,6 +6,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -64,11 +65,12 @@ class PrometheusMetrics:
 
     Has a registry of its own, so that two of them in a process do not meet. Callable from any thread; since the pool belongs
     to the event loop, `render` belongs there too, or invoked = outcomes + active may be seen between two of the three.
-    Gauges stand in a scrape from the moment on that something is watched for them.
+    Gauges stand in a scrape from the moment on that something is watched for them. `version` is what `conclave_build_info`
+    says, that of the installed distribution unless given.
     """
 
-    def __init__(self, *, version: str) -> None:
-        self._version = version
+    def __init__(self, *, version: str | None = None) -> None:
+        self._version = version if version is not None else _installed_version()
         self._lock = Lock()
         self._invoked = 0
         self._outcomes = dict.fromkeys(AgentState, 0)
@@ -207,6 +209,13 @@ class PrometheusMetrics:
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
         for name, text, value in gauges:
             yield GaugeMetricFamily(name, text, value=value)
+
+
+def _installed_version() -> str:
+    try:
+        return metadata.version("archon-conclave")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 class _Snapshot(Collector):

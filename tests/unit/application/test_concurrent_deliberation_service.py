@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 
 import application.services
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
+from application.ports.metrics import NullMetrics
 from application.services.batch import Batch, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService, ConcurrentResult
 from application.services.retry_policy import RetryPolicy
@@ -467,3 +469,55 @@ async def test_the_same_seed_gives_the_same_schedule_twice() -> None:
         return [(output.agent_id, round(output.duration_seconds, 9)) for output in result.outputs]
 
     assert await run() == await run()
+
+
+class Ledger(NullMetrics):
+    """Counts what the metrics count."""
+
+    def __init__(self) -> None:
+        self.invoked = 0
+        self.ended: Counter[AgentState] = Counter()
+
+    def agent_invoked(self) -> None:
+        self.invoked += 1
+
+    def agent_ended(self, state: AgentState, duration_seconds: float) -> None:
+        self.ended[state] += 1
+
+
+async def test_invoked_is_ended_plus_active_at_every_step_of_the_loop() -> None:
+    ledger = Ledger()
+    orchestrator = AgentOrchestratorStub(
+        latency_seconds=lambda g: g.choice([0, 0.5, 1]), failing={"archon-3"}, hanging={"archon-5"}
+    )
+    pool = AgentPool(8)
+    fan_out = ConcurrentDeliberationService(
+        orchestrator=orchestrator, halt_checker=HaltCheckerStub(), pool=pool, metrics=ledger
+    )
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        while True:
+            looks += 1
+            assert ledger.invoked == ledger.ended.total() + pool.active_count
+            await asyncio.sleep(0 if looks % 50 else 0.25)
+
+    batch = Batch("stopped", agent_timeout_s=4)
+    looking = asyncio.create_task(look())
+    running = [
+        asyncio.create_task(fan_out.run_batch(Batch("whole", agent_timeout_s=4), requests(72), max_attempts=1)),
+        asyncio.create_task(fan_out.run_batch(batch, requests(72), max_attempts=1)),
+        asyncio.create_task(fan_out.run_batch(Batch("given up", agent_timeout_s=4), requests(72), max_attempts=1)),
+    ]
+    await asyncio.sleep(3)
+    batch.stop(StopCause.CANCELLED)
+    running[2].cancel()
+    results = await asyncio.gather(*running, return_exceptions=True)
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    assert isinstance(results[2], asyncio.CancelledError)
+    assert (pool.active_count, looks > 100) == (0, True)
+    assert ledger.invoked == ledger.ended.total()
+    assert ledger.ended[AgentState.CANCELLED] > 0

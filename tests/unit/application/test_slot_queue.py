@@ -48,7 +48,7 @@ async def test_a_wait_that_is_given_up_leaves_the_queue() -> None:
     assert (queue.waiting_count, pool.active_count) == (0, 0)
 
 
-async def test_a_slot_handed_to_a_wait_that_is_given_up_at_that_moment_is_handed_on() -> None:
+async def test_a_wait_cancelled_in_the_moment_of_its_grant_holds_the_slot_until_it_is_released() -> None:
     pool = AgentPool(max_concurrent=1)
     queue = SlotQueue(pool)
     pool.acquire("holder")
@@ -57,8 +57,23 @@ async def test_a_slot_handed_to_a_wait_that_is_given_up_at_that_moment_is_handed
     await settle()
     pool.release("holder")
     given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    assert pool.is_active("a", "b")
+    pool.release("a", "b")
     await next_one
     assert pool.active_agents == frozenset({"c"})
+
+
+async def test_each_grant_is_told_in_the_step_in_which_the_slot_is_taken() -> None:
+    pool = AgentPool(max_concurrent=1)
+    told: list[int] = []
+    queue = SlotQueue(pool, granted=lambda: told.append(pool.active_count))
+    assert queue.try_acquire("a", "b")
+    waiting = asyncio.create_task(queue.acquire("c", "b"))
+    await settle()
+    pool.release("a", "b")
+    assert told == [1, 1]
+    await waiting
 
 
 async def test_nobody_overtakes_whoever_waits() -> None:

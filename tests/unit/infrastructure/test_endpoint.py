@@ -59,7 +59,7 @@ def test_a_key_is_kept_without_blanks_around_it(key: str | None, kept: str | Non
     assert checked_key(key) == kept
 
 
-@pytest.mark.parametrize("key", ["sk-1\r\nX-Evil: 1", "sk 1", "sk-ø", "sk-\x00", "sk-\u2028"])
+@pytest.mark.parametrize("key", ["sk-1\r\nX-Evil: 1", "sk 1", "sk-ø", "sk-\x00", "sk\u2028-1"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         checked_key(key)

