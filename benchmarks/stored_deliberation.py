@@ -18,7 +18,7 @@ from domain.models.deliberation import Deliberation, DeliberationStatus, Specifi
 from domain.models.question import AnswerFormat, AnswerKind, Question
 from domain.models.roll_call import AgentState
 from domain.voting.rule import Rule, RuleKind
-from infrastructure.persistence.engine import open_engine
+from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.rosters.file_roster_source import FileRosterSource
@@ -35,8 +35,8 @@ async def stored_deliberation(
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'conclave.db'}"
         await asyncio.to_thread(upgrade, url)
-        engine = await open_engine(url)
-        repository = SqlDeliberationRepository(engine)
+        database = await open_database(url)
+        repository = SqlDeliberationRepository(database)
         halt = HaltCheckerStub()
         fan_out = ConcurrentDeliberationService(
             orchestrator=orchestrator, halt_checker=halt, pool=AgentPool(slots or agents)
@@ -67,7 +67,7 @@ async def stored_deliberation(
         finally:
             await service.stop(drain_s=0)
             await repository.close()
-            await engine.dispose()
+            await database.close()
 
 
 def _specification(roster: Roster) -> Specification:

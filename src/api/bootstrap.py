@@ -51,8 +51,7 @@ def configure_logging(settings: Settings) -> None:
     """Send the log to stderr as the settings say, without any of their secrets."""
     from infrastructure.telemetry.logs import configure_logging as configure
 
-    secrets = [key.get_secret_value() for key in (settings.llm_api_key, settings.api_key) if key is not None]
-    configure(settings.log_format, settings.log_level, secrets=secrets)
+    configure(settings.log_format, settings.log_level, secrets=settings.secret_values())
 
 
 @asynccontextmanager
@@ -62,7 +61,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
     `SERVE` takes over what other processes left, `ASK` runs what it is given, `READ` opens nothing but the database. Raises
     `ConfigurationError` and `DependencyUnavailableError`.
     """
-    from infrastructure.persistence.engine import open_engine
+    from infrastructure.persistence.database import open_database
     from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
     from infrastructure.rosters.file_roster_source import FileRosterSource
     from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
@@ -71,13 +70,13 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         await _prepare_database(settings)
-        engine = await open_engine(settings.database_url)
-        stack.push_async_callback(engine.dispose)
-        repository = SqlDeliberationRepository(engine)
+        database = await open_database(settings.database_url)
+        stack.push_async_callback(database.close)
+        repository = SqlDeliberationRepository(database)
         stack.push_async_callback(repository.close)
         halt = HaltCheckerStub()
         metrics = PrometheusMetrics()
-        pool = AgentPool(settings.max_concurrent_agents)
+        pool = AgentPool(_slots(settings))
         orchestrator, identity, notices = await _orchestrator(settings, purpose, stack)
         fan_out = ConcurrentDeliberationService(
             orchestrator=orchestrator, halt_checker=halt, pool=pool, metrics=metrics
@@ -94,11 +93,12 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             takes_over=purpose is Purpose.SERVE,
         )
         metrics.watch_pool(pool, lambda: fan_out.waiting_count)
+        metrics.watch_halt(lambda: halt.halted)
         metrics.watch_deliberations(lambda: deliberations.running_count, lambda: deliberations.queued_count)
 
-        async def database() -> Health:
+        async def look_at_database() -> Health:
             try:
-                await repository.ping()
+                await repository.check()
             except DependencyUnavailableError as error:
                 return Health(works=False, detail=error.problem)
             return Health(works=True)
@@ -112,7 +112,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             rosters=FileRosterSource(settings.rosters_dir),
             fan_out=fan_out,
             keys=settings.keyring(),
-            health={"database": database},
+            health={"database": look_at_database},
             render_metrics=metrics.render,
             data_dir=settings.data_dir,
             orchestrator=identity.name,
@@ -158,7 +158,8 @@ async def _orchestrator(
         return AgentOrchestratorStub(), OrchestratorIdentity("simulated", simulated=True), [_SIMULATED_NOTICE]
     from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
 
-    connections = min(settings.llm_max_concurrency or settings.max_concurrent_agents, settings.max_concurrent_agents)
+    # As many connections as slots, so that nobody waits inside the client, where waiting would count against the agent's time.
+    connections = _slots(settings)
     if kind is OrchestratorKind.OPENAI:
         if settings.llm_base_url is None:
             raise ConfigurationError(
@@ -189,6 +190,10 @@ async def _orchestrator(
     )
     notice = _LOCAL_NOTICE.format(model=model.alias)
     return await stack.enter_async_context(local), OrchestratorIdentity("local", simulated=False), [notice]
+
+
+def _slots(settings: Settings) -> int:
+    return min(settings.llm_max_concurrency or settings.max_concurrent_agents, settings.max_concurrent_agents)
 
 
 def _nobody() -> AgentOrchestratorProtocol:

@@ -306,15 +306,15 @@ def choose_orchestrator(
     The two functions look for the local model and come from `embedded_model` unless given. Raises `ConfigurationError` when
     the chosen kind lacks something.
     """
+    chosen = settings.orchestrator
+    if chosen is None and settings.llm_base_url is not None:
+        return OrchestratorKind.OPENAI
     if local_extra_installed is None or find_local_model is None:
         from infrastructure.orchestrators import embedded_model
 
         local_extra_installed = local_extra_installed or embedded_model.local_extra_installed
         find_local_model = find_local_model or embedded_model.find_local_model
-    chosen = settings.orchestrator
     if chosen is None:
-        if settings.llm_base_url is not None:
-            return OrchestratorKind.OPENAI
         if local_extra_installed() and find_local_model(settings.local_model) is not None:
             return OrchestratorKind.LOCAL
         return OrchestratorKind.SIMULATED

@@ -88,7 +88,7 @@ FAULTS: list[tuple[dict[str, object], AgentState, str, int]] = [
     ({"fault": "bad_status_line"}, AgentState.FAILED, "connection_lost", 2),
     ({"fault": "401"}, AgentState.FAILED, "unauthorised", 1),
     ({"fault": "redirect"}, AgentState.FAILED, "redirect_refused", 1),
-    ({"fault": "error_object"}, AgentState.FAILED, "provider_error", 1),
+    ({"fault": "error_object"}, AgentState.FAILED, "provider_error", 2),
     ({"fault": "endless"}, AgentState.FAILED, "reply_too_large", 1),
     ({"fault": "huge"}, AgentState.FAILED, "reply_too_large", 1),
     ({"fault": "empty"}, AgentState.INVALID, "empty_reply", 1),

@@ -9,12 +9,14 @@ ConclaveError
 │   ├── InvalidSpecificationError   a deliberation that cannot be run as described
 │   ├── IllegalTransitionError      a state that cannot follow the present one
 │   ├── DeliberationEndedError      too late to cancel
+│   ├── DeliberationExistsError     never stored twice
 │   ├── DeliberationNotFoundError
 │   ├── RosterNotFoundError
 │   ├── InvalidRosterError
 │   ├── QueueFullError              come back later
 │   ├── ServiceStoppingError        come back later, elsewhere
 │   ├── UnreadableBallotError       a reply that is no ballot
+│   ├── RecordExistsError           an agent ends once a round
 │   └── RecordMismatchError         stored text that does not hash to its record
 ├── SystemHaltedError               nothing is called until the halt is cleared
 ├── ConfigurationError              a setting that stops the start
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
     from domain.errors.deliberation import (
         DeliberationEndedError,
         DeliberationError,
+        DeliberationExistsError,
         DeliberationNotFoundError,
         FieldProblem,
         IllegalTransitionError,
         InvalidRosterError,
         InvalidSpecificationError,
         QueueFullError,
+        RecordExistsError,
         RecordMismatchError,
         RosterNotFoundError,
         ServiceStoppingError,
@@ -61,6 +65,7 @@ __all__ = [
     "ConfigurationError",
     "DeliberationEndedError",
     "DeliberationError",
+    "DeliberationExistsError",
     "DeliberationNotFoundError",
     "DependencyUnavailableError",
     "FieldProblem",
@@ -68,6 +73,7 @@ __all__ = [
     "InvalidRosterError",
     "InvalidSpecificationError",
     "QueueFullError",
+    "RecordExistsError",
     "RecordMismatchError",
     "RosterNotFoundError",
     "ServiceStoppingError",

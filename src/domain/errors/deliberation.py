@@ -11,12 +11,14 @@ from domain.errors.conclave_error import ConclaveError
 __all__ = [
     "DeliberationEndedError",
     "DeliberationError",
+    "DeliberationExistsError",
     "DeliberationNotFoundError",
     "FieldProblem",
     "IllegalTransitionError",
     "InvalidRosterError",
     "InvalidSpecificationError",
     "QueueFullError",
+    "RecordExistsError",
     "RecordMismatchError",
     "RosterNotFoundError",
     "ServiceStoppingError",
@@ -82,6 +84,16 @@ class DeliberationNotFoundError(DeliberationError):
 
     def __init__(self, *, deliberation_id: str) -> None:
         super().__init__("there is no such deliberation that you may see: list them to find its id.")
+        self.deliberation_id = deliberation_id
+
+
+class DeliberationExistsError(DeliberationError):
+    """A deliberation with that id is already stored; it is never replaced."""
+
+    slug: ClassVar[str] = "deliberation-exists"
+
+    def __init__(self, *, deliberation_id: str) -> None:
+        super().__init__(f"deliberation {deliberation_id!r} is already stored: read it, or accept a new one.")
         self.deliberation_id = deliberation_id
 
 
@@ -154,3 +166,18 @@ class RecordMismatchError(DeliberationError):
         self.round_number = round_number
         self.recorded = recorded
         self.found = found
+
+
+class RecordExistsError(DeliberationError):
+    """How that agent ended in that round is already recorded, and a record is never replaced."""
+
+    slug: ClassVar[str] = "record-exists"
+
+    def __init__(self, *, deliberation_id: str, round_number: int, agent_id: str) -> None:
+        super().__init__(
+            f"agent {agent_id!r} already has a record in round {round_number} of deliberation {deliberation_id!r}: "
+            "read that one, an agent ends once a round."
+        )
+        self.deliberation_id = deliberation_id
+        self.round_number = round_number
+        self.agent_id = agent_id

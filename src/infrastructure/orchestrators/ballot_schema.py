@@ -28,7 +28,8 @@ def ballot_schema(
 ) -> dict[str, Any]:
     """The schema of `{"answer", "confidence", "reasoning"}`; an answer of null abstains.
 
-    With `confidence_steps` every number of a known range is one of a list, for engines that ignore `minimum` and `maximum`.
+    With `confidence_steps` every number of a known range is one of a list, for llama.cpp, which ignores `minimum` and
+    `maximum`.
     `reason_max_chars` bounds the texts, for models that would write until they are cut off.
     """
     confidence = _steps(0.0, 1.0, tenths=True) if confidence_steps else None

@@ -16,6 +16,11 @@ class HaltCheckerStub:
         if force_halted:
             self._halted.set()
 
+    @property
+    def halted(self) -> bool:
+        """Whether it is halted, for those who cannot wait, such as a gauge."""
+        return self._halted.is_set()
+
     async def is_halted(self) -> bool:
         """Whether `set_halted` was called since the last `clear`."""
         return self._halted.is_set()

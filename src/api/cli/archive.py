@@ -1,0 +1,107 @@
+"""`conclave list`, `show` and `cancel`: deliberations that are stored here or on a server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.options import JsonOption, ServerOption
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["add_to"]
+
+_MAX_PAGE = 200
+_CANCEL_WAIT_S = 3.0
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of a deliberation, or at least its first 6 characters.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the commands known."""
+    app.command("list")(list_deliberations)
+    app.command("show")(show)
+    app.command("cancel")(cancel)
+
+
+def list_deliberations(
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only queued, running, completed, inquorate, cancelled, halted or failed ones.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=_MAX_PAGE, help="How many at most.")] = 20,
+    cursor: Annotated[
+        str | None, typer.Option("--cursor", metavar="TEXT", help="Go on after the page that ended with it.")
+    ] = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List deliberations, newest first."""
+    from api.cli.deliberations import Access, open_deliberations
+    from api.cli.listing import render_page
+    from api.cli.terminal import print_document, result_console
+
+    async def work() -> Mapping[str, Any]:
+        async with open_deliberations(server, Access.READ) as deliberations:
+            return await deliberations.page(status=status, limit=limit, cursor=cursor)
+
+    page = asyncio.run(work())
+    if as_json:
+        print_document(page)
+    else:
+        render_page(result_console(), page)
+
+
+def show(deliberation_id: IdArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Show one deliberation.
+
+    Prints its outcome with tally, dissent, roll call and every failure.
+    """
+    from api.cli.deliberations import Access, find_by_prefix, open_deliberations
+    from api.cli.rendering import render_deliberation
+    from api.cli.terminal import again, print_document, result_console
+
+    async def work() -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+        async with open_deliberations(server, Access.READ) as deliberations:
+            found = await find_by_prefix(deliberations, deliberation_id)
+            return found, () if as_json else await deliberations.outputs(str(found["id"]))
+
+    found, outputs = asyncio.run(work())
+    if as_json:
+        print_document(found)
+    else:
+        render_deliberation(result_console(), found, outputs=outputs, again=again(str(found["id"]), server))
+
+
+def cancel(deliberation_id: IdArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """End a deliberation early.
+
+    What was answered until then is kept.
+    """
+    from api.cli.deliberations import Access, find_by_prefix, open_deliberations
+    from api.cli.holding import wait_for_end
+    from api.cli.plain_text import visible
+    from api.cli.terminal import print_document
+
+    async def work() -> Mapping[str, Any]:
+        async with open_deliberations(server, Access.READ) as deliberations:
+            found = str((await find_by_prefix(deliberations, deliberation_id))["id"])
+            await deliberations.cancel(found)
+            return await wait_for_end(deliberations, found, timeout_s=_CANCEL_WAIT_S)
+
+    found = asyncio.run(work())
+    if as_json:
+        print_document(found)
+        return
+    status = str(found["status"])
+    ended = "" if status == "cancelled" else ": its end was asked for, whoever works on it will hear of it"
+    typer.echo(f"{visible(str(found['id']))} is {visible(status)}{ended}")

@@ -1,0 +1,183 @@
+"""Where the commands find deliberations: in this process, or behind the REST of a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from api.cli.quiet_log import keep_log_quiet
+from api.cli.terminal import complain
+
+if TYPE_CHECKING:
+    from api.conclave import Conclave
+
+__all__ = ["Access", "Deliberations", "Document", "LocalDeliberations", "find_by_prefix", "open_deliberations"]
+
+Document = Mapping[str, Any]
+"""A JSON object of the public contract."""
+
+_MIN_PREFIX = 6
+_ID_LENGTH = 36
+_PREFIX_PAGES = 10
+_PAGE = 200
+
+
+class Access(StrEnum):
+    """What a command is about to do: ask agents, or only read and cancel."""
+
+    ASK = "ask"
+    READ = "read"
+
+
+class Deliberations(Protocol):
+    """The use cases of deliberations, in documents of the contract, section 1.
+
+    Every call may raise a `ConclaveError`; `DependencyUnavailableError` says that the store or the server is away.
+    """
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What a reader of new answers has to know about whoever gives them."""
+        ...
+
+    async def submit(self, body: Document) -> Document:
+        """Accept the request of `POST /v1/deliberations`; the deliberation, stored."""
+        ...
+
+    async def get(self, deliberation_id: str) -> Document:
+        """The deliberation as it stands."""
+        ...
+
+    async def page(self, *, status: str | None, limit: int, cursor: str | None) -> Document:
+        """`{"items": [...], "next_cursor"}`, newest first."""
+        ...
+
+    async def outputs(self, deliberation_id: str) -> Sequence[Document]:
+        """Every committed outcome of every agent, in all rounds."""
+        ...
+
+    async def cancel(self, deliberation_id: str) -> Document:
+        """Ask for its end; the deliberation as it stands then."""
+        ...
+
+    def events(self, deliberation_id: str) -> AsyncGenerator[Document | None, None]:
+        """Every event from the first to the terminal one; None now and then while nothing happens."""
+        ...
+
+
+class LocalDeliberations:
+    """The deliberations of an open service in this process."""
+
+    def __init__(self, conclave: Conclave) -> None:
+        self._conclave = conclave
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What the open service says about its orchestrator."""
+        return self._conclave.notices
+
+    async def submit(self, body: Document) -> Document:
+        """Accept and store it."""
+        from api.documents import deliberation_document
+        from api.requests import DeliberationRequest
+
+        specification = DeliberationRequest.read(dict(body)).specification(self._conclave.rosters)
+        return deliberation_document(await self._conclave.deliberations.submit(specification))
+
+    async def get(self, deliberation_id: str) -> Document:
+        """The committed deliberation."""
+        from api.documents import deliberation_document
+
+        return deliberation_document(await self._conclave.deliberations.get(deliberation_id))
+
+    async def page(self, *, status: str | None, limit: int, cursor: str | None) -> Document:
+        """One page. Raises `InvalidSpecificationError` when there is no such status."""
+        from api.documents import deliberation_document
+        from domain.errors.deliberation import InvalidSpecificationError
+        from domain.models.deliberation import DeliberationStatus
+
+        known = {member.value: member for member in DeliberationStatus}
+        if status is not None and status not in known:
+            raise InvalidSpecificationError.at("/status", f"is none of {', '.join(known)}")
+        page = await self._conclave.deliberations.page(
+            status=None if status is None else known[status], key_name=None, limit=limit, cursor=cursor
+        )
+        return {"items": [deliberation_document(item) for item in page.items], "next_cursor": page.next_cursor}
+
+    async def outputs(self, deliberation_id: str) -> Sequence[Document]:
+        """The records that match what was committed. Raises `RecordMismatchError`."""
+        from api.documents import output_document
+
+        return [output_document(record) for record in await self._conclave.outputs.outputs(deliberation_id)]
+
+    async def cancel(self, deliberation_id: str) -> Document:
+        """Ask whoever works on it to stop."""
+        from api.documents import deliberation_document
+
+        return deliberation_document(await self._conclave.deliberations.cancel(deliberation_id))
+
+    async def events(self, deliberation_id: str) -> AsyncGenerator[Document | None, None]:
+        """The committed events. Ends without a terminal one when the work in this process broke."""
+        from api.documents import event_document
+
+        service = self._conclave.deliberations
+        idle = False
+        async for event in service.events(deliberation_id):
+            if event is not None:
+                yield event_document(event)
+                continue
+            # Work that ended has announced its last event, so a second idle heartbeat means that there will be none.
+            if idle and not service.running_count and not service.queued_count:
+                return
+            idle = not service.running_count and not service.queued_count
+            yield None
+
+
+@asynccontextmanager
+async def open_deliberations(server: str | None, access: Access) -> AsyncIterator[Deliberations]:
+    """The deliberations behind `server`, or those of this machine's data folder.
+
+    Raises `ConfigurationError`, and `DependencyUnavailableError` when the store is away.
+    """
+    from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave
+
+    settings = load_settings()
+    configure_logging(settings)
+    keep_log_quiet(settings)
+    if server is not None:
+        from api.cli.remote import RemoteDeliberations
+
+        remote = RemoteDeliberations(server, key=settings.api_key.get_secret_value() if settings.api_key else None)
+        if remote.sends_key_in_the_clear:
+            complain(f"the key in CONCLAVE_API_KEY travels to {remote.address.host} unencrypted: use https")
+        yield remote
+        return
+    purpose = Purpose.ASK if access is Access.ASK else Purpose.READ
+    async with open_conclave(settings, purpose=purpose) as conclave:
+        yield LocalDeliberations(conclave)
+
+
+async def find_by_prefix(deliberations: Deliberations, given: str) -> Document:
+    """The deliberation with that id, or the only recent one whose id begins so (at least 6 characters).
+
+    Raises `DeliberationNotFoundError`, and `InvalidSpecificationError` when several begin so.
+    """
+    from domain.errors.deliberation import DeliberationNotFoundError, InvalidSpecificationError
+
+    if len(given) >= _ID_LENGTH or len(given) < _MIN_PREFIX:
+        return await deliberations.get(given)
+    found: list[str] = []
+    cursor: str | None = None
+    for _ in range(_PREFIX_PAGES):
+        page = await deliberations.page(status=None, limit=_PAGE, cursor=cursor)
+        found += [item["id"] for item in page["items"] if str(item["id"]).startswith(given.lower())]
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            break
+    if len(found) > 1:
+        raise InvalidSpecificationError.at("ID", f"{len(found)} deliberations begin with {given!r}: give more of it")
+    if not found:
+        raise DeliberationNotFoundError(deliberation_id=given)
+    return await deliberations.get(found[0])

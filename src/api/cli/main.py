@@ -1,0 +1,123 @@
+"""The command `conclave`: what it offers, and how every way of ending becomes one line and one exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from api.cli import archive, database, deliberate, doctor, serving
+from api.cli.exit_codes import ExitCode, code_of_error, code_of_signal
+from api.cli.options import in_words_of_the_command_line, want_command
+from api.cli.terminal import complain, print_document
+
+__all__ = ["build_app", "execute", "run"]
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run the command that these arguments name; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Whatever cannot be encoded is spelt out rather than a reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _code_of(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_standard_output()
+        return ExitCode.READER_LEFT
+    except OSError as error:
+        _drop_standard_output()
+        complain(f"standard output cannot be written: {error.strerror}")
+        return ExitCode.ENDED_BADLY
+    return code
+
+
+def build_app() -> typer.Typer:
+    """Every command, known by name and help only: what a command needs is imported when it runs."""
+    app = typer.Typer(
+        name="conclave",
+        help="One question to up to 72 agents at once: every one accounted for.",
+        add_completion=False,
+        # Help is plain text, so that rich need not be imported for it.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(conclave)
+    for group in (deliberate, serving, archive, database, doctor):
+        group.add_to(app)
+    return app
+
+
+def conclave(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+) -> None:
+    """One question to up to 72 agents at once: every one accounted for."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        found = version_of("archon-conclave")
+        if as_json:
+            print_document({"version": found})
+        else:
+            typer.echo(f"conclave {found}")
+        raise typer.Exit
+    want_command(context)
+    if as_json:
+        raise typer.BadParameter("--json belongs after the command")
+
+
+def _code_of(arguments: Sequence[str]) -> int:
+    from domain.errors.conclave_error import ConclaveError
+
+    try:
+        code = get_command(build_app()).main(list(arguments), prog_name="conclave", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        complain(error.format_message() + (f" See: {context.command_path} --help" if context is not None else ""))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return code_of_signal(signal.SIGINT)
+    except ConclaveError as error:
+        complain(in_words_of_the_command_line(str(error)))
+        return code_of_error(error)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the last place where anything can be said about it
+        return _crash(error)
+    return int(code) if isinstance(code, int) else ExitCode.DONE
+
+
+def _crash(error: Exception) -> int:
+    # Not read through the settings, because they may be what broke.
+    if os.environ.get("CONCLAVE_LOG_LEVEL", "").lower() == "debug":
+        import traceback
+
+        traceback.print_exception(error)
+    hint = "this is a fault in Conclave; CONCLAVE_LOG_LEVEL=debug shows where"
+    complain(f"{type(error).__name__}: {error} ({hint})")
+    return ExitCode.ENDED_BADLY
+
+
+def _drop_standard_output() -> None:
+    """Keep the interpreter from writing what nobody reads, and from complaining about it, when it exits."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,75 @@
+"""The options that several commands share, and the way from a refused field back to the option that set it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from typing import Annotated
+
+import typer
+
+from api.cli.exit_codes import ExitCode
+
+__all__ = ["JsonOption", "ServerOption", "finite", "in_words_of_the_command_line", "want_command"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Use this server instead of this machine's data folder, with the key in CONCLAVE_API_KEY.",
+        show_default=False,
+    ),
+]
+
+_OPTION_OF_FIELD: Mapping[str, str] = {
+    "/question": "QUESTION",
+    "/context": "--context",
+    "/answer/kind": "--answer",
+    "/answer/options": "--option",
+    "/answer/min": "--min",
+    "/answer/max": "--max",
+    "/answer/unit": "--unit",
+    "/agents/count": "--agents",
+    "/agents/roster": "--roster",
+    "/protocol/kind": "--protocol",
+    "/rule/kind": "--rule",
+    "/rule/fraction": "--fraction",
+    "/quorum/min_answered_fraction": "--quorum",
+    "/limits/agent_timeout_s": "--timeout",
+    "/limits/deadline_s": "--deadline",
+    "/limits/max_attempts": "--max-attempts",
+    "/limits/max_cost_usd": "--max-cost",
+    "/seed": "--seed",
+    **{f"{place}/{name}": f"--{name}" for place in ("", "/query") for name in ("status", "limit", "cursor")},
+}
+_OPTION_IN_LIST = re.compile(r"/answer/options/(\d+)")
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse what no JSON document can carry."""
+    if value is not None and not isfinite(value):
+        raise typer.BadParameter("is not a finite number")
+    return value
+
+
+def want_command(context: typer.Context) -> None:
+    """Show the help of a group on standard error, and leave, when none of its commands was named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def in_words_of_the_command_line(message: str) -> str:
+    """`message` with each field of the request named as the option that sets it."""
+
+    def named(found: re.Match[str]) -> str:
+        pointer = found.group(0)[:-1]
+        listed = _OPTION_IN_LIST.fullmatch(pointer)
+        if listed is not None:
+            return f"--option number {int(listed.group(1)) + 1}:"
+        return f"{_OPTION_OF_FIELD.get(pointer, pointer)}:"
+
+    return re.sub(r"/[a-z_]+(?:/[a-z_0-9]+)*:", named, message)

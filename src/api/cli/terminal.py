@@ -1,0 +1,54 @@
+"""Standard output and standard error as the commands use them: results on one, complaints and progress on the other."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from api.cli.plain_text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["MAX_WIDTH", "again", "complain", "print_document", "progress_console", "result_console"]
+
+MAX_WIDTH = 100
+"""Cells: longer lines are hard to read, however wide the terminal."""
+
+
+def result_console() -> Console:
+    """Standard output. Colours only on a terminal that has them and without NO_COLOR; nothing in a text is markup."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    console.width = min(console.width, MAX_WIDTH)
+    return console
+
+
+def progress_console() -> Console | None:
+    """Standard error where a person watches it, None where it is a file or a pipe."""
+    from rich.console import Console
+
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
+    console.width = min(console.width, MAX_WIDTH)
+    return console
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """One JSON document on standard output, in ASCII, so that no encoding and no terminal can misread it."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    sys.stderr.write(f"conclave: {visible(message)}\n")
+    sys.stderr.flush()
+
+
+def again(deliberation_id: str, server: str | None) -> str:
+    """The command that shows this deliberation once more."""
+    return visible(f"conclave show {deliberation_id}" + (f" --server {server}" if server else ""))

@@ -1,0 +1,8 @@
+"""The ASGI application of Conclave and its server, both over a Conclave that is already open."""
+
+from __future__ import annotations
+
+from api.rest.application import create_app
+from api.rest.server import RestServer, serve
+
+__all__ = ["RestServer", "create_app", "serve"]

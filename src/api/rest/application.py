@@ -1,0 +1,51 @@
+"""Puts the REST application together: the door, the resources, the pages, and one form for every refusal."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from api.conclave import Conclave
+from api.rest.deliberations import add_deliberations
+from api.rest.door import Door
+from api.rest.event_stream import MAX_STREAMS, StreamPlaces
+from api.rest.health import add_health
+from api.rest.openapi import describe_application
+from api.rest.pages import add_pages
+from api.rest.problems import answer_problems
+from api.rest.rosters import add_rosters
+
+__all__ = ["create_app"]
+
+
+def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI:
+    """The REST application of contract section 1 over an open Conclave.
+
+    Without keys it answers local callers alone, and every one of them has every role. It neither opens nor closes `conclave`.
+    """
+    app = FastAPI(
+        title="Conclave",
+        version=version("archon-conclave"),
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={
+            "auto_configure": False,
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
+    )
+    app.state.conclave = conclave
+    app.state.stream_places = StreamPlaces(max_streams)
+    app.add_middleware(Door, local_only=not conclave.keys)
+    answer_problems(app)
+    add_deliberations(app)
+    add_rosters(app)
+    add_health(app)
+    add_pages(app)
+    app.openapi = lambda: describe_application(app)  # type: ignore[method-assign]
+    return app

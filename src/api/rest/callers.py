@@ -1,0 +1,111 @@
+"""Who calls, by API key or from this machine, and what that lets them do and see."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+from starlette.types import Scope
+
+from api.conclave import Conclave
+from api.rest.problems import RequestRefusedError
+from application.services.api_keys import Role
+
+__all__ = ["Caller", "Observer", "OpenConclave", "Operator", "foreign_caller"]
+
+_LOCAL_HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever a request comes from; `name` is the key's, None for the local caller of a server without keys."""
+
+    name: str | None
+    role: Role
+
+    @property
+    def sees(self) -> str | None:
+        """Whose deliberations this caller sees: those of one name, or with None everybody's."""
+        return None if self.role is Role.ADMIN else self.name
+
+
+async def open_conclave_of(request: Request) -> Conclave:
+    """The service that this application is a door to."""
+    conclave: Conclave = request.app.state.conclave
+    return conclave
+
+
+async def _observer(request: Request) -> Caller:
+    return _caller(request, Role.OBSERVER)
+
+
+async def _operator(request: Request) -> Caller:
+    return _caller(request, Role.OPERATOR)
+
+
+OpenConclave = Annotated[Conclave, Depends(open_conclave_of)]
+Observer = Annotated[Caller, Depends(_observer)]
+Operator = Annotated[Caller, Depends(_operator)]
+
+
+def _caller(request: Request, needed: Role) -> Caller:
+    conclave: Conclave = request.app.state.conclave
+    if not conclave.keys:
+        return Caller(None, Role.ADMIN)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    key = conclave.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
+    if key is None:
+        raise RequestRefusedError(
+            "unauthenticated",
+            "Send the header Authorization: Bearer SECRET with a secret that this server knows.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    if not key.role.covers(needed):
+        raise RequestRefusedError(
+            "forbidden", f"This needs a key with the role {needed.value}; this one is {key.role.value}."
+        )
+    return Caller(key.name, key.role)
+
+
+def foreign_caller(scope: Scope) -> str | None:
+    """Why a request to a server without keys does not come from this machine's own user, or None when it does.
+
+    A web page can reach a loopback port: by a name of its own that resolves to it (so `Host` is checked), or openly across
+    origins (so `Origin` and, where browsers send no origin, `Sec-Fetch-Site` are).
+    """
+    client = scope.get("client")
+    if client is None or not _is_loopback(client[0]):
+        return "This server has no keys, so it answers callers on its own machine alone."
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    host = headers.get(b"host", b"").strip().lower()
+    if not _LOCAL_HOST.fullmatch(host):
+        return "This server has no keys, so it answers to localhost, 127.0.0.1 and [::1] alone."
+    origin = headers.get(b"origin")
+    if origin is not None:
+        same = origin.strip().lower().partition(b"://")[2] == host
+        return None if same else "This server has no keys, so pages of other origins may not use it."
+    if headers.get(b"sec-fetch-site") in {b"cross-site", b"same-site"} and not _opens_a_page(scope, headers):
+        return "This server has no keys, so pages of other origins may not use it."
+    return None
+
+
+def _opens_a_page(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether someone follows a link to here, which lets the page that it stands on read and change nothing."""
+    return (
+        scope["method"] in {"GET", "HEAD"}
+        and headers.get(b"sec-fetch-mode") == b"navigate"
+        and headers.get(b"sec-fetch-dest") == b"document"
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback

@@ -1,0 +1,205 @@
+"""The resource `/v1/deliberations`: put a question, follow it, read what came of it, stop it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, cast
+
+from fastapi import FastAPI, Query
+from pydantic import BeforeValidator, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.conclave import Conclave
+from api.documents import deliberation_document, output_document
+from api.rest.bodies import discard_body, read_deliberation_request
+from api.rest.callers import Caller, Observer, OpenConclave, Operator
+from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
+from api.rest.json_response import JsonResponse
+from api.rest.operation import describe
+from api.rest.problems import RequestRefusedError
+from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
+from domain.errors.dependency import DependencyUnavailableError
+from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.event import Event
+
+__all__ = ["MAX_PAGE", "MAX_WAIT_S", "add_deliberations"]
+
+_logger = logging.getLogger(__name__)
+
+MAX_PAGE = 200
+MAX_WAIT_S = 60
+_DEFAULT_PAGE = 50
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _absent_when_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+_Optional = BeforeValidator(_absent_when_empty)
+# The bounds stand on the inner types: on the outer ones they would be held against the None of an absent value.
+_Seconds = Annotated[float, Field(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)]
+_PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+_OpaqueText = Annotated[str, Field(max_length=512)]
+_Number = Annotated[int, Field(ge=0, le=1000)]
+Wait = Annotated[_Seconds | None, _Optional, Query(description="Seconds to wait for the end before answering.")]
+Status = Annotated[DeliberationStatus | None, _Optional, Query(description="Only deliberations in this state.")]
+Limit = Annotated[_PageSize | None, _Optional, Query(description=f"Items a page; {_DEFAULT_PAGE} when not given.")]
+Cursor = Annotated[_OpaqueText | None, _Optional, Query(description="`next_cursor` of the page before, word for word.")]
+RoundNumber = Annotated[
+    _Number | None, _Optional, Query(alias="round", description="Only this round; 0 is the blind one.")
+]
+
+
+def add_deliberations(app: FastAPI) -> None:
+    """Put the resource into `app`."""
+    path = "/v1/deliberations"
+    app.add_api_route(
+        path,
+        submit,
+        methods=["POST"],
+        **describe(
+            "deliberations",
+            "submitDeliberation",
+            "Put a question to a roster",
+            {202: "Deliberation", 200: "Deliberation"},
+            refusals=(400, 401, 403, 408, 413, 415, 422, 429, 503),
+            body="DeliberationRequest",
+        ),
+    )
+    app.add_api_route(
+        path,
+        page,
+        methods=["GET"],
+        **describe(
+            "deliberations",
+            "listDeliberations",
+            "List deliberations, newest first",
+            {200: "DeliberationPage"},
+            (401, 403, 422),
+        ),
+    )
+    app.add_api_route(
+        f"{path}/{{deliberation_id}}",
+        show,
+        methods=["GET"],
+        **describe("deliberations", "getDeliberation", "Read a deliberation", {200: "Deliberation"}, (401, 403, 404)),
+    )
+    app.add_api_route(
+        f"{path}/{{deliberation_id}}/outputs",
+        outputs,
+        methods=["GET"],
+        **describe(
+            "deliberations", "listOutputs", "Read every agent's outcome", {200: "OutputPage"}, (401, 403, 404, 422, 503)
+        ),
+    )
+    app.add_api_route(
+        f"{path}/{{deliberation_id}}/events",
+        events,
+        methods=["GET"],
+        **describe(
+            "deliberations",
+            "streamEvents",
+            "Follow a deliberation as server-sent events",
+            {200: "Event"},
+            (401, 403, 404, 422, 503),
+            media_type="text/event-stream",
+            headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
+        ),
+    )
+    app.add_api_route(
+        f"{path}/{{deliberation_id}}/cancel",
+        cancel,
+        methods=["POST"],
+        **describe(
+            "deliberations",
+            "cancelDeliberation",
+            "Stop a deliberation",
+            {202: "Deliberation"},
+            (401, 403, 404, 409, 503),
+        ),
+    )
+
+
+async def submit(request: Request, caller: Operator, conclave: OpenConclave, wait: Wait = None) -> Response:
+    """Accept a deliberation: 202 once it is stored, 200 when `wait` was given and it has ended by then."""
+    body = await read_deliberation_request(request)
+    specification = body.specification(conclave.rosters)
+    deliberation = await conclave.deliberations.submit(specification, key_name=caller.name)
+    if wait:
+        deliberation = await _wait(conclave, deliberation, wait)
+    status = 200 if deliberation.status.is_terminal else 202
+    headers = {"Location": f"/v1/deliberations/{deliberation.id}"}
+    return JsonResponse(deliberation_document(deliberation), status_code=status, headers=headers)
+
+
+async def page(
+    caller: Observer, conclave: OpenConclave, status: Status = None, limit: Limit = None, cursor: Cursor = None
+) -> Response:
+    """One page of the deliberations that the caller sees."""
+    try:
+        found = await conclave.deliberations.page(
+            status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor
+        )
+    except InvalidSpecificationError:
+        wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
+        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+    items = [deliberation_document(deliberation) for deliberation in found.items]
+    return JsonResponse({"items": items, "next_cursor": found.next_cursor})
+
+
+async def show(deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
+    """The deliberation as it is committed."""
+    return JsonResponse(deliberation_document(await _find(deliberation_id, caller, conclave)))
+
+
+async def outputs(
+    deliberation_id: str,
+    caller: Observer,
+    conclave: OpenConclave,
+    round_number: RoundNumber = None,
+) -> Response:
+    """Every committed outcome, never cut."""
+    await _find(deliberation_id, caller, conclave)
+    records = await conclave.outputs.outputs(deliberation_id, round_number=round_number)
+    return JsonResponse({"items": [output_document(record) for record in records], "next_cursor": None})
+
+
+async def events(request: Request, deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
+    """The events from `Last-Event-ID` on, as they are committed, up to the terminal one."""
+    after = last_event_id(request)
+    await _find(deliberation_id, caller, conclave)
+    stream = conclave.deliberations.events(deliberation_id, after=after)
+    places: StreamPlaces = request.app.state.stream_places
+    return EventStream(cast("AsyncGenerator[Event | None, None]", stream), places=places)
+
+
+async def cancel(request: Request, deliberation_id: str, caller: Operator, conclave: OpenConclave) -> Response:
+    """Ask for the end of a deliberation."""
+    await discard_body(request)
+    _check_id(deliberation_id)
+    deliberation = await conclave.deliberations.cancel(deliberation_id, key_name=caller.sees)
+    return JsonResponse(deliberation_document(deliberation), status_code=202)
+
+
+async def _find(deliberation_id: str, caller: Caller, conclave: Conclave) -> Deliberation:
+    _check_id(deliberation_id)
+    return await conclave.deliberations.get(deliberation_id, key_name=caller.sees)
+
+
+def _check_id(deliberation_id: str) -> None:
+    """Keep from the store what no id looks like: a NUL, for one, is an error to some databases and not to others."""
+    if not _ID.fullmatch(deliberation_id):
+        raise DeliberationNotFoundError(deliberation_id=deliberation_id)
+
+
+async def _wait(conclave: Conclave, accepted: Deliberation, wait_s: float) -> Deliberation:
+    """The deliberation as it is after at most `wait_s` seconds; that it was accepted stays true if the store goes away."""
+    try:
+        return await conclave.deliberations.wait(accepted.id, timeout_s=wait_s)
+    except DependencyUnavailableError as error:
+        _logger.warning("nobody can see how deliberation %s goes on: %s", accepted.id, error)
+        return accepted

@@ -1,0 +1,129 @@
+"""Server-sent events: a deliberation's events as they are committed, over a bounded number of open streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.documents import event_document
+from api.rest.json_response import encode
+from api.rest.problems import RequestRefusedError
+from domain.errors.deliberation import FieldProblem
+from domain.errors.dependency import DependencyUnavailableError
+from domain.models.event import Event
+
+__all__ = ["MAX_STREAMS", "PING_S", "EventStream", "StreamPlaces", "last_event_id"]
+
+_logger = logging.getLogger(__name__)
+
+MAX_STREAMS = 100
+PING_S = 15.0
+_RETRY_MS = 1000
+_LAST_SEQUENCE = 2**31 - 1
+
+
+class StreamPlaces:
+    """At most `limit` streams are open at a time; the next one is refused, never kept waiting."""
+
+    def __init__(self, limit: int = MAX_STREAMS) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place. Raises `RequestRefusedError` (503) when none is free."""
+        if self.taken >= self._limit:
+            raise RequestRefusedError(
+                "too-many-streams", f"{self._limit} event streams are open, which is all there may be."
+            )
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+class EventStream(Response):
+    """`text/event-stream` (HTML, section 9.2) of events: `id` is the sequence, `event` the type, `data` the document.
+
+    A comment every `ping_s` seconds of silence keeps the connection alive. Ends when `events` does, or within a second of the
+    reader's leaving.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Event | None, None],
+        *,
+        places: StreamPlaces,
+        ping_s: float = PING_S,
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._places = places
+        self._ping_s = ping_s
+        self._monotonic = monotonic
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream to the end (ASGI)."""
+        async with aclosing(self._events):
+            with self._places.place():
+                leaving = asyncio.create_task(_wait_until_gone(receive))
+                try:
+                    await self._stream(send, leaving)
+                finally:
+                    leaving.cancel()
+
+    async def _stream(self, send: Send, leaving: asyncio.Task[None]) -> None:
+        now = self._monotonic or asyncio.get_running_loop().time
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send(_chunk(b"retry: %d\n\n" % _RETRY_MS))
+        spoken = now()
+        try:
+            async for event in self._events:
+                if leaving.done():
+                    break
+                if event is not None:
+                    await send(_chunk(_frame(event)))
+                    spoken = now()
+                elif now() - spoken >= self._ping_s:
+                    await send(_chunk(b": ping\n\n"))
+                    spoken = now()
+        except DependencyUnavailableError as error:
+            # The reader comes back with the last id it saw, and by then the store may have too.
+            _logger.warning("an event stream was cut: %s", error)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def last_event_id(request: Request) -> int:
+    """The sequence after which to resume, 0 without the header. Raises `RequestRefusedError` (422) when it is no sequence number."""
+    value = request.headers.get("last-event-id", "").strip()
+    if not value:
+        return 0
+    if not (value.isascii() and value.isdecimal()) or len(value) > 10 or int(value) > _LAST_SEQUENCE:
+        found = FieldProblem("/header/last-event-id", "must be the sequence number of an event")
+        raise RequestRefusedError("invalid-request", "1 header(s) cannot be accepted.", errors=[found])
+    return int(value)
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _frame(event: Event) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.type.encode(), encode(event_document(event)))
+
+
+def _chunk(body: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": True}

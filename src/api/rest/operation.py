@@ -1,0 +1,62 @@
+"""How one operation is described in the OpenAPI document, by the names of the schemas in `api.rest.schemas`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+__all__ = ["describe", "reference"]
+
+_TEXT = {"type": "string"}
+
+
+def reference(schema: str) -> dict[str, str]:
+    """A pointer to a schema among the document's components."""
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def describe(
+    tag: str,
+    operation_id: str,
+    summary: str,
+    answers: Mapping[int, str],
+    refusals: Sequence[int] = (),
+    *,
+    body: str | None = None,
+    media_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What `add_api_route` wants to know about an operation.
+
+    `answers` names the schema of each good status (empty: plain text), `refusals` the statuses of problem documents, `headers`
+    the request headers that it reads.
+    """
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {media_type: {"schema": reference(schema) if schema else _TEXT}},
+        }
+        for status, schema in answers.items()
+    }
+    refused = {"application/problem+json": {"schema": reference("Problem")}}
+    for status in refusals:
+        responses[status] = {"description": HTTPStatus(status).phrase, "content": refused}
+    responses["default"] = {"description": "Any other refusal", "content": refused}
+    extra: dict[str, Any] = {}
+    if body is not None:
+        extra["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference(body)}}}
+    if headers:
+        extra["parameters"] = [
+            {"name": name, "in": "header", "required": False, "schema": _TEXT, "description": text}
+            for name, text in headers.items()
+        ]
+    return {
+        "tags": [tag],
+        "operation_id": operation_id,
+        "summary": summary,
+        "status_code": min(answers),
+        "responses": responses,
+        "response_model": None,
+        "openapi_extra": extra,
+    }

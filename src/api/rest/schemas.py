@@ -1,0 +1,375 @@
+"""The documents of the contract as schemas, for whoever writes or generates a client. Nothing is validated with them at work."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from api.requests import DeliberationRequest
+
+__all__ = [
+    "Alive",
+    "Deliberation",
+    "DeliberationPage",
+    "Event",
+    "Output",
+    "OutputPage",
+    "Pool",
+    "Problem",
+    "Readiness",
+    "Roster",
+    "RosterPage",
+    "component_schemas",
+]
+
+_Status = Literal["queued", "running", "completed", "inquorate", "cancelled", "halted", "failed"]
+_State = Literal[
+    "answered", "abstained", "invalid", "timed_out", "throttled", "failed", "over_budget", "cancelled", "halted"
+]
+
+
+class _Document(BaseModel):
+    # Built only when somebody asks for the OpenAPI document, which most servers are never asked for.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+
+class Answer(_Document):
+    """The kind of answer, with its options, range or unit."""
+
+    kind: Literal["choice", "approval", "ranking", "verdict", "score", "probability", "number", "text"]
+    options: list[str] | None = Field(default=None, description="For choice, approval and ranking.")
+    min: float | None = Field(default=None, description="For a score.")
+    max: float | None = Field(default=None, description="For a score.")
+    unit: str | None = Field(default=None, description="For a number.")
+
+
+class Protocol(_Document):
+    """How many rounds, who is asked at one time."""
+
+    kind: str
+    wave_size: int | None = Field(default=None, description="Agents asked at one time, where that is bounded.")
+
+
+class Rule(_Document):
+    """How ballots become an outcome."""
+
+    kind: str
+    fraction: float | None = Field(default=None, description="For a threshold: the share of all asked.")
+
+
+class Agents(_Document):
+    """Who is asked."""
+
+    roster: str = Field(description="The roster's name; empty where the request listed its members.")
+    count: int
+
+
+class Quorum(_Document):
+    """How many have to take part."""
+
+    min_answered_fraction: float
+
+
+class Limits(_Document):
+    """Bounds in seconds, attempts, tokens and US dollars."""
+
+    agent_timeout_s: float
+    deadline_s: float
+    max_attempts: int
+    max_total_tokens: int
+    max_cost_usd: float
+
+
+class Sampling(_Document):
+    """How the models are sampled."""
+
+    temperature: float
+    max_output_tokens: int
+
+
+class RollCall(_Document):
+    """How those asked ended; `asked` is the sum of the others, always."""
+
+    asked: int
+    answered: int
+    abstained: int
+    invalid: int
+    timed_out: int
+    throttled: int
+    failed: int
+    over_budget: int
+    cancelled: int
+    halted: int
+
+
+class Round(_Document):
+    """One round's own roll call and tally; round 0 is blind."""
+
+    round: int
+    roll_call: RollCall
+    tally: dict[str, int]
+
+
+class Position(_Document):
+    """A losing position: who holds it, and why."""
+
+    answer: str
+    count: int
+    agents: list[str]
+    reasons: list[str]
+
+
+class Dissent(_Document):
+    """The minority report."""
+
+    percentage: float | None = Field(description="Of those who answered; null without a decision.")
+    positions: list[Position]
+
+
+class Change(_Document):
+    """An agent that changed its answer after the blind round."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True, validate_by_name=True, validate_by_alias=True)
+
+    agent_id: str
+    before: str = Field(alias="from")
+    after: str = Field(alias="to")
+
+
+class Robustness(_Document):
+    """How firmly the decision stands."""
+
+    rules_agreeing: list[str]
+    votes_to_flip: int | None
+
+
+class Outcome(_Document):
+    """What the rule made of the ballots."""
+
+    status: Literal["decided", "tied", "no_majority"]
+    decision: str | float | None = Field(description="Null unless decided.")
+    rule: str
+    tally: dict[str, int]
+    margin: int | None
+    spread: float | None = Field(description="For estimates: the interquartile range.")
+    dissent: Dissent
+    blind_tally: dict[str, int]
+    changed: list[Change]
+    effective_votes: float | None
+    robustness: Robustness
+
+
+class Failure(_Document):
+    """An agent that neither answered nor abstained, by name."""
+
+    agent_id: str
+    round: int
+    state: _State
+    kind: str
+    message: str
+    attempts: int
+    duration_seconds: float
+
+
+class Usage(_Document):
+    """What calls cost, failed attempts included."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class Deliberation(_Document):
+    """One question put to one roster, and what has come of it so far."""
+
+    id: str
+    status: _Status
+    question: str
+    context: str | None
+    answer: Answer
+    protocol: Protocol
+    rule: Rule
+    agents: Agents
+    quorum: Quorum
+    limits: Limits
+    sampling: Sampling
+    metadata: dict[str, str]
+    seed: int | None
+    created_at: str = Field(json_schema_extra={"format": "date-time"})
+    started_at: str | None = Field(json_schema_extra={"format": "date-time"})
+    finished_at: str | None = Field(json_schema_extra={"format": "date-time"})
+    orchestrator: str
+    simulated: bool
+    models: list[str] = Field(description="The models that answered.")
+    reason: str | None = Field(description="Why it ended as it did, where that needs a reason.")
+    cancel_requested: bool
+    roll_call: RollCall
+    rounds: list[Round]
+    outcome: Outcome | None = Field(description="Null unless completed.")
+    failures: list[Failure]
+    usage: Usage
+    witness: dict[str, Any] | None
+
+
+class DeliberationPage(_Document):
+    """Some deliberations, newest first."""
+
+    items: list[Deliberation]
+    next_cursor: str | None = Field(description="Null on the last page.")
+
+
+class OutputFailure(_Document):
+    """Why an agent has no usable output."""
+
+    kind: str
+    message: str
+    attempts: int
+
+
+class Output(_Document):
+    """How one agent ended in one round."""
+
+    agent_id: str
+    round: int
+    attempt: int
+    state: _State
+    content: str | None
+    truncated: bool
+    answer: str | float | list[str] | None
+    confidence: float | None
+    reasoning: str | None
+    failure: OutputFailure | None
+    started_at: str | None = Field(json_schema_extra={"format": "date-time"})
+    finished_at: str | None = Field(json_schema_extra={"format": "date-time"})
+    duration_seconds: float
+    model_asked: str | None
+    model: str | None = Field(description="The model that answered.")
+    usage: Usage
+    leaf_index: int | None
+    leaf_hash: str | None
+
+
+class OutputPage(_Document):
+    """Every committed outcome, never cut."""
+
+    items: list[Output]
+    next_cursor: str | None
+
+
+class Event(_Document):
+    """The `data` of one server-sent event; its `id` is the sequence and its `event` the type."""
+
+    model_config = ConfigDict(extra="allow", defer_build=True)
+
+    sequence: int = Field(ge=1)
+    type: str
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    deliberation_id: str
+
+
+class RosterEntry(_Document):
+    """A roster in the list."""
+
+    name: str
+    description: str
+    count: int
+
+
+class RosterPage(_Document):
+    """Every roster there is."""
+
+    items: list[RosterEntry]
+    next_cursor: str | None
+
+
+class RosterAgent(_Document):
+    """One voice: an id, a viewpoint and, when it brings its own, a model."""
+
+    id: str
+    name: str
+    persona: str
+    model: str | None
+
+
+class Roster(_Document):
+    """A roster with its agents, in order."""
+
+    name: str
+    description: str
+    agents: list[RosterAgent]
+
+
+class Pool(_Document):
+    """The pool of agent slots at this moment."""
+
+    capacity: int
+    active: int
+    available: int
+    waiting: int
+
+
+class Alive(_Document):
+    """The server answers."""
+
+    status: Literal["ok"]
+
+
+class Dependency(_Document):
+    """Whether something the server needs works, and what to do when not."""
+
+    works: bool
+    detail: str
+
+
+class Readiness(_Document):
+    """Whether the server can really work, each dependency by name."""
+
+    status: Literal["ready", "unavailable", "stopping"]
+    dependencies: dict[str, Dependency]
+
+
+class FieldError(_Document):
+    """One field that cannot be accepted."""
+
+    pointer: str = Field(description="Where it is (RFC 6901): in the body, or `/query/...` or `/header/...`.")
+    detail: str
+
+
+class Problem(_Document):
+    """Why a request was refused (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow", defer_build=True)
+
+    type: str = Field(description="`urn:conclave:problem:` and what kind of problem it is.")
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = Field(default_factory=list, description="For a 422: every bad field.")
+    further_errors: int = Field(default=0, description="How many more bad fields there are than are listed.")
+    state: str | None = Field(default=None, description="For a 409: the present state of the deliberation.")
+
+
+def component_schemas() -> dict[str, Any]:
+    """Every schema that the OpenAPI document refers to, by name."""
+    answers = (
+        Alive,
+        Deliberation,
+        DeliberationPage,
+        Event,
+        Output,
+        OutputPage,
+        Pool,
+        Problem,
+        Readiness,
+        Roster,
+        RosterPage,
+    )
+    _, found = models_json_schema(
+        [(DeliberationRequest, "validation"), *((model, "validation") for model in answers)],
+        ref_template="#/components/schemas/{model}",
+    )
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas

@@ -1,0 +1,195 @@
+"""Runs the REST application on a port until it is told to stop, and then stops in an order that loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from api.conclave import Conclave
+from api.rest.application import create_app
+from api.rest.connection import BoundedConnection
+from domain.errors.configuration import ConfigurationError
+
+__all__ = ["RestServer", "serve"]
+
+_logger = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S = 15
+_HEAD_BYTES = 32 * 1024
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RestServer:
+    """Serves one open Conclave. Once stopped, it first refuses new work and ends every stream, and only then hangs up.
+
+    `drain_s` is how long running deliberations may go on after that, and how long they then have to end as interrupted;
+    `hang_up_s` how long answers that are under way get. Whatever hangs, the whole takes less than `2 * drain_s + hang_up_s + 3`
+    seconds.
+    """
+
+    def __init__(
+        self,
+        conclave: Conclave,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        drain_s: float = 5.0,
+        hang_up_s: int = 3,
+    ) -> None:
+        """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback while there are no keys."""
+        self._conclave = conclave
+        self._drain_s = drain_s
+        self._sockets = _bind(host, port, local_only=not conclave.keys)
+        self._stopping: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            create_app(conclave),
+            http=BoundedConnection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=hang_up_s,
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+        )
+        self._server = _Server(config)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it listens."""
+        return tuple(_url(bound) for bound in self._sockets)
+
+    async def run(self, *, on_listening: Callable[[tuple[str, ...]], None] | None = None) -> None:
+        """Serve until `stop`; `on_listening` is called with the addresses once requests are answered."""
+        self._server.on_started = lambda: on_listening(self.urls) if on_listening is not None else None
+        try:
+            await self._server.serve(sockets=self._sockets)
+        finally:
+            self.close()
+            if self._stopping is not None:
+                await self._stopping
+
+    def close(self) -> None:
+        """Let go of the port; `run` does so by itself."""
+        for bound in self._sockets:
+            bound.close()
+
+    def stop(self) -> None:
+        """Begin to stop; the second time, hang up on everybody."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name="rest-server-stop")
+        else:
+            self._server.should_exit = True
+            self._server.force_exit = True
+
+    async def _stop(self) -> None:
+        """Take no more work while still answering, so that whoever asks learns of it; then let the server close."""
+        _logger.info("stopping: no new work is taken")
+        try:
+            async with asyncio.timeout(2 * self._drain_s + 2):
+                await self._conclave.deliberations.stop(drain_s=self._drain_s)
+        except Exception:
+            # A store that is away must not keep the process alive: what could not be marked now is marked at the next start.
+            _logger.exception("not everything could be brought to its end")
+        finally:
+            self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs it: the inherited way kills the process before its database is closed."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.on_started: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets=sockets)
+        self.on_started()
+
+
+async def serve(
+    conclave: Conclave,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    drain_s: float = 5.0,
+    on_listening: Callable[[tuple[str, ...]], None] | None = None,
+) -> signal.Signals | None:
+    """Serve until SIGTERM or SIGINT, and return which one it was; a second signal hangs up on everybody.
+
+    Returns within 15 s of the first signal, also with streams open and agents hanging. `conclave` stays open: whoever opened it
+    closes it. Raises `ConfigurationError` when the port is taken, or not on loopback while there are no keys.
+    """
+    server = RestServer(conclave, host=host, port=port, drain_s=drain_s)
+    received: list[signal.Signals] = []
+
+    def take(number: signal.Signals) -> None:
+        received.append(number)
+        server.stop()
+
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, take, number)
+    try:
+        await server.run(on_listening=on_listening)
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+    return received[0] if received else None
+
+
+def _bind(host: str, port: int, *, local_only: bool) -> list[socket.socket]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(
+            variable="--host", problem=f"{host!r} is no address of this machine ({error})", remedy="Use 127.0.0.1."
+        ) from None
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    if local_only and not all(ipaddress.ip_address(address[0]).is_loopback for _, address in addresses):
+        raise ConfigurationError(
+            variable="--host",
+            problem=f"{host!r} can be reached from other machines, and no key protects it",
+            remedy="Set CONCLAVE_API_KEYS=name:role:secret, or use 127.0.0.1.",
+        )
+    bound: list[socket.socket] = []
+    try:
+        for family, address in addresses[:1] if port == 0 else addresses:
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            bound.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+    except OSError as error:
+        for listener in bound:
+            listener.close()
+        raise ConfigurationError(
+            variable="--port",
+            problem=f"{host}:{port} cannot be listened on ({error.strerror})",
+            remedy="Choose another.",
+        ) from None
+    return bound
+
+
+def _url(bound: socket.socket) -> str:
+    address, port = bound.getsockname()[:2]
+    return f"http://[{address}]:{port}" if bound.family == socket.AF_INET6 else f"http://{address}:{port}"

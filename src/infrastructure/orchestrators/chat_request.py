@@ -1,0 +1,127 @@
+"""Renders chat-completion requests, so that 72 members share the work on what they share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from application.ports.agent_orchestrator import AgentRequest, ContextBundle
+from domain.models.question import AnswerFormat
+from infrastructure.orchestrators.ballot_schema import response_format
+from infrastructure.orchestrators.prompts import SharedPrompt, persona_message, shared_prompt
+
+__all__ = ["ChatRequestWriter", "Dialect"]
+
+_MAX_REMEMBERED = 64
+_MAX_REMEMBERED_CHARACTERS = 4 * 1024 * 1024
+# The largest that every known engine takes: llama.cpp reads 32 bits and gives all ones a meaning of its own.
+_SEEDS = 2**31
+
+# Made once: `json.dumps` with options makes one each time, which takes longer than to encode a persona.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+_STRUCTURE_WORDS = ("response_format", "response format", "json_schema", "json schema", "structured output")
+_REFUSAL_WORDS = (
+    "support",
+    "unknown",
+    "unrecognized",
+    "unrecognised",
+    "unexpected",
+    "not permitted",
+    "extra",
+    "invalid",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Which of the optional parameters a model takes; it begins with all of them and loses those the provider refuses."""
+
+    structured: bool = True
+    limit_name: str = "max_tokens"
+    temperature: bool = True
+    seed: bool = True
+
+    def without_what_is_refused(self, complaint: str) -> Dialect | None:
+        """The dialect to try next after a 400 with this text, or None when the text names nothing that can be left out."""
+        complaint = complaint.lower()
+        if self.structured and any(word in complaint for word in _STRUCTURE_WORDS):
+            return replace(self, structured=False)
+        if self.limit_name == "max_tokens" and "max_completion_tokens" in complaint:
+            # Models that want the newer name are those that reason, and they refuse any temperature as well; learning that
+            # from a second refusal would use up both attempts of every agent.
+            return replace(self, limit_name="max_completion_tokens", temperature=False)
+        if any(word in complaint for word in _REFUSAL_WORDS):
+            if self.temperature and "temperature" in complaint:
+                return replace(self, temperature=False)
+            if self.seed and "seed" in complaint:
+                return replace(self, seed=False)
+        return None
+
+
+class ChatRequestWriter:
+    """Request bodies as bytes of JSON; the part that all members share is rendered once and kept, within a bound."""
+
+    def __init__(self, *, confidence_steps: bool, reason_max_chars: int | None) -> None:
+        self._confidence_steps = confidence_steps
+        self._reason_max_chars = reason_max_chars
+        self._remembered: dict[tuple[str, str | None, AnswerFormat | None], _SharedPart] = {}
+        self._characters = 0
+
+    def write(self, request: AgentRequest, *, model: str, dialect: Dialect) -> bytes:
+        """The body of `POST /chat/completions` for that agent, in UTF-8."""
+        expected, sampling = request.expected, request.sampling
+        shared = self._shared(request.context, expected)
+        persona = persona_message(request.persona, shared.prompt, wants_ballot=expected is not None)
+        options: dict[str, object] = {dialect.limit_name: sampling.max_output_tokens}
+        if dialect.temperature:
+            options["temperature"] = sampling.temperature
+        if dialect.seed and request.seed is not None:
+            options["seed"] = request.seed % _SEEDS
+        parts = [b'{"model":', _json(model), b',"messages":[{"role":"system","content":', shared.system]
+        parts += [b'},{"role":"user","content":', _json(persona), b"}],", _json(options)[1:-1]]
+        if dialect.structured and shared.response_format:
+            parts += [b',"response_format":', shared.response_format]
+        parts.append(b"}")
+        return b"".join(parts)
+
+    def _shared(self, context: ContextBundle, expected: AnswerFormat | None) -> _SharedPart:
+        # Keyed by the texts, not by the bundle's id: a bundle copied with another text keeps its id.
+        key = (context.topic_content, context.background, expected)
+        known = self._remembered.pop(key, None)
+        if known is None:
+            known = self._render(context, expected)
+            self._characters += known.characters
+        self._remembered[key] = known
+        while len(self._remembered) > 1 and (
+            len(self._remembered) > _MAX_REMEMBERED or self._characters > _MAX_REMEMBERED_CHARACTERS
+        ):
+            self._characters -= self._remembered.pop(next(iter(self._remembered))).characters
+        return known
+
+    def _render(self, context: ContextBundle, expected: AnswerFormat | None) -> _SharedPart:
+        prompt = shared_prompt(context, expected, reason_max_chars=self._reason_max_chars)
+        wanted = b""
+        if expected is not None:
+            wanted = _json(
+                response_format(
+                    expected, confidence_steps=self._confidence_steps, reason_max_chars=self._reason_max_chars
+                )
+            )
+        return _SharedPart(prompt, _json(prompt.text), wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedPart:
+    prompt: SharedPrompt
+    system: bytes
+    response_format: bytes
+
+    @property
+    def characters(self) -> int:
+        return len(self.prompt.text) + len(self.system) + len(self.response_format)
+
+
+def _json(value: object) -> bytes:
+    # A lone surrogate from a caller in the same process has no UTF-8; it becomes a question mark rather than an error.
+    return _ENCODER.encode(value).encode(errors="replace")

@@ -1,0 +1,302 @@
+"""Stores deliberations in SQLite or Postgres, and says which process works on which."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from application.ports.clock import Clock, SystemClock
+from application.ports.deliberation_repository import Commit, Page, StoredRecord
+from domain.errors.deliberation import InvalidSpecificationError
+from domain.errors.dependency import DependencyUnavailableError
+from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.event import Event, Happening
+from domain.models.round import AgentRecord
+from infrastructure.persistence import leases
+from infrastructure.persistence.appends import Addition, Appending, Appends, Numbers
+from infrastructure.persistence.database import Database
+from infrastructure.persistence.failures import is_conflict, unavailability
+from infrastructure.persistence.group_commit import GroupCommit
+from infrastructure.persistence.rows import (
+    DELIBERATION_COLUMNS,
+    EVENT_COLUMNS,
+    GLANCE_COLUMNS,
+    RECORD_COLUMNS,
+    RosterTexts,
+    RowWriter,
+    deliberation_of,
+    event_of,
+    is_storable,
+    new_values,
+    record_of,
+    specification_values,
+    standing_values,
+)
+from infrastructure.persistence.standing import as_it_stands
+from infrastructure.persistence.tables import agent_records, deliberations, events, specifications
+
+__all__ = ["SqlDeliberationRepository"]
+
+_logger = logging.getLogger(__name__)
+_MAX_KNOWN = 10_000
+_MAX_SEQUENCE = 2**31 - 1
+_MAX_POSITION_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """A change of leases, to be made in the transaction of a batch."""
+
+    work: Callable[[Connection], Any]
+
+
+class SqlDeliberationRepository:
+    """`DeliberationRepository`, `DeliberationReader` and `Leases` over one database, SQLite or Postgres.
+
+    All writes of a process share one queue, so that those that end close together share a commit. A `Commit` that is appended again
+    after `DependencyUnavailableError` is stored once, even when the first try was committed and only the news of it was lost.
+    Texts that no database takes (NUL, lone surrogates) raise `ValueError`; the domain cleans them away before. What has ended
+    takes no more: `DeliberationEndedError`. Belongs to one event loop; `close` it before the database.
+    """
+
+    def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
+        """`clock` times the leases; without one Postgres does, and on SQLite, where all processes share a machine, its clock."""
+        if clock is None and database.dialect.name == "sqlite":
+            clock = SystemClock()
+        self._database = database
+        self._clock = leases.LeaseClock(clock)
+        self._rows = RowWriter(database.dialect)
+        self._appends = Appends(database.dialect, self._clock)
+        self._rosters = RosterTexts()
+        self._commits: GroupCommit[Appending | _Sharing, Any] = GroupCommit(self._write)
+        self._known: dict[str, Numbers] = {}
+        self._doubtful: dict[int, Commit] = {}
+
+    async def close(self) -> None:
+        """Return once every write that was begun is durable or refused; later ones are refused."""
+        await self._commits.close()
+
+    async def check(self) -> None:
+        """Return if the database can be read and written now. Raises `DependencyUnavailableError`."""
+        await self._database.read(lambda connection: connection.execute(select(events.c.type).limit(1)).first())
+        await self._share(_can_write)
+
+    async def add(
+        self, deliberation: Deliberation, happenings: Sequence[Happening], *, owner: str, lease_s: float
+    ) -> None:
+        """As in `DeliberationRepository`. Raises `DeliberationExistsError` for an id that is already there."""
+        addition = Addition(
+            new_values(deliberation), specification_values(deliberation, self._rosters), owner=owner, lease_s=lease_s
+        )
+        first = [self._rows.event(happening) for happening in happenings]
+        await self._commits.submit(Appending(deliberation.id, first, addition=addition))
+
+    async def append(self, commit: Commit) -> None:
+        """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
+        item = Appending(
+            commit.deliberation_id,
+            [self._rows.event(happening) for happening in commit.happenings],
+            [(record.round_number, record.agent_id, self._rows.record(record)) for record in commit.records],
+            standing=None if commit.deliberation is None else standing_values(commit.deliberation),
+            doubtful=self._doubtful.pop(id(commit), None) is not None,
+        )
+        try:
+            await self._commits.submit(item)
+        except DependencyUnavailableError:
+            if len(self._doubtful) < _MAX_KNOWN:
+                self._doubtful[id(commit)] = commit
+            raise
+
+    async def get(self, deliberation_id: str) -> Deliberation | None:
+        """As in `DeliberationReader`; the rounds of one at work are made of what is committed so far."""
+        if not is_storable(deliberation_id):
+            return None
+        question = select(*DELIBERATION_COLUMNS).join(specifications).where(deliberations.c.id == deliberation_id)
+
+        def read(connection: Connection) -> Deliberation | None:
+            row = connection.execute(question).first()
+            if row is None:
+                return None
+            found, result = deliberation_of(row, self._rosters)
+            records = [stored.record for stored in _read_records(connection, deliberation_id)]
+            return as_it_stands(found, records) if result is None else result.in_full(found, records)
+
+        return await self._database.read(read)
+
+    async def page(
+        self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
+    ) -> Page:
+        """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
+        question = (
+            select(*DELIBERATION_COLUMNS)
+            .join(specifications)
+            .order_by(deliberations.c.position.desc())
+            .limit(limit + 1)
+        )
+        if status is not None:
+            question = question.where(deliberations.c.status == status.value)
+        if key_name is not None:
+            question = question.where(deliberations.c.key_name == key_name)
+        if cursor is not None:
+            question = question.where(deliberations.c.position < _position_of(cursor))
+
+        def read(connection: Connection) -> Page:
+            rows = connection.execute(question).all()
+            found = [deliberation_of(row, self._rosters) for row in rows[:limit]]
+            at_work = [deliberation.id for deliberation, result in found if result is None]
+            glances = _glance_at_records(connection, at_work)
+            items = tuple(
+                result.at_a_glance(deliberation)
+                if result is not None
+                else replace(as_it_stands(deliberation, glances.get(deliberation.id, [])), rounds=())
+                for deliberation, result in found
+            )
+            return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
+
+        return await self._database.read(read)
+
+    async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
+        """As in `DeliberationReader`."""
+        if not is_storable(deliberation_id):
+            return []
+        return await self._database.read(
+            lambda connection: _read_records(connection, deliberation_id, round_number=round_number)
+        )
+
+    async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:
+        """As in `DeliberationReader`."""
+        if not is_storable(deliberation_id) or after >= _MAX_SEQUENCE:
+            return []
+        question = (
+            select(*EVENT_COLUMNS)
+            .where(events.c.deliberation_id == deliberation_id, events.c.sequence > max(after, 0))
+            .order_by(events.c.sequence)
+            .limit(limit)
+        )
+        return await self._database.read(lambda connection: [event_of(row) for row in connection.execute(question)])
+
+    async def claim(self, *, owner: str, lease_s: float, limit: int) -> Sequence[Deliberation]:
+        """As in `Leases`; those at work come with the rounds that are committed so far."""
+        rows = await self._share(
+            lambda connection: leases.claim(connection, self._clock, owner=owner, lease_s=lease_s, limit=limit)
+        )
+        claimed = []
+        for row in rows:
+            found, _ = deliberation_of(row, self._rosters)
+            claimed.append(as_it_stands(found, [stored.record for stored in await self.records(found.id)]))
+        return claimed
+
+    async def renew(self, deliberation_ids: Sequence[str], *, owner: str, lease_s: float) -> Sequence[str]:
+        """As in `Leases`; what another has claimed meanwhile stays with the other."""
+        cancelled: Sequence[str] = await self._share(
+            lambda connection: leases.renew(connection, self._clock, deliberation_ids, owner=owner, lease_s=lease_s)
+        )
+        return cancelled
+
+    async def release(self, deliberation_ids: Sequence[str], *, owner: str) -> None:
+        """As in `Leases`."""
+        await self._share(lambda connection: leases.release(connection, deliberation_ids, owner=owner))
+
+    async def request_cancel(self, deliberation_id: str) -> None:
+        """As in `Leases`. Raises `DeliberationNotFoundError`, and `DeliberationEndedError` when it is too late."""
+        await self._share(lambda connection: leases.request_cancel(connection, deliberation_id))
+
+    async def _share(self, work: Callable[[Connection], Any]) -> Any:
+        return await self._commits.submit(_Sharing(work))
+
+    async def _write(self, batch: Sequence[Appending | _Sharing]) -> Sequence[Any]:
+        """Write a batch in one transaction; when that cannot stand, in one in which each item stands or falls alone."""
+        appendings = [item for item in batch if isinstance(item, Appending)]
+        ids = {item.deliberation_id for item in appendings}
+        known = {own: self._known.pop(own) for own in ids if own in self._known}
+        try:
+            results, numbers = await self._database.write(lambda connection: self._together(connection, batch, known))
+        except DependencyUnavailableError as error:
+            if not is_conflict(error.__cause__):
+                raise
+        except Exception as error:  # noqa: BLE001 - whatever one item did wrong must not fail its neighbours
+            _logger.debug("a batch of %d writes is repeated one by one: %s", len(batch), type(error).__name__)
+        else:
+            if len(self._known) > _MAX_KNOWN:
+                self._known.clear()
+            self._known |= numbers
+            return results
+        return await self._database.write(lambda connection: self._one_by_one(connection, batch))
+
+    def _together(
+        self, connection: Connection, batch: Sequence[Appending | _Sharing], known: Mapping[str, Numbers]
+    ) -> tuple[list[Any], dict[str, Numbers]]:
+        numbers = self._appends.write(connection, [item for item in batch if isinstance(item, Appending)], known)
+        return [item.work(connection) if isinstance(item, _Sharing) else None for item in batch], numbers
+
+    def _one_by_one(self, connection: Connection, batch: Sequence[Appending | _Sharing]) -> list[Any]:
+        self._appends.lock(connection, {item.deliberation_id for item in batch if isinstance(item, Appending)})
+        results: list[Any] = []
+        for item in batch:
+            try:
+                with connection.begin_nested():
+                    result = self._alone(connection, item)
+            except Exception as error:
+                if unavailability(error) is not None or isinstance(error, DependencyUnavailableError):
+                    raise
+                results.append(error)
+            else:
+                results.append(result)
+        return results
+
+    def _alone(self, connection: Connection, item: Appending | _Sharing) -> Any:
+        if isinstance(item, _Sharing):
+            return item.work(connection)
+        self._appends.write_alone(connection, item)
+        return None
+
+
+def _read_records(
+    connection: Connection, deliberation_id: str, *, round_number: int | None = None
+) -> list[StoredRecord]:
+    own = agent_records.c
+    question = select(*RECORD_COLUMNS).where(own.deliberation_id == deliberation_id)
+    if round_number is not None:
+        question = question.where(own.round_number == round_number)
+    return [record_of(row) for row in connection.execute(question.order_by(own.ordinal))]
+
+
+def _glance_at_records(connection: Connection, deliberation_ids: Sequence[str]) -> dict[str, list[AgentRecord]]:
+    """The records of each of these in the order of their commit, without any text of an agent."""
+    found: dict[str, list[AgentRecord]] = {}
+    if deliberation_ids:
+        own = agent_records.c
+        question = select(*GLANCE_COLUMNS).where(own.deliberation_id.in_(deliberation_ids))
+        for deliberation_id, *values in connection.execute(question.order_by(own.deliberation_id, own.ordinal)):
+            found.setdefault(deliberation_id, []).append(record_of(values).record)
+    return found
+
+
+def _can_write(connection: Connection) -> None:
+    if (
+        connection.dialect.name == "postgresql"
+        and connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on"
+    ):
+        raise DependencyUnavailableError(
+            dependency="database", problem="it is read-only", remedy="Use the primary server."
+        )
+
+
+def _cursor_of(position: int) -> str:
+    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
+
+
+def _position_of(cursor: str) -> int:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (ValueError, binascii.Error):
+        text = ""
+    if not (text.isdecimal() and len(text) <= _MAX_POSITION_DIGITS and _cursor_of(int(text)) == cursor):
+        raise InvalidSpecificationError.at("/cursor", "is none that a page came with: begin without one")
+    return int(text)

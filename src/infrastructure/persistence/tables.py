@@ -1,0 +1,141 @@
+"""The tables that deliberations are stored in, the same on SQLite and Postgres.
+
+Rows of `events` and `agent_records` are only ever inserted: no statement of Conclave changes or removes one. Documents are JSON
+kept as text, because Postgres' own JSON types refuse NUL escapes or forget the order of names, and a tally has an order.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.types import TypeEngine
+
+from infrastructure.persistence.documents import time_from_text, time_to_text
+
+__all__ = ["Moment", "agent_records", "deliberations", "events", "metadata", "specifications"]
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment, exact to the microsecond and always UTC: `timestamptz` on Postgres, RFC 3339 text on SQLite."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The type that this database stores a moment in."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(String(27))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """What is handed to the driver. Raises `ValueError` for a moment without a zone."""
+        if value is None:
+            return None
+        text = time_to_text(value)
+        return value if dialect.name == "postgresql" else text
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """The moment that was stored, in UTC."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if dialect.name == "postgresql" else time_from_text(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+deliberations = Table(
+    "deliberations",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    # Counts up in the order of acceptance: what pages are cut by.
+    Column("position", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("key_name", Text),
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("orchestrator", Text, nullable=False),
+    Column("simulated", Boolean, nullable=False),
+    # Roll calls, tallies, outcome, failures, usage, models and reason; null until it ended.
+    Column("result", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Moment),
+    Index(None, "position", unique=True),
+    Index(None, "status", "position"),
+    Index(None, "key_name", "position"),
+)
+
+# Apart from the deliberation, whose row is rewritten at every renewal of its lease while these, often long, never change.
+specifications = Table(
+    "specifications",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("specification", Text, nullable=False),
+    Column("roster", Text, nullable=False),
+)
+
+agent_records = Table(
+    "agent_records",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("round_number", Integer, primary_key=True, autoincrement=False),
+    Column("agent_id", Text, primary_key=True),
+    # Counts up from 1 in each deliberation, in the order of commit.
+    Column("ordinal", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment, nullable=False),
+    Column("content", Text),
+    Column("content_sha256", String(64)),
+    Column("answer", Text),
+    Column("confidence", Double),
+    Column("reasoning", Text),
+    Column("failure_kind", Text),
+    Column("failure_message", Text),
+    Column("model_asked", Text),
+    Column("model", Text),
+    Column("calls", Integer, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+    Column("truncated", Boolean, nullable=False),
+    Column("duration_seconds", Double, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("type", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("data", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
