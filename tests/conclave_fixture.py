@@ -256,7 +256,7 @@ class ServerProcess(Client):
 @contextmanager
 def server_process(*arguments: str) -> Iterator[ServerProcess]:
     """`python -m tests.conclave_fixture` on a free port."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["/tmp/plug", str(REPOSITORY / "src"), str(REPOSITORY)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])}
     command = [sys.executable, "-m", "tests.conclave_fixture", *arguments]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -293,6 +293,15 @@ def test_a_connection_that_says_nothing_runs_out_of_time(
     assert server.send_raw(b"") == b""
 
 
+def test_a_connection_too_many_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server() as server, server.connect() as first, server.connect() as second:
+        for connection in (first, second):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        monkeypatch.setattr("api.rest.connection.MAX_CONNECTIONS", 2)
+        assert server.send_raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+
+
 def test_a_caller_that_leaves_in_the_middle_leaves_nothing_behind(server: RunningServer) -> None:
     before = server.ask("GET", "/v1/deliberations").body
     for part in (b"POST", b"POST /v1/deliberations HTTP/1.1\r\nHost: localhost\r\n"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import statistics
 import time
 
 import pytest
@@ -83,6 +84,20 @@ def test_a_second_signal_does_not_wait() -> None:
             server.process.send_signal(signal.SIGTERM)
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(EXIT_S) == 0
+
+
+def test_small_answers_are_not_held_back_to_be_sent_with_more() -> None:
+    with server_process() as server, server.connect() as connection:
+        took = []
+        for _ in range(21):
+            began = time.monotonic()
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            received = b""
+            while not received.endswith(b'{"status":"ok"}'):
+                received += connection.recv(65536)
+            took.append(time.monotonic() - began)
+        # Nagle's algorithm against a delayed acknowledgement costs 40 ms at the least.
+        assert statistics.median(took) < 0.03
 
 
 def test_a_hundred_deliberations_of_72_stay_small() -> None:

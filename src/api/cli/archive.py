@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +45,8 @@ def list_deliberations(
     as_json: JsonOption = False,
 ) -> None:
     """List deliberations, newest first."""
+    import asyncio
+
     from api.cli.deliberations import Access, open_deliberations
     from api.cli.listing import render_page
     from api.cli.terminal import print_document, result_console
@@ -66,6 +67,8 @@ def show(deliberation_id: IdArgument, server: ServerOption = None, as_json: Json
 
     Prints its outcome with tally, dissent, roll call and every failure.
     """
+    import asyncio
+
     from api.cli.deliberations import Access, find_by_prefix, open_deliberations
     from api.cli.rendering import render_deliberation
     from api.cli.terminal import again, print_document, result_console
@@ -87,6 +90,8 @@ def cancel(deliberation_id: IdArgument, server: ServerOption = None, as_json: Js
 
     What was answered until then is kept.
     """
+    import asyncio
+
     from api.cli.deliberations import Access, find_by_prefix, open_deliberations
     from api.cli.holding import wait_for_end
     from api.cli.plain_text import visible

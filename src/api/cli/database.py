@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from api.cli.options import JsonOption, want_command
+from api.cli.options import HelpOption, JsonOption, want_command
 
 __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False)
+    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
     group.callback(invoke_without_command=True)(database)
     group.command("upgrade")(upgrade)
     app.add_typer(group, name="db")
 
 
-def database(context: typer.Context) -> None:
+def database(context: typer.Context, _help: HelpOption = False) -> None:
     """Care for the database."""
     want_command(context)
 

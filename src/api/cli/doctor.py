@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
+_INDENT = len("works  ")
 # A setting that cannot be used is named by its remedy; a dependency that is away is not.
 _NAMES_A_SETTING = re.compile(r"CONCLAVE_[A-Z_]+: ")
 
@@ -46,6 +46,8 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _examine() -> tuple[Sequence[Check], ExitCode]:
+    import asyncio
+
     from api.bootstrap import configure_logging, examine, load_settings
     from api.cli.quiet_log import keep_log_quiet
     from api.conclave import Check
@@ -69,29 +71,15 @@ def _code_of(checks: Sequence[Check]) -> ExitCode:
 
 
 def _print(checks: Sequence[Check]) -> None:
-    """One line for each check, with its remedy below where there is something to do."""
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    from api.cli.bars import fit
+    """One paragraph for each check, with its remedy below where there is something to do."""
+    from api.cli.page import Page
     from api.cli.plain_text import visible
     from api.cli.terminal import result_console
 
-    console = result_console()
-    column = min(max((cell_len(visible(check.name)) for check in checks), default=0), console.width // 3)
-    indent = len("works  ")
+    page = Page(result_console())
     for check in checks:
-        mark = ("works  ", "green") if check.works else ("FAILS  ", "bold red")
-        room = max(8, console.width - indent - column - 2)
-        for place, piece in enumerate(Text(visible(check.detail)).wrap(console, room) or [Text()]):
-            head = (
-                Text().append(*mark).append(fit(visible(check.name), column))
-                if not place
-                else Text(" " * (indent + column))
-            )
-            piece.rstrip()
-            console.print(head.append("  ").append_text(piece), soft_wrap=True)
+        mark, style = ("works", "") if check.works else ("FAILS", "bold red")
+        said = f"{visible(check.name)}: {visible(check.detail)}" if check.detail else visible(check.name)
+        page.paragraph(f"{mark}  {said}", hang=_INDENT, style=style)
         if check.remedy:
-            for piece in Text(visible(check.remedy)).wrap(console, max(8, console.width - indent)):
-                piece.rstrip()
-                console.print(Text(" " * indent).append_text(piece), soft_wrap=True)
+            page.paragraph(visible(check.remedy), indent=_INDENT)

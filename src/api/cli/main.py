@@ -7,14 +7,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from api.cli import archive, database, deliberate, doctor, serving
 from api.cli.exit_codes import ExitCode, code_of_error, code_of_signal
-from api.cli.options import in_words_of_the_command_line, want_command
+from api.cli.options import HelpOption, in_words_of_the_command_line, want_command
 from api.cli.terminal import complain, print_document
 
 __all__ = ["build_app", "execute", "run"]
@@ -35,25 +36,41 @@ def execute(arguments: Sequence[str]) -> int:
         code = _code_of(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderLeftError):
         _drop_standard_output()
         return ExitCode.READER_LEFT
     except OSError as error:
         _drop_standard_output()
-        complain(f"standard output cannot be written: {error.strerror}")
+        complain(f"{error.strerror}: {error.filename or 'standard output'!r}")
         return ExitCode.ENDED_BADLY
     return code
+
+
+class _ReaderLeftError(Exception):
+    """Nobody reads standard output any more."""
+
+
+class _Commands(TyperGroup):
+    """Keeps a broken pipe from the framework, which would end it as a failure."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
 
 
 def build_app() -> typer.Typer:
     """Every command, known by name and help only: what a command needs is imported when it runs."""
     app = typer.Typer(
         name="conclave",
+        cls=_Commands,
         help="One question to up to 72 agents at once: every one accounted for.",
         add_completion=False,
         # Help is plain text, so that rich need not be imported for it.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        add_help_option=False,
     )
     app.callback(invoke_without_command=True)(conclave)
     for group in (deliberate, serving, archive, database, doctor):
@@ -63,8 +80,9 @@ def build_app() -> typer.Typer:
 
 def conclave(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+    _help: HelpOption = False,
 ) -> None:
     """One question to up to 72 agents at once: every one accounted for."""
     if version:
@@ -95,7 +113,7 @@ def _code_of(arguments: Sequence[str]) -> int:
     except ConclaveError as error:
         complain(in_words_of_the_command_line(str(error)))
         return code_of_error(error)
-    except OSError:
+    except (OSError, _ReaderLeftError):
         raise
     except Exception as error:  # noqa: BLE001 - the last place where anything can be said about it
         return _crash(error)

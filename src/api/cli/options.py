@@ -11,9 +11,30 @@ import typer
 
 from api.cli.exit_codes import ExitCode
 
-__all__ = ["JsonOption", "ServerOption", "finite", "in_words_of_the_command_line", "want_command"]
+__all__ = [
+    "HelpOption",
+    "JsonOption",
+    "ServerOption",
+    "finite",
+    "in_words_of_the_command_line",
+    "show_help",
+    "want_command",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
+
+
+def show_help(context: typer.Context, wanted: bool) -> None:
+    """Print the help of a group and leave."""
+    if wanted:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+# The framework's own help option of a group is converted by pydantic whenever one of its commands is named.
+HelpOption = Annotated[
+    bool, typer.Option("--help", help="Show this message and exit.", is_eager=True, callback=show_help)
+]
 ServerOption = Annotated[
     str | None,
     typer.Option(

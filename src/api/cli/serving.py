@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from typing import Annotated
@@ -31,6 +30,8 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Answer REST until SIGTERM or Ctrl-C."""
+    import asyncio
+
     from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave
     from api.cli.terminal import complain, print_document
 

@@ -173,7 +173,8 @@ def _bind(host: str, port: int, *, local_only: bool) -> list[socket.socket]:
     bound: list[socket.socket] = []
     try:
         for family, address in addresses[:1] if port == 0 else addresses:
-            listener = socket.socket(family, socket.SOCK_STREAM)
+            # The event loop turns Nagle's algorithm off, without which answers wait 40 ms, only where the protocol is named.
+            listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             bound.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

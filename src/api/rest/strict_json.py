@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 from domain.errors.deliberation import FieldProblem
@@ -15,6 +17,9 @@ MAX_DEPTH = 32
 MAX_VALUES = 20_000
 _MAX_PROBLEMS = 50
 _LARGEST = 2**63
+# A string that is never closed reaches to the end, or each escaped quote in it would be tried as a beginning.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 class MalformedJsonError(Exception):
@@ -35,6 +40,7 @@ def read_strict_json(raw: bytes) -> Any:
     Raises `MalformedJsonError` for anything but UTF-8 JSON without byte order mark, duplicate names, NaN and Infinity, at most
     32 levels deep; `UnusableValuesError` for NUL, lone surrogates, numbers beyond 64 bits and more than 20,000 values.
     """
+    _check_shape(raw)
     try:
         document = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant, parse_int=_integer
@@ -43,8 +49,6 @@ def read_strict_json(raw: bytes) -> Any:
         raise MalformedJsonError(f"byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise MalformedJsonError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise MalformedJsonError(f"it is more than {MAX_DEPTH} levels deep") from None
     _check_values(document)
     return document
 
@@ -65,18 +69,27 @@ def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= 20 else math.inf
 
 
+def _check_shape(raw: bytes) -> None:
+    """Look at the brackets and commas alone: the parser would hold up everybody with a megabyte of them, and then the memory.
+
+    A value more takes a comma or an opening bracket more, so their number bounds that of the values.
+    """
+    shape = _STRING.sub(b"", raw)
+    depth = 0
+    for bracket in islice(_BRACKET.finditer(shape), 2 * MAX_VALUES):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise MalformedJsonError(f"it is more than {MAX_DEPTH} levels deep")
+    if shape.count(b",") + shape.count(b"[") + shape.count(b"{") > MAX_VALUES:
+        raise UnusableValuesError([FieldProblem("", f"holds more than {MAX_VALUES} values")])
+
+
 def _check_values(document: Any) -> None:
     problems: list[FieldProblem] = []
     waiting: list[tuple[Any, tuple[str | int, ...]]] = [(document, ())]
-    seen = 0
     while waiting and len(problems) < _MAX_PROBLEMS:
         value, path = waiting.pop()
         if isinstance(value, dict | list):
-            if len(path) >= MAX_DEPTH:
-                raise MalformedJsonError(f"it is more than {MAX_DEPTH} levels deep")
-            seen += len(value)
-            if seen > MAX_VALUES:
-                raise UnusableValuesError([FieldProblem("", f"holds more than {MAX_VALUES} values")])
             if isinstance(value, dict):
                 wrong = {problem: None for name in value if (problem := _text_problem(name))}
                 problems += [FieldProblem(_pointer(path), f"a name {problem}") for problem in wrong]

@@ -196,9 +196,11 @@ class DeliberationService:
                 async with asyncio.timeout(timeout_s):
                     while True:
                         news.clear()
-                        found = await self.get(deliberation_id)
-                        if found.status.is_terminal or self._stopping:
-                            return found
+                        # Reading a deliberation is dear beside an event of it, so nothing is read while it is known to run.
+                        if not self._is_here(deliberation_id):
+                            found = await self.get(deliberation_id)
+                            if found.status.is_terminal or self._stopping:
+                                return found
                         await self._next_news(news)
             except TimeoutError:
                 return await self.get(deliberation_id)
@@ -241,6 +243,9 @@ class DeliberationService:
             return False
         return True
 
+    def _is_here(self, deliberation_id: str) -> bool:
+        return deliberation_id in self._running or any(waits.id == deliberation_id for waits in self._queue)
+
     def _start_next(self) -> None:
         while self._queue and len(self._running) < self._max_running and not self._stopping:
             deliberation = self._queue.popleft()
@@ -268,6 +273,7 @@ class DeliberationService:
             _logger.exception("deliberation %s broke", deliberation_id, extra={"deliberation_id": deliberation_id})
         finally:
             del self._running[deliberation_id]
+            self.feed.announce(deliberation_id)
             self._start_next()
 
     async def _cancel_here(self, deliberation_ids: Sequence[str]) -> None:
@@ -305,7 +311,7 @@ class DeliberationService:
         if room <= 0:
             return
         for deliberation in await self._leases.claim(owner=self._owner, lease_s=_LEASE_S, limit=room):
-            if deliberation.id in self._running or any(waits.id == deliberation.id for waits in self._queue):
+            if self._is_here(deliberation.id):
                 continue
             if deliberation.status is DeliberationStatus.QUEUED:
                 self._queue.append(deliberation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table
@@ -33,6 +34,6 @@ class BulkInsert:
         start = 0
         for length, statement in self._statements:
             while len(rows) - start >= length:
-                values = tuple(value for row in rows[start : start + length] for value in row)
+                values = tuple(chain.from_iterable(rows[start : start + length]))
                 connection.exec_driver_sql(statement, values)
                 start += length

@@ -18,7 +18,7 @@ from domain.models.deliberation import Deliberation, DeliberationStatus, Specifi
 from domain.models.event import Event, Happening
 from domain.models.roll_call import AgentState
 from domain.models.round import AgentRecord, FailureCause
-from infrastructure.persistence.documents import dump, from_document, load, time_to_text, to_document
+from infrastructure.persistence.documents import dump, from_document, is_storable, load, time_to_text, to_document
 from infrastructure.persistence.standing import Result
 from infrastructure.persistence.tables import agent_records, deliberations, events, specifications
 
@@ -32,7 +32,6 @@ __all__ = [
     "RowWriter",
     "deliberation_of",
     "event_of",
-    "is_storable",
     "new_values",
     "record_of",
     "specification_values",
@@ -142,19 +141,6 @@ def _storable(text: str) -> str:
     if not is_storable(text):
         raise ValueError("a text holds a NUL or a lone surrogate: clean texts before they are recorded.")
     return text
-
-
-def is_storable(text: str) -> bool:
-    """Whether every database takes the text: no NUL, no lone surrogate."""
-    if "\x00" in text:
-        return False
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def new_values(deliberation: Deliberation) -> dict[str, Any]:

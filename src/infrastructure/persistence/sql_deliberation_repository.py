@@ -21,6 +21,7 @@ from domain.models.round import AgentRecord
 from infrastructure.persistence import leases
 from infrastructure.persistence.appends import Addition, Appending, Appends, Numbers
 from infrastructure.persistence.database import Database
+from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.failures import is_conflict, unavailability
 from infrastructure.persistence.group_commit import GroupCommit
 from infrastructure.persistence.rows import (
@@ -32,7 +33,6 @@ from infrastructure.persistence.rows import (
     RowWriter,
     deliberation_of,
     event_of,
-    is_storable,
     new_values,
     record_of,
     specification_values,

@@ -11,7 +11,7 @@ from domain.models.outcome import Outcome
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord, Round
 
-__all__ = ["Result", "RoundResult", "as_it_stands"]
+__all__ = ["Result", "RoundResult", "as_it_stands", "without_texts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Result:
                 for round_ in deliberation.rounds
             ),
             deliberation.outcome,
-            tuple(replace(record, content=None, answer=None, reasoning=None) for record in deliberation.failures),
+            tuple(without_texts(record) for record in deliberation.failures),
             deliberation.usage,
             deliberation.models,
             deliberation.reason,
@@ -80,6 +80,11 @@ class Result:
         )
         failures = tuple(by_place.get((lost.round_number, lost.agent_id), lost) for lost in self.failures)
         return replace(self.at_a_glance(deliberation), rounds=rounds, failures=failures)
+
+
+def without_texts(record: AgentRecord) -> AgentRecord:
+    """How the agent ended, without what it said."""
+    return replace(record, content=None, answer=None, reasoning=None)
 
 
 def as_it_stands(deliberation: Deliberation, records: Iterable[AgentRecord]) -> Deliberation:

@@ -65,6 +65,37 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 BODIES = st.dictionaries(NAMES, VALUES, max_size=6).map(lambda body: {"question": "?", **body})
+VALID: dict[str, Any] = {
+    "question": "?",
+    "context": "c",
+    "answer": {"kind": "score", "min": 0, "max": 10},
+    "protocol": {"kind": "poll", "wave_size": 3},
+    "rule": {"kind": "median", "fraction": None},
+    "agents": {"members": [{"id": "a", "persona": "p", "model": "m"}, {"id": "b", "persona": "q"}]},
+    "quorum": {"min_answered_fraction": 0.5},
+    "limits": {"agent_timeout_s": 1, "deadline_s": 2, "max_attempts": 2, "max_total_tokens": 3, "max_cost_usd": 1.5},
+    "sampling": {"temperature": 0.7, "max_output_tokens": 10},
+    "metadata": {"k": "v"},
+    "seed": 7,
+}
+
+
+def places(part: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Where a value stands in `part`, at any depth."""
+    members = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    return [found for step, member in members for found in [(*path, step), *places(member, (*path, step))]]
+
+
+def with_value(part: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    """A copy of `part` in which `value` stands at `path`."""
+    if not path:
+        return value
+    changed = part.copy()
+    changed[path[0]] = with_value(part[path[0]], path[1:], value)
+    return changed
+
+
+NEARLY_VALID = st.builds(with_value, st.just(VALID), st.sampled_from(places(VALID)), VALUES)
 
 
 def read(raw: bytes) -> DeliberationRequest:
@@ -72,7 +103,7 @@ def read(raw: bytes) -> DeliberationRequest:
 
 
 @settings(max_examples=400, derandomize=True, deadline=None)
-@given(BODIES)
+@given(st.one_of(BODIES, NEARLY_VALID))
 def test_any_document_is_run_or_refused(body: dict[str, Any]) -> None:
     raw = json.dumps(body).encode()
     try:
@@ -80,6 +111,10 @@ def test_any_document_is_run_or_refused(body: dict[str, Any]) -> None:
     except REFUSALS:
         return
     specification.check()
+
+
+def test_the_example_is_valid() -> None:
+    read(json.dumps(VALID).encode()).specification(FileRosterSource())
 
 
 @settings(max_examples=400, derandomize=True, deadline=None)

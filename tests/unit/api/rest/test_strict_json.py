@@ -111,6 +111,23 @@ def test_one_value_more_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["[" * 40, "{" * 40, "," * 30_000, '\\"[[[', '"', "\\", "]" * 40],
+    ids=["[", "{", ",", "quote", "a quote", "\\", "]"],
+)
+def test_brackets_and_commas_in_a_text_are_text(text: str) -> None:
+    assert read_strict_json(json.dumps({"a": text, text: "b"}).encode()) == {"a": text, text: "b"}
+
+
+@pytest.mark.parametrize(
+    "raw", [b'"' + rb"\"" * 500_000, b'"' + rb"\"" * 400_000 + b"\\", b'"' * 1_000_001, b"]" * 1_000_000]
+)
+def test_a_megabyte_of_quotes_is_refused_as_fast_as_anything(raw: bytes) -> None:
+    with pytest.raises(MalformedJsonError):
+        read_strict_json(raw)
+
+
+@pytest.mark.parametrize(
     "raw", [b'{"secret-marker": NaN}', b'{"secret-marker": 1, "secret-marker": 2}', b'["secret-marker" "x"]']
 )
 def test_a_refusal_repeats_nothing_of_the_text(raw: bytes) -> None:

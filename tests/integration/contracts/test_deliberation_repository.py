@@ -1,0 +1,727 @@
+"""What storage promises, held against every adapter: memory, a SQLite file and a real Postgres."""
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from application.ports.deliberation_repository import Commit, DeliberationReader, DeliberationRepository, Leases
+from domain.errors.deliberation import (
+    DeliberationEndedError,
+    DeliberationExistsError,
+    DeliberationNotFoundError,
+    InvalidSpecificationError,
+    RecordExistsError,
+)
+from domain.errors.dependency import DependencyUnavailableError
+from domain.models.budget import Usage
+from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.event import Happening
+from domain.models.roll_call import AgentState
+from domain.models.round import AgentRecord
+from infrastructure.persistence.database import open_database
+from infrastructure.persistence.migrate import upgrade
+from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
+from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from tests.deliberation_specimens import (
+    NOON,
+    SettableClock,
+    deliberation,
+    ended,
+    failed,
+    happening,
+    record,
+    revised,
+    started,
+    without_texts,
+)
+
+_LEASE_S = 10.0
+_STRANGE_IDS = ["", "unknown", "\x00", "a\x00b", "\ud800", "x" * 100_000, "'; DROP TABLE events; --", "%s", "🚗"]
+_BAD_CURSORS = [
+    "",
+    "x",
+    "-1",
+    "MQ==",
+    "\x00",
+    "\ud800",
+    "é",
+    "1 ",
+    " 1",
+    "9" * 5_000,
+    "OTk5OTk5OTk5OTk5OTk5OTk5OTk5",
+    "MDE",
+    "LTE",
+]
+
+
+class Repository(DeliberationRepository, DeliberationReader, Leases, Protocol):
+    """All three ports, which every adapter fulfils at once."""
+
+    async def close(self) -> None: ...
+    async def check(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Store:
+    """An adapter under test: a repository, more of them over the same data, its clock, and a way to hold commits back."""
+
+    repository: Repository
+    open_another: Callable[[], Awaitable[Repository]]
+    clock: SettableClock
+    hold_commits: Callable[[], AbstractContextManager[None]]
+
+    async def add(self, **facts: object) -> Deliberation:
+        """A new deliberation, added."""
+        added = deliberation(**facts)  # type: ignore[arg-type]
+        await self.repository.add(added, [happening(0, type_="deliberation.queued")], owner="me", lease_s=_LEASE_S)
+        return added
+
+    async def start(self, **facts: object) -> Deliberation:
+        """A new deliberation, added and started."""
+        running = started(await self.add(**facts))
+        first = happening(0, type_="deliberation.started")
+        await self.repository.append(Commit(running.id, [first], deliberation=running))
+        return running
+
+    async def end(self, running: Deliberation, records: Sequence[AgentRecord]) -> Deliberation:
+        """The same one, its records stored and ended."""
+        over = ended(running, records)
+        await self.repository.append(Commit(running.id, [happening(1, type_="agent.ended")], records))
+        await self.repository.append(
+            Commit(running.id, [happening(2, type_="deliberation.completed")], deliberation=over)
+        )
+        return over
+
+    async def sequences(self, deliberation_id: str) -> list[int]:
+        """The numbers of all committed events, in the order read."""
+        return [event.sequence for event in await self.repository.events(deliberation_id, after=0, limit=100_000)]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Each adapter in turn, empty."""
+    clock = SettableClock()
+    if request.param == "memory":
+        gate = asyncio.Event()
+        gate.set()
+
+        @contextmanager
+        def hold() -> Iterator[None]:
+            gate.clear()
+            yield
+            gate.set()
+
+        async def wait_at_gate() -> None:
+            await gate.wait()
+
+        kept = InMemoryRepository(clock=clock, before_commit=wait_at_gate)
+
+        async def same() -> Repository:
+            return kept
+
+        yield Store(kept, same, clock, hold)
+        return
+    url = f"sqlite:///{tmp_path}/conclave.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    await asyncio.to_thread(upgrade, url)
+    opened: list[Callable[[], Awaitable[None]]] = []
+
+    async def open_another() -> Repository:
+        database = await open_database(url)
+        opened.append(database.close)
+        repository = SqlDeliberationRepository(database, clock=clock)
+        opened.append(repository.close)
+        return repository
+
+    yield Store(await open_another(), open_another, clock, lambda: _locked(url))
+    for close in reversed(opened):
+        await close()
+
+
+@contextmanager
+def _locked(url: str) -> Iterator[None]:
+    """Let nobody commit an event or a record, while everybody may read."""
+    address = make_url(url)
+    if address.get_backend_name() == "sqlite":
+        assert address.database is not None
+        connection = sqlite3.connect(address.database, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+        connection.close()
+        return
+    with psycopg.connect(address.set(drivername="postgresql").render_as_string(hide_password=False)) as locker:
+        locker.execute("LOCK TABLE events, agent_records IN SHARE ROW EXCLUSIVE MODE")
+        yield
+
+
+async def test_what_was_added_reads_back_exactly(store: Store) -> None:
+    added = await store.add(key_name="ключ")
+    assert await store.repository.get(added.id) == added
+
+
+async def test_the_options_and_the_roster_keep_their_order(store: Store) -> None:
+    added = await store.add(agents=72)
+    found = await store.repository.get(added.id)
+    assert found is not None
+    assert list(found.specification.metadata.items()) == list(added.specification.metadata.items())
+    assert [agent.id for agent in found.specification.roster.agents] == [f"archon-{number}" for number in range(72)]
+
+
+@pytest.mark.parametrize("strange", _STRANGE_IDS)
+async def test_an_id_that_nobody_gave_out_finds_nothing(store: Store, strange: str) -> None:
+    await store.add()
+    assert await store.repository.get(strange) is None
+    assert list(await store.repository.records(strange)) == []
+    assert list(await store.repository.events(strange, after=0, limit=10)) == []
+
+
+async def test_the_same_deliberation_is_not_added_twice(store: Store) -> None:
+    added = await store.add()
+    with pytest.raises(DeliberationExistsError):
+        await store.repository.add(added, [happening(9)], owner="you", lease_s=_LEASE_S)
+    assert await store.sequences(added.id) == [1]
+
+
+async def test_an_ended_deliberation_reads_back_exactly_whatever_order_its_records_came_in(store: Store) -> None:
+    running = await store.start()
+    invalid = failed(2, state=AgentState.INVALID)
+    for each in (invalid, record(1, answer="no"), record(0)):
+        await store.repository.append(Commit(running.id, [happening(1)], [each]))
+    over = ended(running, [record(0), record(1, answer="no"), invalid])
+    await store.repository.append(Commit(running.id, [happening(2)], deliberation=over))
+    found = await store.repository.get(running.id)
+    assert found == over
+    assert found is not None
+    assert found.outcome is not None
+    assert over.outcome is not None
+    assert list(found.outcome.tally.items()) == list(over.outcome.tally.items())
+    assert found.failures == (invalid,)
+
+
+async def test_several_rounds_read_back_exactly(store: Store) -> None:
+    running = await store.start()
+    rounds = [
+        [record(0), failed(1), record(2, answer=None)],
+        [record(2, round_number=1, answer="no"), record(0, round_number=1), failed(1, round_number=1)],
+    ]
+    for records in rounds:
+        await store.repository.append(Commit(running.id, [happening(1)], records))
+    over = revised(running, rounds)
+    await store.repository.append(Commit(running.id, [happening(2)], deliberation=over))
+    assert await store.repository.get(running.id) == over
+
+
+async def test_records_and_the_end_may_be_stored_in_one_step(store: Store) -> None:
+    running = await store.start()
+    records = [failed(0), failed(1), failed(2)]
+    over = revised(running, [records])
+    await store.repository.append(Commit(running.id, [happening(1), happening(2)], records, over))
+    assert await store.repository.get(running.id) == over
+
+
+async def test_a_deliberation_at_work_shows_how_it_stands(store: Store) -> None:
+    running = await store.start()
+    await store.repository.append(Commit(running.id, [happening(1)], [record(2)]))
+    await store.repository.append(Commit(running.id, [happening(2)], [failed(0)]))
+    found = await store.repository.get(running.id)
+    assert found is not None
+    assert found.status is DeliberationStatus.RUNNING
+    assert found.roll_call.as_counts() == {"asked": 2, "answered": 1, "timed_out": 1} | {
+        state: 0 for state in AgentState if state not in {AgentState.ANSWERED, AgentState.TIMED_OUT}
+    }
+    assert found.rounds[0].records == (record(2), failed(0))
+    assert found.failures == (failed(0),)
+    assert found.usage == record(2).usage + Usage(calls=2)
+    assert found.models == ("small",)
+    assert found.outcome is None
+
+
+async def test_records_come_in_the_order_of_their_commit_with_the_hash_of_their_content(store: Store) -> None:
+    running = await store.start()
+    records = [record(2), failed(1), record(0, answer=None, content="日本 🚗")]
+    for each in records:
+        await store.repository.append(Commit(running.id, [happening(1)], [each]))
+    stored = await store.repository.records(running.id)
+    assert [item.record for item in stored] == records
+    assert [item.content_sha256 for item in stored] == [
+        None if each.content is None else hashlib.sha256(each.content.encode()).hexdigest() for each in records
+    ]
+
+
+async def test_records_of_one_round_can_be_read_alone(store: Store) -> None:
+    running = await store.start()
+    later = [record(1, round_number=1), record(0, round_number=1)]
+    await store.repository.append(Commit(running.id, [happening(1)], [record(0), record(1)]))
+    await store.repository.append(Commit(running.id, [happening(2)], later))
+    assert [item.record for item in await store.repository.records(running.id, round_number=1)] == later
+    assert list(await store.repository.records(running.id, round_number=2)) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["yes", "", "1", "null", ("no", "yes"), (), 0.1 + 0.2, -0.0, 1e308, 5e-324, 3, None, 'a "quoted" \\ 日本 🚗\u2028'],
+)
+async def test_an_answer_reads_back_as_it_was_given(store: Store, answer: str | float | tuple[str, ...] | None) -> None:
+    running = await store.start()
+    await store.repository.append(Commit(running.id, [happening(1)], [record(1, answer=answer)]))
+    (stored,) = await store.repository.records(running.id)
+    assert stored.record == record(1, answer=answer)
+    assert type(stored.record.answer) is type(answer)
+
+
+async def test_a_content_of_any_size_and_script_reads_back_exactly(store: Store) -> None:
+    running = await store.start()
+    huge = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x11000), 0x1F697, 0x10FFFF))) * 4
+    each = record(0, content=huge)
+    await store.repository.append(Commit(running.id, [Happening("agent.ended", NOON, {"x": huge})], [each]))
+    (stored,) = await store.repository.records(running.id)
+    assert stored.record == each
+    assert (await store.repository.events(running.id, after=2, limit=1))[0].data == {"x": huge}
+
+
+async def test_a_moment_in_another_zone_is_stored_as_the_same_moment(store: Store) -> None:
+    running = await store.start()
+    elsewhere = datetime(2026, 11, 21, 23, 59, 59, tzinfo=timezone(timedelta(hours=-9, minutes=-30)))
+    await store.repository.append(Commit(running.id, [Happening("agent.started", elsewhere)]))
+    event = (await store.repository.events(running.id, after=2, limit=1))[0]
+    assert event.at == elsewhere
+    assert event.at.utcoffset() in {timedelta(0), elsewhere.utcoffset()}
+
+
+async def test_seventy_two_concurrent_appends_are_numbered_without_gaps(store: Store) -> None:
+    running = await store.start(agents=72)
+    async with asyncio.TaskGroup() as group:
+        for number in range(72):
+            group.create_task(store.repository.append(Commit(running.id, [happening(number)], [record(number)])))
+    events = await store.repository.events(running.id, after=2, limit=100)
+    assert [event.sequence for event in events] == list(range(3, 75))
+    assert {event.data["agent_id"] for event in events} == {f"archon-{number}" for number in range(72)}
+    assert [item.record.agent_id for item in await store.repository.records(running.id)] == [
+        event.data["agent_id"] for event in events
+    ]
+
+
+async def test_appends_keep_the_order_in_which_they_were_made(store: Store) -> None:
+    running = await store.start()
+    appends = [store.repository.append(Commit(running.id, [happening(number)])) for number in range(50)]
+    await asyncio.gather(*appends)
+    events = await store.repository.events(running.id, after=2, limit=100)
+    assert [event.data["agent_id"] for event in events] == [f"archon-{number}" for number in range(50)]
+
+
+async def test_ten_deliberations_at_once_do_not_mix_their_numbers(store: Store) -> None:
+    running = [await store.start() for _ in range(10)]
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            for each in running:
+                group.create_task(store.repository.append(Commit(each.id, [happening(number), happening(number)])))
+    for each in running:
+        assert await store.sequences(each.id) == list(range(1, 43))
+
+
+async def test_two_repositories_on_one_database_number_one_deliberation_without_gaps(store: Store) -> None:
+    running = await store.start(agents=72)
+    repositories = [store.repository, await store.open_another()]
+    for turn in range(3):
+        for repository in repositories:
+            await repository.append(Commit(running.id, [happening(turn)]))
+    async with asyncio.TaskGroup() as group:
+        for number in range(60):
+            commit = Commit(running.id, [happening(number)], [record(number)])
+            group.create_task(repositories[number % 2].append(commit))
+    assert await store.sequences(running.id) == list(range(1, 69))
+    assert len(await store.repository.records(running.id)) == 60
+
+
+async def test_many_are_added_by_two_repositories_at_once_and_each_has_its_place(store: Store) -> None:
+    repositories = [store.repository, await store.open_another()]
+    added = [deliberation() for _ in range(20)]
+    async with asyncio.TaskGroup() as group:
+        for number, each in enumerate(added):
+            group.create_task(repositories[number % 2].add(each, [happening(1)], owner="me", lease_s=_LEASE_S))
+    page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
+    assert sorted(item.id for item in page.items) == sorted(each.id for each in added)
+
+
+async def test_a_repeated_record_stores_nothing_of_its_append_while_its_neighbours_are_stored(store: Store) -> None:
+    running, other = await store.start(), await store.start()
+    await store.repository.append(Commit(running.id, [happening(0)], [record(1)]))
+    results = await asyncio.gather(
+        store.repository.append(Commit(running.id, [happening(1)], [record(0)])),
+        store.repository.append(Commit(running.id, [happening(7), happening(8)], [record(2), record(1, answer="no")])),
+        store.repository.append(Commit(running.id, [happening(3)], [failed(2)])),
+        store.repository.append(Commit(other.id, [happening(4)], [record(1)])),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None), RecordExistsError, type(None), type(None)]
+    refused = results[1]
+    assert isinstance(refused, RecordExistsError)
+    assert (refused.deliberation_id, refused.round_number, refused.agent_id) == (running.id, 0, "archon-1")
+    assert [item.record for item in await store.repository.records(running.id)] == [record(1), record(0), failed(2)]
+    assert await store.sequences(running.id) == [1, 2, 3, 4, 5]
+    assert await store.sequences(other.id) == [1, 2, 3]
+
+
+async def test_one_append_with_the_same_record_twice_is_refused(store: Store) -> None:
+    running = await store.start()
+    with pytest.raises(RecordExistsError):
+        await store.repository.append(Commit(running.id, [happening(1)], [record(1), record(1)]))
+    assert list(await store.repository.records(running.id)) == []
+    assert await store.sequences(running.id) == [1, 2]
+
+
+async def test_of_twenty_that_record_the_same_agent_one_is_taken(store: Store) -> None:
+    running = await store.start()
+    repositories = [store.repository, await store.open_another()]
+    results = await asyncio.gather(
+        *(
+            repositories[number % 2].append(Commit(running.id, [happening(number)], [record(1)]))
+            for number in range(20)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(result is None for result in results) == 1
+    assert sum(isinstance(result, RecordExistsError) for result in results) == 19
+    assert await store.sequences(running.id) == [1, 2, 3]
+
+
+async def test_appending_to_what_was_never_added_is_refused_and_harms_no_neighbour(store: Store) -> None:
+    running, never = await store.start(), started(deliberation())
+    results = await asyncio.gather(
+        store.repository.append(Commit(never.id, [happening(1)], [record(1)])),
+        store.repository.append(Commit(running.id, [happening(1)])),
+        store.repository.append(Commit(never.id, deliberation=never)),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [DeliberationNotFoundError, type(None), DeliberationNotFoundError]
+    assert await store.repository.get(never.id) is None
+
+
+async def test_what_has_ended_takes_no_more(store: Store) -> None:
+    running = await store.start()
+    over = await store.end(running, [record(0)])
+    again = revised(running, [[record(0)]])
+    for refused in (
+        Commit(running.id, [happening(5)]),
+        Commit(running.id, records=[record(1)]),
+        Commit(running.id, [happening(6)], deliberation=again),
+        Commit(running.id, deliberation=again),
+    ):
+        with pytest.raises(DeliberationEndedError):
+            await store.repository.append(refused)
+    assert await store.repository.get(running.id) == over
+    assert await store.sequences(running.id) == [1, 2, 3, 4]
+
+
+async def test_of_two_repositories_that_end_one_deliberation_one_does(store: Store) -> None:
+    running = await store.start()
+    another = await store.open_another()
+    await another.append(Commit(running.id, [happening(1)], [record(0)]))
+    await store.repository.append(Commit(running.id, [happening(2)]))
+    completed, given_up = ended(running, [record(0)]), revised(running, [[record(0)]])
+    results = await asyncio.gather(
+        store.repository.append(Commit(running.id, [happening(3)], deliberation=completed)),
+        another.append(Commit(running.id, [happening(3)], deliberation=given_up)),
+        return_exceptions=True,
+    )
+    assert sorted(type(result).__name__ for result in results) == ["DeliberationEndedError", "NoneType"]
+    found = await store.repository.get(running.id)
+    assert found == (completed if results[0] is None else given_up)
+    assert await store.sequences(running.id) == [1, 2, 3, 4, 5]
+
+
+async def test_an_append_whose_commit_is_held_back_cannot_be_seen(store: Store) -> None:
+    running = await store.start()
+    another = await store.open_another()
+    with store.hold_commits():
+        append = asyncio.create_task(store.repository.append(Commit(running.id, [happening(1)], [record(1)])))
+        for repository in (store.repository, another):
+            assert list(await repository.records(running.id)) == []
+            assert len(await repository.events(running.id, after=0, limit=10)) == 2
+            found = await repository.get(running.id)
+            assert found is not None
+            assert found.roll_call.asked == 0
+        assert not append.done()
+    await append
+    assert [item.record for item in await another.records(running.id)] == [record(1)]
+
+
+async def test_what_one_repository_committed_another_reads_at_once(store: Store) -> None:
+    running = await store.start()
+    another = await store.open_another()
+    for number in range(5):
+        await store.repository.append(Commit(running.id, [happening(number)], [record(number)]))
+        assert [item.record for item in await another.records(running.id)][-1] == record(number)
+
+
+async def test_a_caller_that_is_cancelled_while_its_append_waits_harms_no_neighbour(store: Store) -> None:
+    running = await store.start()
+    with store.hold_commits():
+        appends = [
+            asyncio.create_task(store.repository.append(Commit(running.id, [happening(number)], [record(number)])))
+            for number in range(3)
+        ]
+        await store.repository.records(running.id)
+        late = [
+            asyncio.create_task(store.repository.append(Commit(running.id, [happening(number)], [record(number)])))
+            for number in range(3, 6)
+        ]
+        await store.repository.records(running.id)
+        appends[1].cancel()
+        late[1].cancel()
+    results = await asyncio.gather(*appends, *late, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), asyncio.CancelledError, type(None)] * 2
+    kept = {item.record.agent_id for item in await store.repository.records(running.id)}
+    assert kept >= {"archon-0", "archon-2", "archon-3", "archon-5"}
+    assert await store.sequences(running.id) == list(range(1, 3 + len(kept)))
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        Commit("", [Happening("agent.ended", NOON, {"x": float("nan")})]),
+        Commit("", [Happening("agent.ended", NOON, {"x": "\ud800"})]),
+        Commit("", [Happening("agent.ended", datetime(2026, 11, 21))]),  # noqa: DTZ001 - that is what is refused
+        Commit("", records=[record(0, content="a\x00b")]),
+        Commit("", records=[record(0, content="a\ud800b")]),
+        Commit("", records=[replace(record(0), reasoning="\x00")]),
+        Commit("", records=[replace(failed(0), model="\ud800")]),
+    ],
+    ids=["nan", "surrogate in an event", "naive time", "nul", "surrogate", "nul in a reason", "surrogate in a model"],
+)
+async def test_what_no_database_can_hold_is_refused_and_stores_nothing(store: Store, commit: Commit) -> None:
+    running = await store.start()
+    refused = replace(commit, deliberation_id=running.id)
+    neighbour = Commit(running.id, [happening(1)])
+    results = await asyncio.gather(
+        store.repository.append(refused), store.repository.append(neighbour), return_exceptions=True
+    )
+    assert isinstance(results[0], ValueError)
+    assert results[1] is None
+    assert await store.sequences(running.id) == [1, 2, 3]
+    assert list(await store.repository.records(running.id)) == []
+
+
+async def test_changing_what_was_handed_over_changes_nothing_stored(store: Store) -> None:
+    running = await store.start()
+    data: dict[str, object] = {"round": 0, "agents": ["archon-1"]}
+    await store.repository.append(Commit(running.id, [Happening("round.started", NOON, data)]))
+    data["round"] = 9
+    agents = data["agents"]
+    assert isinstance(agents, list)
+    agents.append("archon-2")
+    (event,) = await store.repository.events(running.id, after=2, limit=1)
+    assert event.data == {"round": 0, "agents": ["archon-1"]}
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "expected"), [(0, 2, [1, 2]), (2, 2, [3, 4]), (4, 9, []), (-5, 1, [1]), (2**70, 9, [])]
+)
+async def test_events_resume_exactly_after_the_last_one_seen(
+    store: Store, after: int, limit: int, expected: list[int]
+) -> None:
+    running = await store.start()
+    await store.repository.append(Commit(running.id, [happening(1), happening(2)]))
+    events = await store.repository.events(running.id, after=after, limit=limit)
+    assert [event.sequence for event in events] == expected
+    assert {event.deliberation_id for event in events} <= {running.id}
+
+
+async def test_an_event_reads_back_exactly(store: Store) -> None:
+    running = await store.start()
+    (event,) = await store.repository.events(running.id, after=1, limit=1)
+    given = happening(0, type_="deliberation.started")
+    assert (event.type, event.at, event.data) == (given.type, given.at, given.data)
+
+
+async def test_pages_come_newest_first_and_stay_stable_while_new_ones_arrive(store: Store) -> None:
+    added = [(await store.add()).id for _ in range(5)]
+    first = await store.repository.page(status=None, key_name=None, limit=2, cursor=None)
+    await store.add()
+    second = await store.repository.page(status=None, key_name=None, limit=2, cursor=first.next_cursor)
+    await store.add()
+    third = await store.repository.page(status=None, key_name=None, limit=2, cursor=second.next_cursor)
+    assert [item.id for page in (first, second, third) for item in page.items] == added[::-1]
+    assert third.next_cursor is None
+
+
+async def test_a_last_page_that_is_full_has_no_next_one(store: Store) -> None:
+    await store.add()
+    await store.add()
+    assert (await store.repository.page(status=None, key_name=None, limit=2, cursor=None)).next_cursor is None
+
+
+async def test_an_empty_store_has_one_empty_page(store: Store) -> None:
+    page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
+    assert (page.items, page.next_cursor) == ((), None)
+
+
+async def test_a_page_keeps_to_one_state_and_one_caller(store: Store) -> None:
+    mine = await store.start(key_name="mine")
+    await store.start(key_name="yours")
+    await store.add(key_name="mine")
+    await store.add()
+    page = await store.repository.page(status=DeliberationStatus.RUNNING, key_name="mine", limit=50, cursor=None)
+    assert [item.id for item in page.items] == [mine.id]
+
+
+async def test_a_page_shows_how_each_stands_without_what_the_agents_said(store: Store) -> None:
+    records = [record(0), failed(1, state=AgentState.INVALID), record(2, answer="no")]
+    over = await store.end(await store.start(), records)
+    running = await store.start()
+    await store.repository.append(Commit(running.id, [happening(1)], records))
+    page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
+    at_work, finished = page.items
+    assert finished == replace(over, rounds=(), failures=without_texts(over.failures))
+    assert at_work == replace(
+        running,
+        roll_call=over.roll_call,
+        failures=without_texts(over.failures),
+        usage=over.usage,
+        models=over.models,
+    )
+
+
+@pytest.mark.parametrize("cursor", _BAD_CURSORS)
+async def test_a_cursor_that_no_page_came_with_is_refused_by_name(store: Store, cursor: str) -> None:
+    await store.add()
+    with pytest.raises(InvalidSpecificationError) as refusal:
+        await store.repository.page(status=None, key_name=None, limit=2, cursor=cursor)
+    assert [problem.pointer for problem in refusal.value.problems] == ["/cursor"]
+
+
+async def test_of_twenty_claimants_one_wins(store: Store) -> None:
+    added = await store.add()
+    await store.repository.release([added.id], owner="me")
+    repositories = [store.repository, await store.open_another(), await store.open_another()]
+    claims = await asyncio.gather(
+        *(repositories[number % 3].claim(owner=f"claimant-{number}", lease_s=_LEASE_S, limit=5) for number in range(20))
+    )
+    assert [[each.id for each in claim] for claim in claims if claim] == [[added.id]]
+
+
+async def test_many_claimants_share_many_without_overlap(store: Store) -> None:
+    added = [(await store.add()).id for _ in range(10)]
+    await store.repository.release(added, owner="me")
+    repositories = [store.repository, await store.open_another()]
+    claims = await asyncio.gather(
+        *(repositories[number % 2].claim(owner=f"claimant-{number}", lease_s=_LEASE_S, limit=2) for number in range(8))
+    )
+    claimed = [each.id for claim in claims for each in claim]
+    assert len(set(claimed)) == len(claimed)
+    assert all(len(claim) <= 2 for claim in claims)
+    rest = await store.repository.claim(owner="last", lease_s=_LEASE_S, limit=10)
+    assert sorted([*claimed, *(each.id for each in rest)]) == sorted(added)
+
+
+async def test_what_is_added_is_held_from_the_start(store: Store) -> None:
+    await store.add()
+    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == []
+
+
+async def test_claims_take_the_oldest_first_and_whole(store: Store) -> None:
+    added = [await store.add(key_name="mine") for _ in range(3)]
+    await store.repository.release([each.id for each in added], owner="me")
+    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=2)) == added[:2]
+    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=2)) == added[2:]
+
+
+async def test_a_claimed_deliberation_at_work_comes_with_its_committed_records(store: Store) -> None:
+    running = await store.start()
+    await store.repository.append(Commit(running.id, [happening(1)], [record(1), failed(0)]))
+    await store.repository.release([running.id], owner="me")
+    (claimed,) = await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)
+    assert claimed.rounds[0].records == (record(1), failed(0))
+    assert claimed == await store.repository.get(running.id)
+
+
+async def test_a_lease_that_ran_out_can_be_claimed_and_one_that_was_renewed_cannot(store: Store) -> None:
+    left, kept = await store.add(), await store.add()
+    store.clock.advance(_LEASE_S - 1)
+    await store.repository.renew([kept.id], owner="me", lease_s=_LEASE_S)
+    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == []
+    store.clock.advance(2)
+    assert [each.id for each in await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)] == [left.id]
+
+
+async def test_renewing_takes_nothing_back_from_another(store: Store) -> None:
+    added = await store.add()
+    store.clock.advance(_LEASE_S + 1)
+    await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)
+    await store.repository.request_cancel(added.id)
+    assert list(await store.repository.renew([added.id], owner="me", lease_s=1000)) == []
+    await store.repository.release([added.id], owner="me")
+    assert list(await store.repository.claim(owner="me", lease_s=_LEASE_S, limit=5)) == []
+    store.clock.advance(_LEASE_S + 1)
+    assert len(await store.repository.claim(owner="me", lease_s=_LEASE_S, limit=5)) == 1
+
+
+async def test_what_was_released_can_be_claimed_at_once(store: Store) -> None:
+    added = await store.add()
+    await store.repository.release([added.id], owner="me")
+    assert len(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == 1
+
+
+async def test_a_cancellation_asked_for_elsewhere_is_heard_at_the_next_renewal(store: Store) -> None:
+    wanted, other = await store.start(), await store.start()
+    await (await store.open_another()).request_cancel(wanted.id)
+    renewed = await store.repository.renew([wanted.id, other.id], owner="me", lease_s=_LEASE_S)
+    assert list(renewed) == [wanted.id]
+    found = await store.repository.get(wanted.id)
+    assert found is not None
+    assert found.cancel_requested
+
+
+async def test_a_cancellation_is_not_forgotten_by_what_is_stored_after_it(store: Store) -> None:
+    queued = await store.add()
+    await store.repository.request_cancel(queued.id)
+    await store.repository.append(Commit(queued.id, [happening(1)], deliberation=started(queued)))
+    assert list(await store.repository.renew([queued.id], owner="me", lease_s=_LEASE_S)) == [queued.id]
+
+
+async def test_cancelling_what_ended_or_never_was_is_refused(store: Store) -> None:
+    over = await store.end(await store.start(), [record(0)])
+    with pytest.raises(DeliberationEndedError) as refusal:
+        await store.repository.request_cancel(over.id)
+    assert refusal.value.status == "completed"
+    with pytest.raises(DeliberationNotFoundError):
+        await store.repository.request_cancel("unknown")
+
+
+async def test_what_ended_is_never_claimed(store: Store) -> None:
+    await store.end(await store.start(), [record(0)])
+    store.clock.advance(1_000_000)
+    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == []
+
+
+async def test_renewing_and_releasing_nothing_does_nothing(store: Store) -> None:
+    assert list(await store.repository.renew([], owner="me", lease_s=_LEASE_S)) == []
+    await store.repository.release([], owner="me")
+
+
+async def test_a_store_that_works_passes_its_check(store: Store) -> None:
+    await store.repository.check()
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+async def test_closing_lets_what_was_begun_end_and_refuses_what_comes_later(store: Store) -> None:
+    running = await store.start()
+    appends = [
+        asyncio.create_task(store.repository.append(Commit(running.id, [happening(number)]))) for number in range(5)
+    ]
+    await asyncio.sleep(0)
+    await store.repository.close()
+    assert all(append.done() for append in appends)
+    with pytest.raises(DependencyUnavailableError):
+        await store.repository.append(Commit(running.id, [happening(6)]))
+    assert await store.sequences(running.id) == list(range(1, 8))
