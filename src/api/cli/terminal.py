@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from api.cli.plain_text import visible
 
@@ -20,21 +23,26 @@ MAX_WIDTH = 100
 
 def result_console() -> Console:
     """Standard output. Colours only on a terminal that has them and without NO_COLOR; nothing in a text is markup."""
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    console.width = min(console.width, MAX_WIDTH)
-    return console
+    return _console(sys.stdout)
 
 
 def progress_console() -> Console | None:
     """Standard error where a person watches it, None where it is a file or a pipe."""
-    from rich.console import Console
+    return _console(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else None
 
-    if sys.stderr is None or not sys.stderr.isatty():
-        return None
-    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-    console.width = min(console.width, MAX_WIDTH)
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console, ConsoleDimensions
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if console.is_dumb_terminal:
+        # Taken for 80 cells wide otherwise, whatever it is and whatever width it is given without a height.
+        size = shutil.get_terminal_size((console.width, console.height))
+        with contextlib.suppress(OSError):
+            size = size if "COLUMNS" in os.environ else os.get_terminal_size(stream.fileno())
+        console.size = ConsoleDimensions(min(size.columns or console.width, MAX_WIDTH), console.height)
+    elif console.width > MAX_WIDTH:
+        console.width = MAX_WIDTH
     return console
 
 

@@ -38,7 +38,7 @@ def add_pages(app: FastAPI) -> None:
 
 async def page(request: Request) -> Response:
     """One of the files, as it was when the server started."""
-    content, media_type = request.app.state.pages[request.url.path]
+    content, media_type = request.app.state.pages[request.scope["path"]]
     headers = {"Content-Type": media_type, "Content-Security-Policy": PAGE_CSP, "Cache-Control": "no-cache"}
     return Response(content, headers=headers)
 

@@ -54,6 +54,7 @@ class DeliberationRun:
         self._clock = clock
         self._batch: Batch | None = None
         self._cause: StopCause | None = None
+        self._opening: asyncio.Task[None] | None = None
 
     def stop(self, cause: StopCause) -> None:
         """End it early: agents at work end with the cause, what was answered is kept."""
@@ -64,25 +65,29 @@ class DeliberationRun:
     async def run(self) -> Deliberation:
         """The deliberation as it ended, committed.
 
-        Raises `DependencyUnavailableError` when the store stayed away past the deadline: nothing was shown that is not stored.
+        Raises `DependencyUnavailableError`, in an exception group, when the store stayed away past the deadline: nothing was
+        shown that is not stored.
         """
         specification = self.deliberation.specification
         deadline = self._clock.monotonic() + specification.limits.deadline_s
         if self._cause is not None:
             return await self._end([], deadline)
-        self.deliberation = self.deliberation.start(at=self._clock.now())
-        await self._store(
-            [Happening("deliberation.started", self._clock.now())], deadline, deliberation=self.deliberation
-        )
-        records: list[AgentRecord] = []
+        now = self._clock.now()
+        self.deliberation = self.deliberation.start(at=now)
         agents = specification.roster.agents
-        await self._store(
-            [Happening("round.started", self._clock.now(), {"round": 0, "agents": [agent.id for agent in agents]})],
-            deadline,
-        )
-        for wave in specification.protocol.waves(agents):
-            if self._cause is None:
-                records += await self._ask(wave, deadline)
+        opening = [
+            Happening("deliberation.started", now),
+            Happening("round.started", now, {"round": 0, "agents": [agent.id for agent in agents]}),
+        ]
+        records: list[AgentRecord] = []
+        async with asyncio.TaskGroup() as group:
+            # Not waited for here, so that it shares a commit with the first intents: appends keep their order, so nobody is
+            # called before both are durable.
+            self._opening = group.create_task(self._store(opening, deadline, deliberation=self.deliberation))
+            await asyncio.sleep(0)
+            for wave in specification.protocol.waves(agents):
+                if self._cause is None:
+                    records += await self._ask(wave, deadline)
         return await self._end(records, deadline)
 
     async def _ask(self, agents: Sequence[Agent], deadline: float) -> list[AgentRecord]:
@@ -169,6 +174,8 @@ class DeliberationRun:
                     extra={"deliberation_id": self.deliberation.id},
                 )
                 await asyncio.sleep(pause)
+                if self._opening is not None and self._opening is not asyncio.current_task():
+                    await asyncio.wait([self._opening])
         self._feed.announce(self.deliberation.id)
 
 

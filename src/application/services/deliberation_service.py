@@ -264,13 +264,13 @@ class DeliberationService:
             started = ended.started_at or ended.created_at
             finished = ended.finished_at or started
             self._metrics.deliberation_ended(ended.status, (finished - started).total_seconds())
-        except DependencyUnavailableError:
+        except Exception:
             # Its lease runs out, so whoever finds the store again, this process included, marks it as interrupted.
             _logger.exception(
-                "deliberation %s lost its store", deliberation_id, extra={"deliberation_id": deliberation_id}
+                "deliberation %s could not be brought to its end",
+                deliberation_id,
+                extra={"deliberation_id": deliberation_id},
             )
-        except Exception:
-            _logger.exception("deliberation %s broke", deliberation_id, extra={"deliberation_id": deliberation_id})
         finally:
             del self._running[deliberation_id]
             self.feed.announce(deliberation_id)

@@ -80,7 +80,7 @@ class InMemoryRepository:
         self, deliberation: Deliberation, happenings: Sequence[Happening], *, owner: str, lease_s: float
     ) -> None:
         """As in `DeliberationRepository`. Raises `DeliberationExistsError` for an id that is already there."""
-        data = [_copied(happening.data) for happening in happenings]
+        data = [_copied_data(happening) for happening in happenings]
         await self._commit()
         if deliberation.id in self._kept:
             raise DeliberationExistsError(deliberation_id=deliberation.id)
@@ -96,7 +96,7 @@ class InMemoryRepository:
     async def append(self, commit: Commit) -> None:
         """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
         records = [_stored(record) for record in commit.records]
-        data = [_copied(happening.data) for happening in commit.happenings]
+        data = [_copied_data(happening) for happening in commit.happenings]
         await self._commit()
         kept = self._unfinished(commit.deliberation_id)
         places = {}
@@ -195,10 +195,16 @@ class InMemoryRepository:
         return kept
 
 
-def _copied(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The data as it reads after a visit to JSON, which nobody else can change."""
-    copy: dict[str, Any] = load(dump(dict(data)))
+def _copied_data(happening: Happening) -> dict[str, Any]:
+    """Its data as it reads after a visit to JSON, which nobody else can change."""
+    _zoned(happening.at)
+    copy: dict[str, Any] = load(dump(dict(happening.data)))
     return copy
+
+
+def _zoned(moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone: times are stored in UTC.")
 
 
 def _events(
@@ -211,6 +217,7 @@ def _events(
 
 
 def _stored(record: AgentRecord) -> StoredRecord:
+    _zoned(record.finished_at)
     failure = record.failure
     texts = (record.content, record.reasoning, record.model_asked, record.model)
     for text in texts if failure is None else (*texts, failure.kind, failure.message):

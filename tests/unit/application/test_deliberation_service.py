@@ -384,6 +384,17 @@ async def test_a_store_that_goes_away_makes_a_deliberation_wait_and_loses_nothin
     assert asyncio.get_running_loop().time() == pytest.approx(21, abs=2)
 
 
+async def test_a_store_that_stays_away_past_the_deadline_leaves_an_interrupted_deliberation_not_a_lost_one() -> None:
+    repository = Flaky(clock=VirtualClock())
+    repository.away_from, repository.away_until = 0.5, 100.0
+    async with opened(build(Canned({}), repository)) as house:
+        ended = await finished(house, specification(5, limits=Limits(deadline_s=5)))
+        after = await finished(house, specification(5))
+    assert (ended.status, ended.roll_call[AgentState.FAILED]) == (DeliberationStatus.FAILED, 5)
+    assert {f.failure and f.failure.kind for f in ended.failures} == {"interrupted"}
+    assert after.status is DeliberationStatus.COMPLETED
+
+
 class HeldBack(InMemoryRepository):
     """A store whose commits of records wait until they are let through."""
 
