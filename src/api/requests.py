@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +21,8 @@ from domain.voting.rule import Rule, RuleKind, default_rule, rules_for
 __all__ = ["DEFAULT_ROSTER", "DeliberationRequest", "problems_of"]
 
 DEFAULT_ROSTER = "archons"
+
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 class _Part(BaseModel):
@@ -165,15 +169,18 @@ class DeliberationRequest(_Part):
 
 
 def problems_of(error: ValidationError) -> list[FieldProblem]:
-    """Where and why, as JSON pointers (RFC 6901), without the refused values."""
+    """Where and why, as JSON pointers (RFC 6901), without the refused values.
+
+    A name that no field could have is not repeated either: the pointer then ends where it stands.
+    """
     problems = []
     for found in error.errors(include_url=False, include_context=False, include_input=False):
-        pointer = "".join(f"/{_escape(str(step))}" for step in found["loc"])
+        steps = [str(step) for step in found["loc"]]
+        shown = list(itertools.takewhile(_NAME.fullmatch, steps))
         message = "is not a field of this request" if found["type"] == "extra_forbidden" else found["msg"]
-        problems.append(FieldProblem(pointer, message))
+        if len(shown) < len(steps):
+            message = (
+                f"has a field whose value {message}" if found["type"] != "extra_forbidden" else "has an unknown field"
+            )
+        problems.append(FieldProblem("".join(f"/{step}" for step in shown), message))
     return problems
-
-
-def _escape(step: str) -> str:
-    shown = "".join(character if character.isprintable() else "?" for character in step[:64])
-    return shown.replace("~", "~0").replace("/", "~1")

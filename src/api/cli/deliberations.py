@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -18,9 +19,8 @@ __all__ = ["Access", "Deliberations", "Document", "LocalDeliberations", "find_by
 Document = Mapping[str, Any]
 """A JSON object of the public contract."""
 
-_MIN_PREFIX = 6
-_ID_LENGTH = 36
-_PREFIX_PAGES = 10
+_BEGINNING = re.compile(r"[0-9a-f-]{6,35}")
+_PREFIX_PAGES = 3
 _PAGE = 200
 
 
@@ -166,7 +166,7 @@ async def find_by_prefix(deliberations: Deliberations, given: str) -> Document:
     """
     from domain.errors.deliberation import DeliberationNotFoundError, InvalidSpecificationError
 
-    if len(given) >= _ID_LENGTH or len(given) < _MIN_PREFIX:
+    if not _BEGINNING.fullmatch(given.lower()):
         return await deliberations.get(given)
     found: list[str] = []
     cursor: str | None = None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -37,10 +35,8 @@ def _console(stream: TextIO) -> Console:
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if console.is_dumb_terminal:
         # Taken for 80 cells wide otherwise, whatever it is and whatever width it is given without a height.
-        size = shutil.get_terminal_size((console.width, console.height))
-        with contextlib.suppress(OSError):
-            size = size if "COLUMNS" in os.environ else os.get_terminal_size(stream.fileno())
-        console.size = ConsoleDimensions(min(size.columns or console.width, MAX_WIDTH), console.height)
+        columns = shutil.get_terminal_size((console.width, console.height)).columns
+        console.size = ConsoleDimensions(min(columns, MAX_WIDTH), console.height)
     elif console.width > MAX_WIDTH:
         console.width = MAX_WIDTH
     return console

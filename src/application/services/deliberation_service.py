@@ -41,6 +41,7 @@ _LEASE_S = 10.0
 _HEARTBEAT_S = 1.0
 _EVENT_PAGE = 500
 _RETRY_AFTER_S = 5
+_MARKING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class DeliberationService:
         for run in list(self._running.values()):
             run.stop(StopCause.SHUTDOWN)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=drain_s)
+            await asyncio.wait(self._tasks, timeout=_MARKING_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

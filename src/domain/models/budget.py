@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -37,7 +36,7 @@ class Limits:
         return [
             FieldProblem(f"{pointer}/{name}", f"must be {least:g} to {most:g}")
             for name, value, least, most in ranges
-            if not math.isfinite(value) or not least <= value <= most
+            if not least <= value <= most
         ]
 
 

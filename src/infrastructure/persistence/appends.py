@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -121,13 +121,12 @@ class Appends:
         self._refuse_repeated(connection, item)
         self.write(connection, [item], {})
 
-    def lock(self, connection: Connection, deliberation_ids: Iterable[str]) -> None:
-        """On Postgres, keep other processes from numbering the same deliberations; SQLite has one writer anyway.
+    def lock(self, connection: Connection, deliberation_ids: Collection[str]) -> None:
+        """On Postgres, keep other processes from writing to the same deliberations; SQLite has one writer anyway.
 
-        Inserting an event or a record takes a share of the deliberation's row through its foreign key, so this excludes that as
-        well. All rows are locked in one order, so nobody waits in a circle.
+        All rows are locked in one order and before anything is inserted, so nobody waits in a circle.
         """
-        if self._is_postgres:
+        if self._is_postgres and deliberation_ids:
             ids = deliberations.c.id
             connection.execute(select(ids).where(ids.in_(list(deliberation_ids))).order_by(ids).with_for_update())
 
@@ -145,9 +144,9 @@ class Appends:
                 numbers[item.deliberation_id] = known[item.deliberation_id]
             else:
                 unknown[item.deliberation_id] = None
+        self.lock(connection, {item.deliberation_id for item in items if item.addition is None})
         if not unknown:
             return numbers, ended
-        self.lock(connection, unknown)
         own = deliberations.c.id
         question = select(
             own,

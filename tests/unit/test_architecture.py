@@ -1,0 +1,71 @@
+"""What import-linter cannot say: each vendor package is imported in one place, and importing a module acts on nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).resolve().parents[2] / "src"
+
+# The one file, or the one folder, in which each vendor package is imported.
+PLACES = {
+    "aiohttp": "infrastructure/orchestrators/openai_orchestrator.py",
+    "alembic": "infrastructure/persistence/",
+    "fastapi": "api/rest/",
+    "h11": "api/rest/",
+    "prometheus_client": "infrastructure/telemetry/prometheus_metrics.py",
+    "psycopg": "infrastructure/persistence/",
+    "pydantic_settings": "infrastructure/settings.py",
+    "rich": "api/cli/",
+    "sqlalchemy": "infrastructure/persistence/",
+    "starlette": "api/rest/",
+    "structlog": "infrastructure/telemetry/logs.py",
+    "typer": "api/cli/",
+    "uvicorn": "api/rest/",
+    "xllamacpp": "infrastructure/orchestrators/embedded_model_server.py",
+}
+# Describes data at both edges: requests in the doors, settings at the environment.
+EDGES = {"pydantic": ("api/", "infrastructure/settings.py"), "pydantic_core": ("api/", "infrastructure/settings.py")}
+
+
+def vendor_imports() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            for name in names:
+                found[name.split(".")[0]].add(path.relative_to(SOURCES).as_posix())
+    own = {"domain", "application", "infrastructure", "api"}
+    return {name: files for name, files in found.items() if name not in own and name not in sys.stdlib_module_names}
+
+
+def test_each_vendor_package_is_imported_in_one_place() -> None:
+    astray = {
+        name: sorted(file for file in files if not file.startswith(EDGES.get(name) or PLACES.get(name, "nowhere")))
+        for name, files in vendor_imports().items()
+    }
+    assert {name: files for name, files in astray.items() if files} == {}
+
+
+@pytest.mark.parametrize("module", ["api.cli.main", "domain.models", "application.services", "infrastructure.stubs"])
+def test_importing_brings_in_nothing_heavy(module: str) -> None:
+    heavy = "pydantic,sqlalchemy,aiohttp,fastapi,prometheus_client,structlog,alembic,uvicorn,xllamacpp"
+    code = f"import sys, {module}; print([name for name in '{heavy}'.split(',') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SOURCES)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_says_in_one_sentence_what_it_is_for() -> None:
+    silent = [
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        if path.stat().st_size and not (ast.get_docstring(ast.parse(path.read_text())) or "").strip()
+    ]
+    assert silent == []
