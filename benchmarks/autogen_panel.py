@@ -32,6 +32,6 @@ class Panelist(RoutedAgent):  # type: ignore[misc]
         self._answer = answer
 
     @message_handler  # type: ignore[untyped-decorator]
-    async def on_ask(self, message: Ask, ctx: MessageContext) -> Answer:
+    async def on_ask(self, message: Ask, ctx: MessageContext) -> Answer:  # noqa: ARG002 - the signature is the runtime's
         """Ask the model."""
         return Answer(await self._answer())

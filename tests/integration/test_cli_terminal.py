@@ -164,7 +164,7 @@ def test_ctrl_c_on_a_terminal_says_that_it_cancels(llm_server: LlmServer, settin
         llm_server.wait_until(in_flight_at_least=3, timeout_seconds=DEADLINE_S)
         process.send_signal(signal.SIGINT)
         stdout, _ = process.communicate(timeout=DEADLINE_S)
-    terminal.read_rest()
+    assert "cancelling, once more leaves at once" in terminal.read_rest()
     assert process.returncode == 130
     assert "cancelled" in stdout
 

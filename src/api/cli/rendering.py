@@ -131,7 +131,9 @@ class _View:
         if self._outcome is not None:
             return self._outcome.get("tally") or {}
         rounds = self._document.get("rounds") or ()
-        return (rounds[-1].get("tally") or {}) if rounds else {}
+        if rounds:
+            return rounds[-1].get("tally") or {}
+        return {position.answer: position.count for position in positions_of(self._document, self._outputs)}
 
     def _draw(self, tally: Mapping[str, int]) -> None:
         drawn = histogram(tally) if self._is_estimate else tally

@@ -56,12 +56,11 @@ def _only_answer(reply: str) -> dict[str, Any]:
 
 
 def _embedded_objects(reply: str) -> Iterator[dict[str, Any]]:
-    decoder = _decoder()
     position, tried = reply.find("{"), 0
     while position >= 0 and tried < _MAX_CANDIDATES:
         tried += 1
         try:
-            found, end = decoder.raw_decode(reply, position)
+            found, end = _DECODER.raw_decode(reply, position)
         except (ValueError, RecursionError):
             end = position + 1
         else:
@@ -72,13 +71,9 @@ def _embedded_objects(reply: str) -> Iterator[dict[str, Any]]:
 
 def _parse(text: str) -> Any:
     try:
-        return _decoder().decode(text)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_distinct_keys, parse_constant=_refuse_constant)
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -90,6 +85,9 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct_keys, parse_constant=_refuse_constant)
 
 
 def _confidence(value: Any) -> float | None:

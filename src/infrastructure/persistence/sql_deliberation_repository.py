@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import Commit, Page, StoredRecord
-from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event, Happening
-from domain.models.round import AgentRecord
 from infrastructure.persistence import leases
 from infrastructure.persistence.appends import Addition, Appending, Appends, Numbers
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.failures import is_conflict, unavailability
 from infrastructure.persistence.group_commit import GroupCommit
+from infrastructure.persistence.reads import position_of, read_events, read_one, read_page, read_records
 from infrastructure.persistence.rows import (
-    DELIBERATION_COLUMNS,
-    EVENT_COLUMNS,
-    GLANCE_COLUMNS,
-    RECORD_COLUMNS,
     RosterTexts,
     RowWriter,
     deliberation_of,
-    event_of,
     new_values,
-    record_of,
     specification_values,
     standing_values,
 )
 from infrastructure.persistence.standing import as_it_stands
-from infrastructure.persistence.tables import agent_records, deliberations, events, specifications
+from infrastructure.persistence.tables import events
 
 __all__ = ["SqlDeliberationRepository"]
 
 _logger = logging.getLogger(__name__)
 _MAX_KNOWN = 10_000
 _MAX_SEQUENCE = 2**31 - 1
-_MAX_POSITION_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,69 +107,34 @@ class SqlDeliberationRepository:
         """As in `DeliberationReader`; the rounds of one at work are made of what is committed so far."""
         if not is_storable(deliberation_id):
             return None
-        question = select(*DELIBERATION_COLUMNS).join(specifications).where(deliberations.c.id == deliberation_id)
-
-        def read(connection: Connection) -> Deliberation | None:
-            row = connection.execute(question).first()
-            if row is None:
-                return None
-            found, result = deliberation_of(row, self._rosters)
-            records = [stored.record for stored in _read_records(connection, deliberation_id)]
-            return as_it_stands(found, records) if result is None else result.in_full(found, records)
-
-        return await self._database.read(read)
+        return await self._database.read(lambda connection: read_one(connection, self._rosters, deliberation_id))
 
     async def page(
         self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
-        question = (
-            select(*DELIBERATION_COLUMNS)
-            .join(specifications)
-            .order_by(deliberations.c.position.desc())
-            .limit(limit + 1)
-        )
-        if status is not None:
-            question = question.where(deliberations.c.status == status.value)
-        if key_name is not None:
-            question = question.where(deliberations.c.key_name == key_name)
-        if cursor is not None:
-            question = question.where(deliberations.c.position < _position_of(cursor))
-
-        def read(connection: Connection) -> Page:
-            rows = connection.execute(question).all()
-            found = [deliberation_of(row, self._rosters) for row in rows[:limit]]
-            at_work = [deliberation.id for deliberation, result in found if result is None]
-            glances = _glance_at_records(connection, at_work)
-            items = tuple(
-                result.at_a_glance(deliberation)
-                if result is not None
-                else replace(as_it_stands(deliberation, glances.get(deliberation.id, [])), rounds=())
-                for deliberation, result in found
+        before = None if cursor is None else position_of(cursor)
+        return await self._database.read(
+            lambda connection: read_page(
+                connection, self._rosters, status=status, key_name=key_name, limit=limit, before=before
             )
-            return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
-
-        return await self._database.read(read)
+        )
 
     async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
         if not is_storable(deliberation_id):
             return []
         return await self._database.read(
-            lambda connection: _read_records(connection, deliberation_id, round_number=round_number)
+            lambda connection: read_records(connection, deliberation_id, round_number=round_number)
         )
 
     async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """As in `DeliberationReader`."""
         if not is_storable(deliberation_id) or after >= _MAX_SEQUENCE:
             return []
-        question = (
-            select(*EVENT_COLUMNS)
-            .where(events.c.deliberation_id == deliberation_id, events.c.sequence > max(after, 0))
-            .order_by(events.c.sequence)
-            .limit(limit)
+        return await self._database.read(
+            lambda connection: read_events(connection, deliberation_id, after=max(after, 0), limit=limit)
         )
-        return await self._database.read(lambda connection: [event_of(row) for row in connection.execute(question)])
 
     async def claim(self, *, owner: str, lease_s: float, limit: int) -> Sequence[Deliberation]:
         """As in `Leases`; those at work come with the rounds that are committed so far."""
@@ -257,27 +212,6 @@ class SqlDeliberationRepository:
         return None
 
 
-def _read_records(
-    connection: Connection, deliberation_id: str, *, round_number: int | None = None
-) -> list[StoredRecord]:
-    own = agent_records.c
-    question = select(*RECORD_COLUMNS).where(own.deliberation_id == deliberation_id)
-    if round_number is not None:
-        question = question.where(own.round_number == round_number)
-    return [record_of(row) for row in connection.execute(question.order_by(own.ordinal))]
-
-
-def _glance_at_records(connection: Connection, deliberation_ids: Sequence[str]) -> dict[str, list[AgentRecord]]:
-    """The records of each of these in the order of their commit, without any text of an agent."""
-    found: dict[str, list[AgentRecord]] = {}
-    if deliberation_ids:
-        own = agent_records.c
-        question = select(*GLANCE_COLUMNS).where(own.deliberation_id.in_(deliberation_ids))
-        for deliberation_id, *values in connection.execute(question.order_by(own.deliberation_id, own.ordinal)):
-            found.setdefault(deliberation_id, []).append(record_of(values).record)
-    return found
-
-
 def _can_write(connection: Connection) -> None:
     if (
         connection.dialect.name == "postgresql"
@@ -286,17 +220,3 @@ def _can_write(connection: Connection) -> None:
         raise DependencyUnavailableError(
             dependency="database", problem="it is read-only", remedy="Use the primary server."
         )
-
-
-def _cursor_of(position: int) -> str:
-    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
-
-
-def _position_of(cursor: str) -> int:
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (ValueError, binascii.Error):
-        text = ""
-    if not (text.isdecimal() and len(text) <= _MAX_POSITION_DIGITS and _cursor_of(int(text)) == cursor):
-        raise InvalidSpecificationError.at("/cursor", "is none that a page came with: begin without one")
-    return int(text)

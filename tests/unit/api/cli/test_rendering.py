@@ -180,6 +180,7 @@ def test_a_running_deliberation_says_how_far_it_is() -> None:
     text = shown(Sample(running, sample.outputs[:5]))
     assert "Still running" in text
     assert "Roll call: 5 of 69 ended so far" in text
+    assert re.search(r"^weekends only .* 5 +100\.0 %$", text, re.MULTILINE)
 
 
 def test_without_outputs_the_reasons_of_the_dissent_are_still_there() -> None:
