@@ -27,6 +27,9 @@ _LOCAL_NOTICE = (
     "Answered by the small model {model} on this machine: it shows the machinery, not wisdom. "
     "Set CONCLAVE_LLM_BASE_URL to ask a larger one."
 )
+# Well above what the grammar lets a ballot be, so that none is cut off.
+_LOCAL_OUTPUT_TOKENS = 512
+_LOCAL_REASON_CHARACTERS = 60
 _SIMULATED_NOTICE = (
     "Simulated: no model was asked, so the answers mean nothing. Set CONCLAVE_LLM_BASE_URL to ask a real one."
 )
@@ -186,7 +189,9 @@ async def _orchestrator(
         model=model.alias,
         max_connections=connections,
         confidence_steps=True,
-        reason_max_chars=60,
+        reason_max_chars=_LOCAL_REASON_CHARACTERS,
+        grammar=True,
+        max_output_tokens=_LOCAL_OUTPUT_TOKENS,
     )
     notice = _LOCAL_NOTICE.format(model=model.alias)
     return await stack.enter_async_context(local), OrchestratorIdentity("local", simulated=False), [notice]

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, create_engine, event
 from application.ports.deliberation_repository import Commit
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
-from infrastructure.persistence.database import Database, open_database
-from infrastructure.persistence.engine import require_durable
+from infrastructure.persistence.database import Database, PostgresDatabase, open_database
+from infrastructure.persistence.engine import open_async_engine, require_durable
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from tests.deliberation_specimens import deliberation, ended, happening, record, started
@@ -238,6 +238,42 @@ async def test_a_postgres_that_is_killed_is_named_and_used_again_when_it_is_back
     await repository.append(again)
     assert [event.sequence for event in await repository.events(added.id, after=0, limit=9)] == [1, 2, 3]
     await repository.check()
+    await repository.close()
+    await database.close()
+
+
+async def test_a_postgres_that_does_not_answer_in_time_is_named_and_used_again_when_it_does(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    await asyncio.to_thread(upgrade, postgres_url)
+    database = PostgresDatabase(open_async_engine(postgres_url, connections=2), patience_s=0.3)
+    repository = SqlDeliberationRepository(database)
+    added = deliberation()
+    await repository.add(added, [happening(0)], owner="me", lease_s=10)
+    commit = Commit(added.id, [happening(1)], [record(1)])
+    with psycopg.connect(postgres_server.conninfo(postgres_url.rpartition("/")[2])) as locker:
+        locker.execute("LOCK TABLE events")
+        for attempt in (repository.append(commit), repository.events(added.id, after=0, limit=9)):
+            with pytest.raises(DependencyUnavailableError, match="does not answer in time"):
+                await attempt
+    await repository.append(commit)
+    assert [event.sequence for event in await repository.events(added.id, after=0, limit=9)] == [1, 2]
+    await repository.close()
+    await database.close()
+
+
+async def test_a_postgres_that_only_reads_is_named(postgres_server: PostgresServer, postgres_url: str) -> None:
+    await asyncio.to_thread(upgrade, postgres_url)
+    name = postgres_url.rpartition("/")[2]
+    with psycopg.connect(postgres_server.conninfo(name), autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    database = await open_database(postgres_url)
+    repository = SqlDeliberationRepository(database)
+    adding = repository.add(deliberation(), [happening(0)], owner="me", lease_s=10)
+    for attempt in (repository.check(), adding):
+        with pytest.raises(DependencyUnavailableError, match="read-only"):
+            await attempt
+    assert await repository.get("unknown") is None
     await repository.close()
     await database.close()
 

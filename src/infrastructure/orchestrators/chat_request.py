@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from domain.models.question import AnswerFormat
-from infrastructure.orchestrators.ballot_schema import response_format
+from infrastructure.orchestrators.ballot_grammar import ballot_grammar
+from infrastructure.orchestrators.ballot_schema import ballot_schema, response_format
 from infrastructure.orchestrators.prompts import SharedPrompt, persona_message, shared_prompt
 
 __all__ = ["ChatRequestWriter", "Dialect"]
@@ -62,7 +63,17 @@ class Dialect:
 class ChatRequestWriter:
     """Request bodies as bytes of JSON; the part that all members share is rendered once and kept, within a bound."""
 
-    def __init__(self, *, confidence_steps: bool, reason_max_chars: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        confidence_steps: bool = False,
+        reason_max_chars: int | None = None,
+        grammar: bool = False,
+        max_output_tokens: int | None = None,
+    ) -> None:
+        """For small models: see `ballot_schema` and `ballot_grammar`. `max_output_tokens` bounds what a request asks for."""
+        self._grammar = grammar
+        self._max_output_tokens = max_output_tokens
         self._confidence_steps = confidence_steps
         self._reason_max_chars = reason_max_chars
         self._remembered: dict[tuple[str, str | None, AnswerFormat | None], _SharedPart] = {}
@@ -73,15 +84,16 @@ class ChatRequestWriter:
         expected, sampling = request.expected, request.sampling
         shared = self._shared(request.context, expected)
         persona = persona_message(request.persona, shared.prompt, wants_ballot=expected is not None)
-        options: dict[str, object] = {dialect.limit_name: sampling.max_output_tokens}
+        longest = min(sampling.max_output_tokens, self._max_output_tokens or sampling.max_output_tokens)
+        options: dict[str, object] = {dialect.limit_name: longest}
         if dialect.temperature:
             options["temperature"] = sampling.temperature
         if dialect.seed and request.seed is not None:
             options["seed"] = request.seed % _SEEDS
         parts = [b'{"model":', _json(model), b',"messages":[{"role":"system","content":', shared.system]
         parts += [b'},{"role":"user","content":', _json(persona), b"}],", _json(options)[1:-1]]
-        if dialect.structured and shared.response_format:
-            parts += [b',"response_format":', shared.response_format]
+        if dialect.structured and shared.structure:
+            parts += [b",", shared.structure]
         parts.append(b"}")
         return b"".join(parts)
 
@@ -101,25 +113,26 @@ class ChatRequestWriter:
 
     def _render(self, context: ContextBundle, expected: AnswerFormat | None) -> _SharedPart:
         prompt = shared_prompt(context, expected, reason_max_chars=self._reason_max_chars)
-        wanted = b""
-        if expected is not None:
-            wanted = _json(
-                response_format(
-                    expected, confidence_steps=self._confidence_steps, reason_max_chars=self._reason_max_chars
-                )
-            )
-        return _SharedPart(prompt, _json(prompt.text), wanted)
+        return _SharedPart(prompt, _json(prompt.text), b"" if expected is None else self._structure(expected))
+
+    def _structure(self, expected: AnswerFormat) -> bytes:
+        steps, reason = self._confidence_steps, self._reason_max_chars
+        if self._grammar:
+            schema = ballot_schema(expected, confidence_steps=steps, reason_max_chars=reason)
+            return b'"grammar":' + _json(ballot_grammar(schema))
+        wanted = response_format(expected, confidence_steps=steps, reason_max_chars=reason)
+        return b'"response_format":' + _json(wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class _SharedPart:
     prompt: SharedPrompt
     system: bytes
-    response_format: bytes
+    structure: bytes
 
     @property
     def characters(self) -> int:
-        return len(self.prompt.text) + len(self.system) + len(self.response_format)
+        return len(self.prompt.text) + len(self.system) + len(self.structure)
 
 
 def _json(value: object) -> bytes:

@@ -69,10 +69,12 @@ class OpenAIOrchestrator:
         confidence_steps: bool = False,
         reason_max_chars: int | None = None,
         structured: bool = True,
+        grammar: bool = False,
+        max_output_tokens: int | None = None,
     ) -> None:
         """Without a `model` the first that the endpoint lists is asked. Raises `ConfigurationError`; nothing is connected yet.
 
-        `confidence_steps` and `reason_max_chars` are for small models: see `ballot_schema`.
+        `confidence_steps`, `reason_max_chars`, `grammar` and `max_output_tokens` are for small models: see `ChatRequestWriter`.
         """
         if max_connections < 1:
             raise ValueError(f"max_connections is {max_connections!r}: at least one is needed to ask anybody")
@@ -82,7 +84,12 @@ class OpenAIOrchestrator:
         self._max_connections = max_connections
         self._connect_timeout_s = connect_timeout_s
         self._max_reply_bytes = max_reply_bytes
-        self._writer = ChatRequestWriter(confidence_steps=confidence_steps, reason_max_chars=reason_max_chars)
+        self._writer = ChatRequestWriter(
+            confidence_steps=confidence_steps,
+            reason_max_chars=reason_max_chars,
+            grammar=grammar,
+            max_output_tokens=max_output_tokens,
+        )
         self._dialect = Dialect(structured=structured)
         self._dialects: dict[str, Dialect] = {}
         self._completions_url = f"{self._endpoint.base_url}/chat/completions"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import URL, Connection, Dialect
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from domain.errors.dependency import DependencyUnavailableError
 from infrastructure.persistence.engine import (
@@ -19,6 +18,9 @@ from infrastructure.persistence.engine import (
     require_durable,
 )
 from infrastructure.persistence.failures import translated_failures
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Database", "PostgresDatabase", "SqliteDatabase", "open_database"]
 
@@ -132,10 +134,11 @@ class SqliteDatabase:
 
 
 class PostgresDatabase:
-    """One Postgres database. A transaction that has not ended after 15 seconds is given up."""
+    """One Postgres database. A transaction that has not ended after `patience_s` seconds is given up."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, patience_s: float = _PATIENCE_S) -> None:
         self.url = engine.url
+        self._patience_s = patience_s
         self._closed = False
         self._engine = engine
 
@@ -148,14 +151,14 @@ class PostgresDatabase:
         """As in `Database`."""
         _refuse(closed=self._closed)
         with translated_failures():
-            async with asyncio.timeout(_PATIENCE_S), self._engine.connect() as connection:
+            async with asyncio.timeout(self._patience_s), self._engine.connect() as connection:
                 return await connection.run_sync(work)
 
     async def write(self, work: Callable[[Connection], _T]) -> _T:
         """As in `Database`."""
         _refuse(closed=self._closed)
         with translated_failures():
-            async with asyncio.timeout(_PATIENCE_S), self._engine.begin() as connection:
+            async with asyncio.timeout(self._patience_s), self._engine.begin() as connection:
                 return await connection.run_sync(work)
 
     async def close(self) -> None:

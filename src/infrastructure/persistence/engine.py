@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
 from domain.errors.configuration import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["WRITES", "database_url", "open_async_engine", "open_sync_engine", "require_durable"]
 
@@ -78,6 +80,8 @@ def open_async_engine(url: str | URL, *, connections: int, connect_timeout_s: in
 
     Waiting for a connection, new or free, ends after `connect_timeout_s`. Raises as `open_sync_engine` does.
     """
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     engine = create_async_engine(
         database_url(url),
         connect_args={"connect_timeout": connect_timeout_s},

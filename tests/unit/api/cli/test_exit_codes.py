@@ -6,6 +6,7 @@ import pytest
 
 from api.cli.exit_codes import ExitCode, code_of_error, code_of_signal, code_of_status
 from api.cli.http_exchange import ServerRefusedError
+from domain.errors.agent import AgentInvocationError
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.configuration import ConfigurationError
 from domain.errors.deliberation import (
@@ -27,6 +28,7 @@ from domain.errors.halt import SystemHaltedError
         (InvalidSpecificationError.at("/question", "p"), ExitCode.USAGE),
         (DeliberationNotFoundError(deliberation_id="x"), ExitCode.USAGE),
         (DependencyUnavailableError(dependency="d", problem="p"), ExitCode.DEPENDENCY_AWAY),
+        (AgentInvocationError("the model does not start"), ExitCode.DEPENDENCY_AWAY),
         (ServiceStoppingError(), ExitCode.DEPENDENCY_AWAY),
         (
             RecordMismatchError(deliberation_id="d", agent_id="a", round_number=0, recorded="r", found="f"),
