@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
     from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
     from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_data_folder(settings)
     async with AsyncExitStack() as stack:
         await _prepare_database(settings)
         database = await open_database(settings.database_url)
@@ -79,10 +80,11 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         stack.push_async_callback(repository.close)
         halt = HaltCheckerStub()
         metrics = PrometheusMetrics()
-        pool = AgentPool(_slots(settings))
-        orchestrator, identity, notices = await _orchestrator(settings, purpose, stack)
+        voices = await _open_voices(settings, purpose, stack)
+        identity = voices.identity
+        pool = AgentPool(voices.at_a_time)
         fan_out = ConcurrentDeliberationService(
-            orchestrator=orchestrator, halt_checker=halt, pool=pool, metrics=metrics
+            orchestrator=voices.orchestrator, halt_checker=halt, pool=pool, metrics=metrics
         )
         deliberations = DeliberationService(
             fan_out=fan_out,
@@ -120,7 +122,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             data_dir=settings.data_dir,
             orchestrator=identity.name,
             simulated=identity.simulated,
-            notices=[*settings.notices, *notices],
+            notices=[*settings.notices, *voices.notices],
         )
 
 
@@ -128,10 +130,21 @@ def upgrade_database(settings: Settings) -> str:
     """Bring the database to the present schema; returns its revision."""
     from infrastructure.persistence.migrate import current_revision, upgrade
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_data_folder(settings)
     url = settings.owner_database_url or settings.database_url
     upgrade(url)
     return current_revision(url) or "empty"
+
+
+def _make_data_folder(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            variable="CONCLAVE_DATA_DIR",
+            problem=f"the folder cannot be made ({error.strerror})",
+            remedy="Name a folder that this user may write to.",
+        ) from error
 
 
 async def _prepare_database(settings: Settings) -> None:
@@ -147,33 +160,52 @@ async def _prepare_database(settings: Settings) -> None:
         )
 
 
-async def _orchestrator(
-    settings: Settings, purpose: Purpose, stack: AsyncExitStack
-) -> tuple[AgentOrchestratorProtocol, OrchestratorIdentity, list[str]]:
+@dataclass(frozen=True, slots=True)
+class _Voices:
+    """Who answers for the agents, what to say about it, and how many it answers at a time."""
+
+    orchestrator: AgentOrchestratorProtocol
+    identity: OrchestratorIdentity
+    at_a_time: int
+    notices: tuple[str, ...] = ()
+
+
+async def _open_voices(settings: Settings, purpose: Purpose, stack: AsyncExitStack) -> _Voices:
     from infrastructure.settings import OrchestratorKind, choose_orchestrator
 
-    if purpose is Purpose.READ:
-        return _nobody(), OrchestratorIdentity("none", simulated=False), []
-    kind = choose_orchestrator(settings)
-    if kind is OrchestratorKind.SIMULATED:
-        from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
+    slots = min(settings.llm_max_concurrency or settings.max_concurrent_agents, settings.max_concurrent_agents)
+    kind = OrchestratorKind.SIMULATED if purpose is Purpose.READ else choose_orchestrator(settings)
+    if kind is OrchestratorKind.OPENAI:
+        return await _open_provider(settings, slots, stack)
+    if kind is OrchestratorKind.LOCAL:
+        return await _open_local_model(settings, slots, stack)
+    from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 
-        return AgentOrchestratorStub(), OrchestratorIdentity("simulated", simulated=True), [_SIMULATED_NOTICE]
+    simulated = OrchestratorIdentity("simulated", simulated=True)
+    return _Voices(AgentOrchestratorStub(), simulated, settings.max_concurrent_agents, (_SIMULATED_NOTICE,))
+
+
+async def _open_provider(settings: Settings, slots: int, stack: AsyncExitStack) -> _Voices:
     from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
 
-    # As many connections as slots, so that nobody waits inside the client, where waiting would count against the agent's time.
-    connections = _slots(settings)
-    if kind is OrchestratorKind.OPENAI:
-        if settings.llm_base_url is None:
-            raise ConfigurationError(
-                variable="CONCLAVE_LLM_BASE_URL", problem="it is not set", remedy="Give the address with its /v1."
-            )
-        key = None if settings.llm_api_key is None else settings.llm_api_key.get_secret_value()
-        remote = OpenAIOrchestrator(
-            base_url=settings.llm_base_url, api_key=key, model=settings.llm_model, max_connections=connections
+    if settings.llm_base_url is None:
+        raise ConfigurationError(
+            variable="CONCLAVE_LLM_BASE_URL", problem="it is not set", remedy="Give the address with its /v1."
         )
-        return await stack.enter_async_context(remote), OrchestratorIdentity("openai", simulated=False), []
-    from infrastructure.orchestrators.embedded_model import EmbeddedModel, find_local_model
+    provider = OpenAIOrchestrator(
+        base_url=settings.llm_base_url,
+        api_key=None if settings.llm_api_key is None else settings.llm_api_key.get_secret_value(),
+        model=settings.llm_model,
+        # As many as slots, so that nobody waits inside the client, where waiting would count against the agent's time.
+        max_connections=slots,
+    )
+    await stack.enter_async_context(provider)
+    return _Voices(provider, OrchestratorIdentity("openai", simulated=False), slots)
+
+
+async def _open_local_model(settings: Settings, slots: int, stack: AsyncExitStack) -> _Voices:
+    from infrastructure.orchestrators.embedded_model import EmbeddedModel, WatchedOrchestrator, find_local_model
+    from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
 
     model_file = find_local_model(settings.local_model)
     if model_file is None:
@@ -183,28 +215,22 @@ async def _orchestrator(
     model = EmbeddedModel(model_file=model_file)
     base_url = await model.start()
     stack.push_async_callback(model.stop)
-    local = OpenAIOrchestrator(
+    # The model writes so many answers at a time; whoever waits for one of its slots waits for one of ours instead, where
+    # waiting does not count against the agent's time.
+    slots = min(slots, model.slots)
+    client = OpenAIOrchestrator(
         base_url=base_url,
         api_key=model.api_key,
         model=model.alias,
-        max_connections=connections,
+        max_connections=slots,
         confidence_steps=True,
         reason_max_chars=_LOCAL_REASON_CHARACTERS,
         grammar=True,
         max_output_tokens=_LOCAL_OUTPUT_TOKENS,
     )
-    notice = _LOCAL_NOTICE.format(model=model.alias)
-    return await stack.enter_async_context(local), OrchestratorIdentity("local", simulated=False), [notice]
-
-
-def _slots(settings: Settings) -> int:
-    return min(settings.llm_max_concurrency or settings.max_concurrent_agents, settings.max_concurrent_agents)
-
-
-def _nobody() -> AgentOrchestratorProtocol:
-    from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
-
-    return AgentOrchestratorStub()
+    await stack.enter_async_context(client)
+    identity = OrchestratorIdentity("local", simulated=False)
+    return _Voices(WatchedOrchestrator(client, model), identity, slots, (_LOCAL_NOTICE.format(model=model.alias),))
 
 
 async def examine(settings: Settings) -> list[Check]:
@@ -233,23 +259,31 @@ async def _examine_database(settings: Settings) -> Check:
 async def _examine_orchestrator(settings: Settings) -> Check:
     async with AsyncExitStack() as stack:
         try:
-            orchestrator, identity, notices = await _orchestrator(settings, Purpose.ASK, stack)
-            listing = getattr(orchestrator, "list_models", None)
+            voices = await _open_voices(settings, Purpose.ASK, stack)
+            listing = getattr(voices.orchestrator, "list_models", None)
             models = await listing() if listing is not None else []
         except ConfigurationError as error:
             return Check("orchestrator", works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
         except ConclaveError as error:
             return Check("orchestrator", works=False, detail=str(error), remedy="Check that the model runs.")
         offered = f", offers {', '.join(models[:5])}" if models else ""
-        return Check("orchestrator", works=True, detail=f"{identity.name}{offered}", remedy=" ".join(notices))
+        return Check(
+            "orchestrator", works=True, detail=f"{voices.identity.name}{offered}", remedy=" ".join(voices.notices)
+        )
 
 
 def _examine_rosters(settings: Settings) -> Check:
     from infrastructure.rosters.file_roster_source import FileRosterSource
 
     source = FileRosterSource(settings.rosters_dir)
-    names = source.names()
-    return Check("rosters", works=True, detail=", ".join(f"{name} ({len(source.get(name).agents)})" for name in names))
+    found = ", ".join(f"{name} ({len(source.get(name).agents)})" for name in source.names())
+    problems = source.problems()
+    if problems:
+        unusable = "; ".join(str(problem) for problem in problems)
+        return Check(
+            "rosters", works=False, detail=f"{found}; {unusable}", remedy="CONCLAVE_ROSTERS_DIR: mend these files."
+        )
+    return Check("rosters", works=True, detail=found)
 
 
 def _examine_doors(settings: Settings) -> Check:

@@ -1,4 +1,4 @@
-"""Writes the schema of a ballot as a GBNF grammar without a blank in it, for llama.cpp.
+"""Writes the schema of a ballot as a GBNF grammar of one line, for llama.cpp.
 
 llama.cpp makes a grammar of a JSON schema by itself, but one that allows line ends and indentation between any two tokens: a small
 model then writes blanks until it is cut off. Grammar: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
@@ -22,12 +22,12 @@ _DEFAULT_LENGTH = 2000
 
 
 def ballot_grammar(schema: Mapping[str, Any]) -> str:
-    """The grammar of the objects that `ballot_schema` describes, with their members in its order and nothing in between."""
+    """The grammar of the objects that `ballot_schema` describes, on one line, with one blank where people write one."""
     members = []
     for name, wanted in schema["properties"].items():
         least = _LEAST_REASON if name == "reasoning" else 1
-        members.append(f"{_literal(json.dumps(name) + ':')} {_alternatives(wanted, least)}")
-    separated = f" {_literal(',')} ".join(members)
+        members.append(f"{_literal(json.dumps(name) + ': ')} {_alternatives(wanted, least)}")
+    separated = f" {_literal(', ')} ".join(members)
     return f"root ::= {_literal('{')} {separated} {_literal('}')}\n"
 
 
@@ -54,7 +54,7 @@ def _array(wanted: Mapping[str, Any]) -> str:
     options = [json.dumps(option, ensure_ascii=False) for option in wanted["items"]["enum"]]
     if wanted.get("minItems") and len(options) <= _MOST_PERMUTED:
         # A whole ranking, so that no option can be named twice.
-        return "(" + " | ".join(_literal(f"[{','.join(order)}]") for order in permutations(options)) + ")"
+        return "(" + " | ".join(_literal(f"[{', '.join(order)}]") for order in permutations(options)) + ")"
     one = "(" + " | ".join(_literal(option) for option in options) + ")"
     some = f"{_literal('[')} {one} ({_literal(',')} {one}){{0,{len(options) - 1}}} {_literal(']')}"
     return some if wanted.get("minItems") else f"({some} | {_literal('[]')})"

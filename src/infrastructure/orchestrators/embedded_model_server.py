@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     _die_with(options.parent)
     _bound_memory(options.memory_limit)
-    key = sys.stdin.buffer.readline().decode().strip()
+    key = _first_line_of_input()
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     report = _claim_standard_output()
     try:
@@ -86,8 +86,19 @@ def _bound_memory(limit: int) -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
+def _first_line_of_input() -> str:
+    # Not by `sys.stdin`: Python cannot exit while another thread waits in it.
+    line = b""
+    while not line.endswith(b"\n"):
+        character = os.read(0, 1)
+        if not character:
+            sys.exit(0)
+        line += character
+    return line.decode().strip()
+
+
 def _end_with_standard_input() -> NoReturn:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1024):
         pass
     # At once, in whatever the other threads are: there is nothing to tidy up.
     os._exit(0)
@@ -159,24 +170,30 @@ def _served_file(model: Path, library: str) -> Iterator[Path]:
 
 def _converted(model: Path, convert: Converter) -> int | None:
     """A file in memory that holds the rewritten model, or None where there is nothing to gain or too much to hold."""
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        with memoryview(mapped) as content:
-            if not 0 < converted_bytes(content) <= _MAX_CONVERTED_BYTES:
-                return None
-            descriptor = os.memfd_create("model")
-            with os.fdopen(descriptor, "wb", closefd=False) as copy:
-                for piece in rewrite(content, convert):
-                    copy.write(piece)
-            return descriptor
+    with (
+        model.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as content,
+    ):
+        if not 0 < converted_bytes(content) <= _MAX_CONVERTED_BYTES:
+            return None
+        descriptor = os.memfd_create("model")
+        with os.fdopen(descriptor, "wb", closefd=False) as copy:
+            for piece in rewrite(content, convert):
+                copy.write(piece)
+        return descriptor
 
 
 def _converter(library: ctypes.CDLL) -> Converter:
     """ggml's own conversion from Q4_1 to Q8_0. Raises `AttributeError` if this build does not offer it."""
     to_floats = library.dequantize_row_q4_1
-    to_floats.restype, to_floats.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    to_floats.restype, to_floats.argtypes = None, [pointer, pointer, count]
     to_blocks = library.ggml_quantize_chunk
-    to_blocks.restype = ctypes.c_size_t
-    to_blocks.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + 3 * [ctypes.c_int64] + [ctypes.c_void_p]
+    to_blocks.restype, to_blocks.argtypes = (
+        ctypes.c_size_t,
+        [ctypes.c_int, pointer, pointer, count, count, count, pointer],
+    )
 
     def convert(tensor: memoryview, row: int, rows: int) -> bytes:
         numbers = (ctypes.c_float * (row * rows))()

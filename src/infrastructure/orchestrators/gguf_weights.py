@@ -9,6 +9,8 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 __all__ = ["Q4_1", "Q8_0", "Converter", "UnreadableModelError", "converted_bytes", "rewrite"]
 
@@ -16,8 +18,8 @@ __all__ = ["Q4_1", "Q8_0", "Converter", "UnreadableModelError", "converted_bytes
 Q4_1 = 3
 Q8_0 = 8
 
+# Takes the bytes of a Q4_1 tensor, how many numbers a row has and how many rows; gives the same numbers as Q8_0.
 Converter = Callable[[memoryview, int, int], bytes]
-"""Takes the bytes of a Q4_1 tensor, its numbers a row and its rows; gives the bytes of the same numbers in Q8_0."""
 
 _BLOCK = 32
 _BLOCK_BYTES = {Q4_1: 20, Q8_0: 34}
@@ -83,10 +85,37 @@ def rewrite(model: memoryview, convert: Converter) -> Iterator[bytes | memoryvie
         data: bytes | memoryview = tensor.data
         if tensor.kind == Q4_1:
             data = convert(tensor.data, tensor.shape[0], tensor.numbers // tensor.shape[0])
-        if len(data) != tensor.converted_bytes:
-            raise UnreadableModelError(f"a tensor became {len(data)} bytes long instead of {tensor.converted_bytes}")
+            _check(tensor, data)
         yield data
         yield bytes(_aligned(len(data), read.alignment) - len(data))
+
+
+def _check(tensor: _Tensor, converted: bytes) -> None:
+    """Refuse what a converter made of a tensor if its length or its first or last numbers cannot be right."""
+    if len(converted) != tensor.converted_bytes:
+        raise UnreadableModelError(f"a tensor became {len(converted)} bytes long instead of {tensor.converted_bytes}")
+    before, after = _BLOCK_BYTES[Q4_1], _BLOCK_BYTES[Q8_0]
+    for wanted, got in (
+        (_q4_1_numbers(tensor.data[:before]), _q8_0_numbers(converted[:after])),
+        (_q4_1_numbers(tensor.data[-before:]), _q8_0_numbers(converted[-after:])),
+    ):
+        # Half a step of 127 to the largest, and as much again for the rounding of scales to 16 bits.
+        tolerance = max(map(abs, wanted)) / 127
+        if any(abs(one - other) > tolerance for one, other in zip(wanted, got, strict=True)):
+            raise UnreadableModelError("a tensor came out with other numbers")
+
+
+def _q4_1_numbers(block: memoryview) -> list[float]:
+    """ggml's `block_q4_1`: a scale and a least number in 16 bits each, then the low halves of 16 bytes, then the high ones."""
+    scale, least = struct.unpack_from("<2e", block)
+    halves = bytes(block[4:])
+    return [scale * (byte & 15) + least for byte in halves] + [scale * (byte >> 4) + least for byte in halves]
+
+
+def _q8_0_numbers(block: bytes) -> list[float]:
+    """ggml's `block_q8_0`: a scale in 16 bits, then 32 signed bytes."""
+    scale, *numbers = struct.unpack("<e32b", block)
+    return [scale * number for number in numbers]
 
 
 def _read(model: memoryview) -> _Model:
@@ -122,11 +151,14 @@ class _Reader:
         start = _aligned(self._at, alignment)
         # A tensor's size is only known for the types that are rewritten: the others end where the next one begins.
         ends = sorted({offset for *_, offset in infos} | {len(self._model) - start})
-        following = dict(zip(ends, ends[1:], strict=False))
+        following = dict(pairwise(ends))
         return _Model(
             head,
             alignment,
-            [self._tensor(name, shape, kind, start + at, following.get(at, at) - at) for name, shape, kind, at in infos],
+            [
+                self._tensor(name, shape, kind, start + at, following.get(at, at) - at)
+                for name, shape, kind, at in infos
+            ],
         )
 
     def _tensor(self, name: bytes, shape: tuple[int, ...], kind: int, start: int, room: int) -> _Tensor:
@@ -178,7 +210,7 @@ class _Reader:
         (number,) = self._take(struct.Struct(form))
         return int(number)
 
-    def _take(self, form: struct.Struct) -> tuple[int, ...]:
+    def _take(self, form: struct.Struct) -> tuple[Any, ...]:
         taken = form.unpack_from(self._model, self._at)
         self._at += form.size
         return taken
