@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
+
 from tests.llm_server.behaviour import Latency
 from tests.llm_server.completion import prompt_sha256
 from tests.llm_server.faults import FAULTS, UNSEEN_OPTION
