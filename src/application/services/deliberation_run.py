@@ -179,29 +179,44 @@ class DeliberationRun:
         self._feed.announce(self.deliberation.id)
 
 
+class _Gathering:
+    """What is committed together: those who come while the commit before is made; they all wait for the same one."""
+
+    __slots__ = ("committed", "error", "happenings", "records")
+
+    def __init__(self) -> None:
+        self.happenings: list[Happening] = []
+        self.records: list[AgentRecord] = []
+        self.committed = asyncio.Event()
+        self.error: Exception | None = None
+
+
 class _RoundRecorder:
-    """Records each agent of a round as it starts and as it ends; what it returns is already committed."""
+    """Records each agent of a round as it starts and as it ends; what it returns is already committed.
+
+    The store shares commits as well, but a commit of 72 records costs the loop a third of 72 commits of one.
+    """
 
     def __init__(self, run: DeliberationRun, deadline: float) -> None:
         self._run = run
         self._deadline = deadline
         self._started: dict[str, datetime] = {}
+        self._gathering: _Gathering | None = None
+        self._committing: asyncio.Task[None] | None = None
         self.records: list[AgentRecord] = []
 
     async def agent_starting(self, request: AgentRequest) -> None:
         """Commit the intent to call before the call."""
         now = self._run._clock.now()
         self._started[request.agent_id] = now
-        started = Happening(
-            "agent.started", now, {"round": request.round_number, "agent_id": request.agent_id, "model": request.model}
-        )
-        await self._run._store([started], self._deadline)
+        intent = {"round": request.round_number, "agent_id": request.agent_id, "model": request.model}
+        await self._record(Happening("agent.started", now, intent))
 
     async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
         """Read the ballot, commit the record, and say how the roll call counts the agent."""
         now = self._run._clock.now()
         record = _record(request, ending, started_at=self._started.get(request.agent_id), finished_at=now)
-        await self._run._store([_agent_ended(record, now)], self._deadline, records=[record])
+        await self._record(_agent_ended(record, now), record)
         self.records.append(record)
         if isinstance(ending, AgentOutput) and record.failure is not None:
             _logger.warning(
@@ -213,6 +228,34 @@ class _RoundRecorder:
                 extra={"batch_id": request.batch_id, "agent_id": record.agent_id, "kind": record.failure.kind},
             )
         return record.state
+
+    async def _record(self, happening: Happening, record: AgentRecord | None = None) -> None:
+        gathering = self._gathering
+        if gathering is None:
+            gathering = self._gathering = _Gathering()
+        gathering.happenings.append(happening)
+        if record is not None:
+            gathering.records.append(record)
+        if self._committing is None:
+            # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
+            self._committing = asyncio.create_task(self._commit_all(), name="record-agents")
+        await gathering.committed.wait()
+        if gathering.error is not None:
+            raise gathering.error
+
+    async def _commit_all(self) -> None:
+        """Commit what has gathered, and what gathers meanwhile, one after the other."""
+        try:
+            while (gathering := self._gathering) is not None:
+                self._gathering = None
+                try:
+                    await self._run._store(gathering.happenings, self._deadline, records=gathering.records)
+                except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
+                    gathering.error = error
+                finally:
+                    gathering.committed.set()
+        finally:
+            self._committing = None
 
 
 _STATUS_OF_CAUSE: dict[StopCause | None, tuple[DeliberationStatus, str]] = {
