@@ -23,6 +23,7 @@ from application.services.concurrent_deliberation_service import ConcurrentDelib
 from benchmarks.measurement import Contender, Run, alternate, report
 from benchmarks.stored_deliberation import stored_deliberation
 from domain.models.agent_pool import AgentPool
+from infrastructure.event_loop import run
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 
 AGENTS = 72
@@ -211,4 +212,4 @@ if __name__ == "__main__":
     parser.add_argument("--peers", help="parts of names, comma-separated; default all that are installed")
     parser.add_argument("--out", type=Path, help="append the results to this file, one JSON document a line")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.repetitions, arguments.peers, arguments.out))
+    run(main(arguments.repetitions, arguments.peers, arguments.out))

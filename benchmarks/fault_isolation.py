@@ -6,13 +6,13 @@ python -m benchmarks.fault_isolation [--repetitions 7] [--latency-ms 200]
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import statistics
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from domain.models.agent_pool import AgentPool
+from infrastructure.event_loop import run
 from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from tests.llm_server.handle import LlmServer
@@ -74,4 +74,4 @@ if __name__ == "__main__":
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--latency-ms", type=float, default=200)
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.repetitions, arguments.latency_ms))
+    run(main(arguments.repetitions, arguments.latency_ms))

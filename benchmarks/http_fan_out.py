@@ -23,6 +23,7 @@ from benchmarks.fan_out import AGENTS, PEERS, FakeModel, is_installed, requests
 from benchmarks.measurement import Contender, Run, alternate, report
 from benchmarks.stored_deliberation import stored_deliberation
 from domain.models.agent_pool import AgentPool
+from infrastructure.event_loop import run
 from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from tests.llm_server.handle import LlmServer
@@ -127,4 +128,4 @@ if __name__ == "__main__":
     parser.add_argument("--latency-ms", type=float, default=50)
     parser.add_argument("--out", type=Path, help="append the results to this file, one JSON document a line")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.repetitions, arguments.latency_ms, arguments.out))
+    run(main(arguments.repetitions, arguments.latency_ms, arguments.out))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from api.conclave import Check, Conclave, Health
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
@@ -22,7 +22,9 @@ from domain.models.agent_pool import AgentPool
 if TYPE_CHECKING:
     from infrastructure.settings import Settings
 
-__all__ = ["Purpose", "configure_logging", "examine", "load_settings", "open_conclave", "upgrade_database"]
+__all__ = ["Purpose", "configure_logging", "examine", "load_settings", "open_conclave", "run", "upgrade_database"]
+
+_T = TypeVar("_T")
 
 _LOCAL_NOTICE = (
     "Answered by the small model {model} on this machine: it shows the machinery, not wisdom. "
@@ -49,6 +51,13 @@ def load_settings() -> Settings:
     from infrastructure.settings import load_settings as load
 
     return load()
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """The result of `main`, run in the one event loop of this process."""
+    from infrastructure.event_loop import run as run_in_loop
+
+    return run_in_loop(main)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -27,6 +27,7 @@ PLACES = {
     "structlog": "infrastructure/telemetry/logs.py",
     "typer": "api/cli/",
     "uvicorn": "api/rest/",
+    "uvloop": "infrastructure/event_loop.py",
     "xllamacpp": "infrastructure/orchestrators/embedded_model_server.py",
 }
 # Describes data at both edges: requests in the doors, settings at the environment.

@@ -45,8 +45,7 @@ def list_deliberations(
     as_json: JsonOption = False,
 ) -> None:
     """List deliberations, newest first."""
-    import asyncio
-
+    from api.bootstrap import run
     from api.cli.deliberations import Access, open_deliberations
     from api.cli.listing import render_page
     from api.cli.terminal import print_document, result_console
@@ -55,7 +54,7 @@ def list_deliberations(
         async with open_deliberations(server, Access.READ) as deliberations:
             return await deliberations.page(status=status, limit=limit, cursor=cursor)
 
-    page = asyncio.run(work())
+    page = run(work())
     if as_json:
         print_document(page)
     else:
@@ -67,8 +66,7 @@ def show(deliberation_id: IdArgument, server: ServerOption = None, as_json: Json
 
     Prints its outcome with tally, dissent, roll call and every failure.
     """
-    import asyncio
-
+    from api.bootstrap import run
     from api.cli.deliberations import Access, find_by_prefix, open_deliberations
     from api.cli.rendering import render_deliberation
     from api.cli.terminal import again, print_document, result_console
@@ -78,7 +76,7 @@ def show(deliberation_id: IdArgument, server: ServerOption = None, as_json: Json
             found = await find_by_prefix(deliberations, deliberation_id)
             return found, () if as_json else await deliberations.outputs(str(found["id"]))
 
-    found, outputs = asyncio.run(work())
+    found, outputs = run(work())
     if as_json:
         print_document(found)
     else:
@@ -90,8 +88,7 @@ def cancel(deliberation_id: IdArgument, server: ServerOption = None, as_json: Js
 
     What was answered until then is kept.
     """
-    import asyncio
-
+    from api.bootstrap import run
     from api.cli.deliberations import Access, find_by_prefix, open_deliberations
     from api.cli.holding import wait_for_end
     from api.cli.plain_text import visible
@@ -103,7 +100,7 @@ def cancel(deliberation_id: IdArgument, server: ServerOption = None, as_json: Js
             await deliberations.cancel(found)
             return await wait_for_end(deliberations, found, timeout_s=_CANCEL_WAIT_S)
 
-    found = asyncio.run(work())
+    found = run(work())
     if as_json:
         print_document(found)
         return

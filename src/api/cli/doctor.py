@@ -46,9 +46,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _examine() -> tuple[Sequence[Check], ExitCode]:
-    import asyncio
-
-    from api.bootstrap import configure_logging, examine, load_settings
+    from api.bootstrap import configure_logging, examine, load_settings, run
     from api.cli.quiet_log import keep_log_quiet
     from api.conclave import Check
     from domain.errors.configuration import ConfigurationError
@@ -57,7 +55,7 @@ def _examine() -> tuple[Sequence[Check], ExitCode]:
         settings = load_settings()
         configure_logging(settings)
         keep_log_quiet(settings)
-        checks = asyncio.run(examine(settings))
+        checks = run(examine(settings))
     except ConfigurationError as error:
         return [Check(error.variable, works=False, detail=error.problem, remedy=error.remedy)], ExitCode.USAGE
     return checks, _code_of(checks)

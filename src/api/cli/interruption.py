@@ -66,6 +66,8 @@ class Interruption:
 
 def run_interruptible(work: Callable[[Interruption], Awaitable[int]]) -> int:
     """The exit code that `work` returns, or that of the signal that came while it ran."""
+    from api.bootstrap import run
+
     interruption = Interruption()
 
     async def guarded() -> int:
@@ -73,7 +75,7 @@ def run_interruptible(work: Callable[[Interruption], Awaitable[int]]) -> int:
             return await work(interruption)
 
     try:
-        code = asyncio.run(guarded())
+        code = run(guarded())
     except asyncio.CancelledError:
         if interruption.signal is None:
             raise

@@ -30,9 +30,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Answer REST until SIGTERM or Ctrl-C."""
-    import asyncio
-
-    from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave
+    from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave, run
     from api.cli.terminal import complain, print_document
 
     settings = load_settings()
@@ -58,6 +56,6 @@ def serve(
                 on_listening=listening,
             )
 
-    ended_by = asyncio.run(work())
+    ended_by = run(work())
     # A server that is told to stop by SIGTERM and does so is done.
     raise typer.Exit(code_of_signal(ended_by) if ended_by is signal.SIGINT else ExitCode.DONE)

@@ -180,7 +180,7 @@ class DeliberationRun:
 
 
 class _Gathering:
-    """What is committed together: those who come while the commit before is made; they all wait for the same one."""
+    """What is committed together: those who come in one turn of the event loop; they all wait for the same commit."""
 
     __slots__ = ("committed", "error", "happenings", "records")
 
@@ -202,7 +202,7 @@ class _RoundRecorder:
         self._deadline = deadline
         self._started: dict[str, datetime] = {}
         self._gathering: _Gathering | None = None
-        self._committing: asyncio.Task[None] | None = None
+        self._commits: set[asyncio.Task[None]] = set()
         self.records: list[AgentRecord] = []
 
     async def agent_starting(self, request: AgentRequest) -> None:
@@ -233,29 +233,25 @@ class _RoundRecorder:
         gathering = self._gathering
         if gathering is None:
             gathering = self._gathering = _Gathering()
+            commit = asyncio.create_task(self._commit(gathering), name="record-agents")
+            self._commits.add(commit)
+            commit.add_done_callback(self._commits.discard)
         gathering.happenings.append(happening)
         if record is not None:
             gathering.records.append(record)
-        if self._committing is None:
-            # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
-            self._committing = asyncio.create_task(self._commit_all(), name="record-agents")
         await gathering.committed.wait()
         if gathering.error is not None:
             raise gathering.error
 
-    async def _commit_all(self) -> None:
-        """Commit what has gathered, and what gathers meanwhile, one after the other."""
+    async def _commit(self, gathering: _Gathering) -> None:
+        # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
+        self._gathering = None
         try:
-            while (gathering := self._gathering) is not None:
-                self._gathering = None
-                try:
-                    await self._run._store(gathering.happenings, self._deadline, records=gathering.records)
-                except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
-                    gathering.error = error
-                finally:
-                    gathering.committed.set()
+            await self._run._store(gathering.happenings, self._deadline, records=gathering.records)
+        except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
+            gathering.error = error
         finally:
-            self._committing = None
+            gathering.committed.set()
 
 
 _STATUS_OF_CAUSE: dict[StopCause | None, tuple[DeliberationStatus, str]] = {

@@ -16,7 +16,7 @@ _Result = TypeVar("_Result")
 
 _MAX_WAITING = 10_000
 _MAX_BATCH = 1_000
-_MAX_YIELDS = 3
+_MAX_YIELDS = 1
 
 
 class GroupCommit(Generic[_Item, _Result]):
