@@ -32,7 +32,7 @@ _LOCAL_NOTICE = (
 )
 # Well above what the grammar lets a ballot be, so that none is cut off.
 _LOCAL_OUTPUT_TOKENS = 512
-_LOCAL_REASON_CHARACTERS = 60
+_LOCAL_REASON_CHARACTERS = 40
 _SIMULATED_NOTICE = (
     "Simulated: no model was asked, so the answers mean nothing. Set CONCLAVE_LLM_BASE_URL to ask a real one."
 )
