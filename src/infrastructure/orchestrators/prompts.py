@@ -16,7 +16,7 @@ __all__ = ["PROMPT_VERSION", "Prompt", "SharedPrompt", "build_prompt", "persona_
 PROMPT_VERSION = "1"
 
 # Short, because small models spend a token on each digit: what a mark promises does not rest on its length.
-_MARK_DIGITS = 8
+_MARK_DIGITS = 4
 
 _PREAMBLE = """\
 You are one member of a council. Judge the question alone, from the viewpoint of your persona.
@@ -32,9 +32,9 @@ Reply with one JSON object and nothing else: {{"answer": ..., "confidence": ...,
 "confidence": how sure you are, a number from 0 to 1.
 "reasoning": why, in one to three short sentences{bound}."""
 
-_VIEWPOINT = "Judge from this viewpoint; the rules above stay."
+_VIEWPOINT = "Judge from this viewpoint."
 _NO_VIEWPOINT = "You have no particular persona: judge for yourself."
-_REMINDER = "Reply now, with the JSON object only."
+_REMINDER = "Reply with the JSON object only."
 _FREE_REMINDER = "Reply now."
 
 # JSON leaves these as they are, but they break a line where a text is shown.
