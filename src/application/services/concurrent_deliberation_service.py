@@ -15,7 +15,7 @@ from application.ports.halt_checker import HaltChecker
 from application.ports.metrics import Metrics, NullMetrics
 from application.services.batch import Batch, BatchObserver, ConcurrentResult, StopCause
 from application.services.retry_policy import RetryPolicy
-from application.services.slot_queue import MAX_WAITING_AGENTS, SlotQueue, Turn
+from application.services.slot_queue import MAX_WAITING_AGENTS, SlotQueue
 from domain.errors.agent import AgentAlreadyActiveError, AgentInvocationError, AgentPoolExhaustedError
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent_output import AgentFailure
@@ -160,6 +160,7 @@ class _BatchRun:
         "_monotonic",
         "_observer",
         "_orchestrator",
+        "_pool",
         "_retries",
         "_slots",
         "not_taking_part",
@@ -180,6 +181,7 @@ class _BatchRun:
         self._halt = service._halt
         self._metrics = service._metrics
         self._orchestrator = service._orchestrator
+        self._pool = service.pool
         self._retries = service._retries
         self._slots = service._slots
         self.not_taking_part = 0
@@ -187,25 +189,24 @@ class _BatchRun:
     async def ask(self, request: AgentRequest) -> AgentOutput | AgentFailure:
         """Ask one agent, once it has a slot, until it answered or failed for good.
 
-        Its slot is held until the end is recorded, so that invoked = ended + active at every moment.
+        With an observer the slot is held until the end is recorded, so that invoked = ended + active at every moment.
         """
-        batch, observer, slots = self._batch, self._observer, self._slots
-        asking, turn = _Asking(request), Turn(request.agent_id, batch.id)
-        counted = False
+        batch, observer = self._batch, self._observer
+        asking = _Asking(request)
+        holds_slot = counted = False
         try:
             ending: AgentOutput | AgentFailure
             batch.enter(asking)
             try:
                 if batch.cause is not None:
                     await self._heed_stop(asking)
-                queued = self._monotonic()
-                await slots.come_near(turn)
+                await self._take_slot(request.agent_id)
+                holds_slot = True
                 if observer is not None:
                     await observer.agent_starting(request)
-                await slots.take(turn)
-                self._metrics.slot_granted(self._monotonic() - queued)
                 ending = await self._call(asking)
             except asyncio.CancelledError:
+                holds_slot = holds_slot or self._pool.is_active(request.agent_id, batch.id)
                 if not asking.is_own_stop():
                     raise
                 ending = self._stopped(asking)
@@ -213,22 +214,20 @@ class _BatchRun:
                 asking.is_own_stop()
             finally:
                 batch.leave(asking)
-            slots.end_call(turn)
             state = AgentState.ANSWERED if isinstance(ending, AgentOutput) else ending.state
             if observer is not None:
                 state = await observer.agent_ended(request, ending)
-            if turn.was_called:
-                await slots.be_counted(turn)
-            else:
+            if not holds_slot:
                 self._metrics.agent_invoked()
             self._metrics.agent_ended(state, ending.duration_seconds)
             counted = True
             if not state.took_part:
                 self.not_taking_part += 1
         finally:
-            if not counted and slots.is_counted(turn):
-                self._metrics.agent_ended(AgentState.CANCELLED, 0.0)
-            slots.leave(turn)
+            if holds_slot:
+                if not counted:
+                    self._metrics.agent_ended(AgentState.CANCELLED, 0.0)
+                self._pool.release(request.agent_id, batch.id)
         if isinstance(ending, AgentFailure):
             _logger.warning(
                 "agent %r ended as %s (%s): %s",
@@ -239,6 +238,14 @@ class _BatchRun:
                 extra={"batch_id": batch.id, "agent_id": ending.agent_id, "kind": ending.kind},
             )
         return ending
+
+    async def _take_slot(self, agent_id: str) -> None:
+        if self._slots.try_acquire(agent_id, self._batch.id):
+            self._metrics.slot_granted(0.0)
+            return
+        queued = self._monotonic()
+        await self._slots.acquire(agent_id, self._batch.id)
+        self._metrics.slot_granted(self._monotonic() - queued)
 
     async def _call(self, asking: _Asking) -> AgentOutput | AgentFailure:
         """Call until there is an output or no further attempt helps; the agent's time runs from here on."""
