@@ -56,7 +56,7 @@ def _array(wanted: Mapping[str, Any]) -> str:
         # A whole ranking, so that no option can be named twice.
         return "(" + " | ".join(_literal(f"[{', '.join(order)}]") for order in permutations(options)) + ")"
     one = "(" + " | ".join(_literal(option) for option in options) + ")"
-    some = f"{_literal('[')} {one} ({_literal(',')} {one}){{0,{len(options) - 1}}} {_literal(']')}"
+    some = f"{_literal('[')} {one} ({_literal(', ')} {one}){{0,{len(options) - 1}}} {_literal(']')}"
     return some if wanted.get("minItems") else f"({some} | {_literal('[]')})"
 
 
