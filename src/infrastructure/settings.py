@@ -173,8 +173,8 @@ class Settings(BaseSettings):
     )
 
     data_dir: Annotated[AnyPath, AfterValidator(_folder_to_be)] = Field(Path(".conclave"), description="a folder")
-    database_url: Annotated[str, _with_scheme("sqlite", "sqlite+aiosqlite", "postgresql", "postgresql+psycopg")] = (
-        Field(default_factory=_database_in, repr=False, description="an address like postgresql://user@host/database")
+    database_url: Annotated[str, _with_scheme("sqlite", "postgresql", "postgresql+psycopg")] = Field(
+        default_factory=_database_in, repr=False, description="an address like postgresql://user@host/database"
     )
     owner_database_url: PostgresUrl | None = Field(None, repr=False, description="a postgresql:// address")
     orchestrator: Annotated[OrchestratorKind, BeforeValidator(_lower)] | None = Field(

@@ -125,16 +125,9 @@ async def ask_concurrently(server: LlmServer, prompts: list[str]) -> list[Answer
     return await asyncio.gather(*(one(prompt) for prompt in prompts))
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[LlmServer]:
-    with LlmServer() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running: LlmServer) -> LlmServer:
-    running.reset()
-    return running
+def server(llm_server: LlmServer) -> LlmServer:
+    return llm_server
 
 
 # The counts

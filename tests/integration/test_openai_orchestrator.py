@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -39,16 +39,9 @@ VERDICT = AnswerFormat(AnswerKind.VERDICT)
 FAILED, INVALID, THROTTLED = AgentState.FAILED, AgentState.INVALID, AgentState.THROTTLED
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[LlmServer]:
-    with LlmServer() as server:
-        yield server
-
-
 @pytest.fixture
-def server(running: LlmServer) -> LlmServer:
-    running.reset()
-    return running
+def server(llm_server: LlmServer) -> LlmServer:
+    return llm_server
 
 
 def asking(
