@@ -1,6 +1,7 @@
-"""The tables that deliberations are stored in, the same on SQLite and Postgres.
+"""The tables that deliberations and their record are stored in, the same on SQLite and Postgres.
 
-Rows of `events` and `agent_records` are only ever inserted: no statement of Conclave changes or removes one. Documents are JSON
+Rows of the log (`witness_entries`, `witness_nodes`, `witness_checkpoints`, `erasures`) are only ever inserted, and the database holds
+everybody to it; those of `agent_records` too, but that the texts of an erased deliberation become null. Documents are JSON
 kept as text, because Postgres' own JSON types refuse NUL escapes or forget the order of names, and a tally has an order.
 """
 
@@ -19,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -27,9 +29,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from infrastructure.persistence.append_only import guard
 from infrastructure.persistence.documents import time_from_text, time_to_text
 
-__all__ = ["Moment", "agent_records", "deliberations", "events", "metadata", "specifications"]
+__all__ = [
+    "Moment",
+    "agent_records",
+    "deliberations",
+    "erasures",
+    "metadata",
+    "specifications",
+    "witness_checkpoints",
+    "witness_entries",
+    "witness_head",
+    "witness_nodes",
+]
 
 
 class Moment(TypeDecorator[datetime]):
@@ -86,6 +100,11 @@ deliberations = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("lease_owner", Text),
     Column("lease_until", Moment),
+    # Where its entries stand, and the log (size, root in hex) at the moment of its end.
+    Column("first_index", BigInteger),
+    Column("last_index", BigInteger),
+    Column("tree_size", BigInteger),
+    Column("root_hash", String(64)),
     Index(None, "position", unique=True),
     Index(None, "status", "position"),
     Index(None, "key_name", "position"),
@@ -98,6 +117,8 @@ specifications = Table(
     Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
     Column("specification", Text, nullable=False),
     Column("roster", Text, nullable=False),
+    # Of question, context, key name and personas, 16 bytes each; null once they are erased.
+    Column("salts", LargeBinary),
 )
 
 agent_records = Table(
@@ -113,7 +134,6 @@ agent_records = Table(
     Column("started_at", Moment),
     Column("finished_at", Moment, nullable=False),
     Column("content", Text),
-    Column("content_sha256", String(64)),
     Column("answer", Text),
     Column("confidence", Double),
     Column("reasoning", Text),
@@ -127,15 +147,58 @@ agent_records = Table(
     Column("cost_usd", Double, nullable=False),
     Column("truncated", Boolean, nullable=False),
     Column("duration_seconds", Double, nullable=False),
+    Column("leaf_index", BigInteger, nullable=False),
+    # Of content, reasoning, message and answer, 16 bytes each; null once they are erased.
+    Column("salts", LargeBinary),
 )
 
-events = Table(
-    "events",
+# One row, which holds what an append needs: how many entries there are, and the roots of the perfect subtrees of the log,
+# largest first, 32 bytes each. It is locked for the length of an append, so nobody can fork the log.
+witness_head = Table(
+    "witness_head",
     metadata,
-    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("type", Text, nullable=False),
-    Column("at", Moment, nullable=False),
-    Column("data", Text, nullable=False),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("tree_size", BigInteger, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+)
+
+# The record, of which the events are read too: `sequence` is the number of the last event that this entry or an earlier one of
+# its deliberation makes.
+witness_entries = Table(
+    "witness_entries",
+    metadata,
+    Column("idx", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("deliberation_id", String(36)),
+    Column("sequence", Integer),
+    Column("entry", LargeBinary, nullable=False),
+    Index(None, "deliberation_id", "sequence"),
+)
+
+# Hashes of the perfect subtrees of 256, 65,536 ... entries: tile level 1, 2 ... of C2SP tlog-tiles.
+witness_nodes = Table(
+    "witness_nodes",
+    metadata,
+    Column("tile_level", Integer, primary_key=True, autoincrement=False),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
+
+witness_checkpoints = Table(
+    "witness_checkpoints",
+    metadata,
+    Column("tree_size", BigInteger, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Deliberations whose texts may be removed, because an entry says so.
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("idx", BigInteger, nullable=False),
+)
+
+guard(metadata)
