@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from api.bootstrap import verification_tools
 from api.conclave import Conclave, Health
 from api.main import RestServer, serve
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
@@ -25,12 +26,16 @@ from application.services.api_keys import ApiKeyring
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
+from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
 from infrastructure.rosters.file_roster_source import FileRosterSource
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
+from infrastructure.witness.ed25519 import SigningKey
+from infrastructure.witness.signer import CheckpointSigner
 
 __all__ = ["Answer", "RunningServer", "ServerProcess", "open_stub_conclave", "running_server", "server_process"]
 
@@ -71,11 +76,15 @@ async def open_stub_conclave(
         max_queued=max_queued,
     )
     metrics.watch_pool(pool, lambda: fan_out.waiting_count)
+    log = store.log if isinstance(store, InMemoryRepository) else InMemoryWitnessLog()
+    signer = CheckpointSigner(SigningKey.from_seed(bytes(range(32))), "conclave.test/witness")
+    witness = WitnessService(log=log, signer=signer, tools=verification_tools())
     await deliberations.start()
     try:
         yield Conclave(
             deliberations=deliberations,
-            outputs=DeliberationOutputService(store),
+            outputs=DeliberationOutputService(store, metrics=metrics),
+            witness=witness,
             rosters=FileRosterSource(),
             fan_out=fan_out,
             keys=ApiKeyring.parse(keys) if keys else ApiKeyring(),

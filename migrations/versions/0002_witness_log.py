@@ -34,8 +34,8 @@ _GUARDS = {
         "erasures only grows'); END",
         "CREATE TRIGGER erasures_no_delete BEFORE DELETE ON erasures BEGIN SELECT RAISE(ABORT, 'conclave: "
         "erasures only grows'); END",
-        "CREATE TRIGGER witness_entries_no_replace BEFORE INSERT ON witness_entries WHEN EXISTS (SELECT 1 "
-        "FROM witness_entries WHERE idx = NEW.idx) BEGIN SELECT RAISE(ABORT, 'conclave: witness_entries only "
+        "CREATE TRIGGER witness_entries_no_replace BEFORE INSERT ON witness_entries WHEN EXISTS (SELECT 1 FROM "
+        "witness_entries WHERE idx = NEW.idx) BEGIN SELECT RAISE(ABORT, 'conclave: witness_entries only "
         "grows'); END",
         "CREATE TRIGGER witness_nodes_no_replace BEFORE INSERT ON witness_nodes WHEN EXISTS (SELECT 1 FROM "
         "witness_nodes WHERE tile_level = NEW.tile_level AND place = NEW.place) BEGIN SELECT RAISE(ABORT, "
@@ -49,99 +49,153 @@ _GUARDS = {
         "CREATE TRIGGER agent_records_no_replace BEFORE INSERT ON agent_records WHEN EXISTS (SELECT 1 FROM "
         "agent_records WHERE deliberation_id = NEW.deliberation_id AND round_number = NEW.round_number AND "
         "agent_id = NEW.agent_id) BEGIN SELECT RAISE(ABORT, 'conclave: agent_records only grows'); END",
+        "CREATE TRIGGER disclosures_no_replace BEFORE INSERT ON disclosures WHEN EXISTS (SELECT 1 FROM "
+        "disclosures WHERE sha256 = NEW.sha256) BEGIN SELECT RAISE(ABORT, 'conclave: disclosures only grows'); "
+        "END",
         "CREATE TRIGGER witness_head_no_replace BEFORE INSERT ON witness_head WHEN EXISTS (SELECT 1 FROM "
-        "witness_head WHERE id = NEW.id) BEGIN SELECT RAISE(ABORT, 'conclave: witness_head only grows'); END",
+        "witness_head WHERE id IS NOT NULL) BEGIN SELECT RAISE(ABORT, 'conclave: witness_head only grows'); "
+        "END",
+        "CREATE TRIGGER erasures_no_replace_by_rowid BEFORE INSERT ON erasures WHEN NEW.rowid >= 0 AND EXISTS "
+        "(SELECT 1 FROM erasures WHERE rowid = NEW.rowid) BEGIN SELECT RAISE(ABORT, 'conclave: erasures only "
+        "grows'); END",
+        "CREATE TRIGGER agent_records_no_replace_by_rowid BEFORE INSERT ON agent_records WHEN NEW.rowid >= 0 "
+        "AND EXISTS (SELECT 1 FROM agent_records WHERE rowid = NEW.rowid) BEGIN SELECT RAISE(ABORT, 'conclave: "
+        "agent_records only grows'); END",
+        "CREATE TRIGGER disclosures_no_replace_by_rowid BEFORE INSERT ON disclosures WHEN NEW.rowid >= 0 AND "
+        "EXISTS (SELECT 1 FROM disclosures WHERE rowid = NEW.rowid) BEGIN SELECT RAISE(ABORT, 'conclave: "
+        "disclosures only grows'); END",
+        "CREATE TRIGGER erasures_witnessed BEFORE INSERT ON erasures WHEN NOT EXISTS (SELECT 1 FROM "
+        "witness_entries WHERE idx = NEW.idx AND deliberation_id = NEW.deliberation_id AND instr(CAST(entry AS "
+        'TEXT), \'"type":"erased"\') > 0) BEGIN SELECT RAISE(ABORT, \'conclave: erasures takes only what an entry '
+        "says'); END",
+        "CREATE TRIGGER disclosures_no_update BEFORE UPDATE ON disclosures BEGIN SELECT RAISE(ABORT, "
+        "'conclave: disclosures only grows'); END",
+        "CREATE TRIGGER disclosures_no_delete BEFORE DELETE ON disclosures WHEN NOT EXISTS (SELECT 1 FROM "
+        "erasures WHERE deliberation_id = OLD.deliberation_id) BEGIN SELECT RAISE(ABORT, 'conclave: "
+        "disclosures only grows'); END",
         "CREATE TRIGGER witness_head_no_delete BEFORE DELETE ON witness_head BEGIN SELECT RAISE(ABORT, "
         "'conclave: witness_head only grows'); END",
         "CREATE TRIGGER witness_head_grows BEFORE UPDATE ON witness_head WHEN NEW.id <> OLD.id OR "
-        "NEW.tree_size <= OLD.tree_size BEGIN SELECT RAISE(ABORT, 'conclave: witness_head only grows'); END",
+        "NEW.tree_size <= OLD.tree_size OR typeof(NEW.tree_size) <> 'integer' BEGIN SELECT RAISE(ABORT, "
+        "'conclave: witness_head only grows'); END",
         "CREATE TRIGGER agent_records_no_delete BEFORE DELETE ON agent_records BEGIN SELECT RAISE(ABORT, "
         "'conclave: agent_records only grows'); END",
         "CREATE TRIGGER agent_records_no_update BEFORE UPDATE ON agent_records WHEN NOT (NEW.content IS NULL "
-        "AND NEW.reasoning IS NULL AND NEW.failure_message IS NULL AND NEW.salts IS NULL AND "
-        "NEW.deliberation_id IS OLD.deliberation_id AND NEW.round_number IS OLD.round_number AND NEW.agent_id "
-        "IS OLD.agent_id AND NEW.ordinal IS OLD.ordinal AND NEW.state IS OLD.state AND NEW.attempts IS "
-        "OLD.attempts AND NEW.started_at IS OLD.started_at AND NEW.finished_at IS OLD.finished_at AND "
-        "NEW.confidence IS OLD.confidence AND NEW.failure_kind IS OLD.failure_kind AND NEW.model_asked IS "
-        "OLD.model_asked AND NEW.model IS OLD.model AND NEW.calls IS OLD.calls AND NEW.input_tokens IS "
-        "OLD.input_tokens AND NEW.output_tokens IS OLD.output_tokens AND NEW.cost_usd IS OLD.cost_usd AND "
-        "NEW.truncated IS OLD.truncated AND NEW.duration_seconds IS OLD.duration_seconds AND NEW.leaf_index "
-        "IS OLD.leaf_index AND EXISTS (SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)) "
-        "BEGIN SELECT RAISE(ABORT, 'conclave: agent_records only grows'); END",
+        "AND NEW.reasoning IS NULL AND NEW.failure_message IS NULL AND NEW.salts IS NULL AND NEW.rowid = "
+        "OLD.rowid AND NEW.deliberation_id IS OLD.deliberation_id AND NEW.round_number IS OLD.round_number AND "
+        "NEW.agent_id IS OLD.agent_id AND NEW.ordinal IS OLD.ordinal AND NEW.state IS OLD.state AND "
+        "NEW.attempts IS OLD.attempts AND NEW.started_at IS OLD.started_at AND NEW.finished_at IS "
+        "OLD.finished_at AND NEW.confidence IS OLD.confidence AND NEW.failure_kind IS OLD.failure_kind AND "
+        "NEW.model_asked IS OLD.model_asked AND NEW.model IS OLD.model AND NEW.calls IS OLD.calls AND "
+        "NEW.input_tokens IS OLD.input_tokens AND NEW.output_tokens IS OLD.output_tokens AND NEW.cost_usd IS "
+        "OLD.cost_usd AND NEW.truncated IS OLD.truncated AND NEW.duration_seconds IS OLD.duration_seconds AND "
+        "NEW.leaf_index IS OLD.leaf_index AND (NEW.answer IS NULL OR NEW.answer IS OLD.answer) AND EXISTS "
+        "(SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)) BEGIN SELECT RAISE(ABORT, "
+        "'conclave: agent_records only grows'); END",
         "INSERT INTO witness_head (id, tree_size, frontier) VALUES (1, 0, x'')",
     ),
     "postgresql": (
-        "CREATE FUNCTION conclave_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING "
+        "CREATE FUNCTION conclave_refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, "
+        "pg_temp AS $$ BEGIN RAISE WARNING 'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, "
+        "session_user; RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING ERRCODE = "
+        "'insufficient_privilege'; END $$",
+        "CREATE FUNCTION conclave_head_grows() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, "
+        "pg_temp AS $$ BEGIN IF NEW.id <> OLD.id OR NEW.tree_size <= OLD.tree_size THEN RAISE WARNING "
         "'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: "
-        "% only grows', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege'; END $$",
-        "CREATE FUNCTION conclave_head_grows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id <> "
-        "OLD.id OR NEW.tree_size <= OLD.tree_size THEN RAISE EXCEPTION 'conclave: witness_head only grows' "
-        "USING ERRCODE = 'insufficient_privilege'; END IF; RETURN NEW; END $$",
-        "CREATE FUNCTION conclave_erased_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NOT "
-        "(NEW.content IS NULL AND NEW.reasoning IS NULL AND NEW.failure_message IS NULL AND NEW.salts IS NULL "
-        "AND NEW.deliberation_id IS NOT DISTINCT FROM OLD.deliberation_id AND NEW.round_number IS NOT "
+        "% only grows', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege'; END IF; RETURN NEW; END $$",
+        "CREATE FUNCTION conclave_erased_only() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, "
+        "pg_temp AS $$ DECLARE is_erased boolean; BEGIN EXECUTE format('SELECT EXISTS (SELECT 1 FROM "
+        "%I.erasures WHERE deliberation_id = $1)', TG_TABLE_SCHEMA) INTO is_erased USING OLD.deliberation_id; "
+        "IF NOT (NEW.content IS NULL AND NEW.reasoning IS NULL AND NEW.failure_message IS NULL AND NEW.salts "
+        "IS NULL AND NEW.deliberation_id IS NOT DISTINCT FROM OLD.deliberation_id AND NEW.round_number IS NOT "
         "DISTINCT FROM OLD.round_number AND NEW.agent_id IS NOT DISTINCT FROM OLD.agent_id AND NEW.ordinal IS "
         "NOT DISTINCT FROM OLD.ordinal AND NEW.state IS NOT DISTINCT FROM OLD.state AND NEW.attempts IS NOT "
-        "DISTINCT FROM OLD.attempts AND NEW.started_at IS NOT DISTINCT FROM OLD.started_at AND "
-        "NEW.finished_at IS NOT DISTINCT FROM OLD.finished_at AND NEW.confidence IS NOT DISTINCT FROM "
-        "OLD.confidence AND NEW.failure_kind IS NOT DISTINCT FROM OLD.failure_kind AND NEW.model_asked IS NOT "
-        "DISTINCT FROM OLD.model_asked AND NEW.model IS NOT DISTINCT FROM OLD.model AND NEW.calls IS NOT "
-        "DISTINCT FROM OLD.calls AND NEW.input_tokens IS NOT DISTINCT FROM OLD.input_tokens AND "
-        "NEW.output_tokens IS NOT DISTINCT FROM OLD.output_tokens AND NEW.cost_usd IS NOT DISTINCT FROM "
-        "OLD.cost_usd AND NEW.truncated IS NOT DISTINCT FROM OLD.truncated AND NEW.duration_seconds IS NOT "
-        "DISTINCT FROM OLD.duration_seconds AND NEW.leaf_index IS NOT DISTINCT FROM OLD.leaf_index AND EXISTS "
-        "(SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)) THEN RAISE WARNING 'conclave: "
-        "% of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: "
-        "agent_records only grows' USING ERRCODE = 'insufficient_privilege'; END IF; RETURN NEW; END $$",
+        "DISTINCT FROM OLD.attempts AND NEW.started_at IS NOT DISTINCT FROM OLD.started_at AND NEW.finished_at "
+        "IS NOT DISTINCT FROM OLD.finished_at AND NEW.confidence IS NOT DISTINCT FROM OLD.confidence AND "
+        "NEW.failure_kind IS NOT DISTINCT FROM OLD.failure_kind AND NEW.model_asked IS NOT DISTINCT FROM "
+        "OLD.model_asked AND NEW.model IS NOT DISTINCT FROM OLD.model AND NEW.calls IS NOT DISTINCT FROM "
+        "OLD.calls AND NEW.input_tokens IS NOT DISTINCT FROM OLD.input_tokens AND NEW.output_tokens IS NOT "
+        "DISTINCT FROM OLD.output_tokens AND NEW.cost_usd IS NOT DISTINCT FROM OLD.cost_usd AND NEW.truncated "
+        "IS NOT DISTINCT FROM OLD.truncated AND NEW.duration_seconds IS NOT DISTINCT FROM OLD.duration_seconds "
+        "AND NEW.leaf_index IS NOT DISTINCT FROM OLD.leaf_index AND (NEW.answer IS NULL OR NEW.answer IS NOT "
+        "DISTINCT FROM OLD.answer) AND is_erased) THEN RAISE WARNING 'conclave: % of % was refused for %', "
+        "TG_OP, TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING "
+        "ERRCODE = 'insufficient_privilege'; END IF; RETURN NEW; END $$",
+        "CREATE FUNCTION conclave_gone_if_erased() RETURNS trigger LANGUAGE plpgsql SET search_path = "
+        "pg_catalog, pg_temp AS $$ DECLARE is_erased boolean; BEGIN EXECUTE format('SELECT EXISTS (SELECT 1 "
+        "FROM %I.erasures WHERE deliberation_id = $1)', TG_TABLE_SCHEMA) INTO is_erased USING "
+        "OLD.deliberation_id; IF NOT is_erased THEN RAISE WARNING 'conclave: % of % was refused for %', TG_OP, "
+        "TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING ERRCODE = "
+        "'insufficient_privilege'; END IF; RETURN OLD; END $$",
+        "CREATE FUNCTION conclave_witnessed() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, "
+        "pg_temp AS $$ DECLARE is_witnessed boolean; BEGIN EXECUTE format('SELECT EXISTS (SELECT 1 FROM "
+        "%I.witness_entries WHERE idx = $1 AND deliberation_id = $2 AND position($3 IN entry) > 0)', "
+        'TG_TABLE_SCHEMA) INTO is_witnessed USING NEW.idx, NEW.deliberation_id, convert_to(\'"type":"erased"\', '
+        "'UTF8'); IF NOT is_witnessed THEN RAISE WARNING 'conclave: % of % was refused for %', TG_OP, "
+        "TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: erasures takes only what an entry says' USING "
+        "ERRCODE = 'insufficient_privilege'; END IF; RETURN NEW; END $$",
         "CREATE TRIGGER witness_entries_only_grows BEFORE UPDATE OR DELETE ON witness_entries FOR EACH ROW "
         "EXECUTE FUNCTION conclave_refuse()",
+        "CREATE TRIGGER witness_nodes_only_grows BEFORE UPDATE OR DELETE ON witness_nodes FOR EACH ROW EXECUTE "
+        "FUNCTION conclave_refuse()",
+        "CREATE TRIGGER witness_checkpoints_only_grows BEFORE UPDATE OR DELETE ON witness_checkpoints FOR EACH "
+        "ROW EXECUTE FUNCTION conclave_refuse()",
+        "CREATE TRIGGER erasures_only_grows BEFORE UPDATE OR DELETE ON erasures FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_refuse()",
         "CREATE TRIGGER witness_entries_no_truncate BEFORE TRUNCATE ON witness_entries FOR EACH STATEMENT "
-        "EXECUTE FUNCTION conclave_refuse()",
-        "ALTER TABLE witness_entries ENABLE ALWAYS TRIGGER witness_entries_only_grows",
-        "ALTER TABLE witness_entries ENABLE ALWAYS TRIGGER witness_entries_no_truncate",
-        "CREATE TRIGGER witness_nodes_only_grows BEFORE UPDATE OR DELETE ON witness_nodes FOR EACH ROW "
         "EXECUTE FUNCTION conclave_refuse()",
         "CREATE TRIGGER witness_nodes_no_truncate BEFORE TRUNCATE ON witness_nodes FOR EACH STATEMENT EXECUTE "
         "FUNCTION conclave_refuse()",
-        "ALTER TABLE witness_nodes ENABLE ALWAYS TRIGGER witness_nodes_only_grows",
-        "ALTER TABLE witness_nodes ENABLE ALWAYS TRIGGER witness_nodes_no_truncate",
-        "CREATE TRIGGER witness_checkpoints_only_grows BEFORE UPDATE OR DELETE ON witness_checkpoints FOR "
-        "EACH ROW EXECUTE FUNCTION conclave_refuse()",
         "CREATE TRIGGER witness_checkpoints_no_truncate BEFORE TRUNCATE ON witness_checkpoints FOR EACH "
         "STATEMENT EXECUTE FUNCTION conclave_refuse()",
-        "ALTER TABLE witness_checkpoints ENABLE ALWAYS TRIGGER witness_checkpoints_only_grows",
-        "ALTER TABLE witness_checkpoints ENABLE ALWAYS TRIGGER witness_checkpoints_no_truncate",
-        "CREATE TRIGGER erasures_only_grows BEFORE UPDATE OR DELETE ON erasures FOR EACH ROW EXECUTE FUNCTION "
-        "conclave_refuse()",
         "CREATE TRIGGER erasures_no_truncate BEFORE TRUNCATE ON erasures FOR EACH STATEMENT EXECUTE FUNCTION "
-        "conclave_refuse()",
-        "ALTER TABLE erasures ENABLE ALWAYS TRIGGER erasures_only_grows",
-        "ALTER TABLE erasures ENABLE ALWAYS TRIGGER erasures_no_truncate",
-        "CREATE TRIGGER agent_records_only_grows BEFORE DELETE ON agent_records FOR EACH ROW EXECUTE FUNCTION "
         "conclave_refuse()",
         "CREATE TRIGGER agent_records_no_truncate BEFORE TRUNCATE ON agent_records FOR EACH STATEMENT EXECUTE "
         "FUNCTION conclave_refuse()",
-        "ALTER TABLE agent_records ENABLE ALWAYS TRIGGER agent_records_only_grows",
-        "ALTER TABLE agent_records ENABLE ALWAYS TRIGGER agent_records_no_truncate",
-        "CREATE TRIGGER witness_head_only_grows BEFORE DELETE ON witness_head FOR EACH ROW EXECUTE FUNCTION "
-        "conclave_refuse()",
+        "CREATE TRIGGER disclosures_no_truncate BEFORE TRUNCATE ON disclosures FOR EACH STATEMENT EXECUTE "
+        "FUNCTION conclave_refuse()",
         "CREATE TRIGGER witness_head_no_truncate BEFORE TRUNCATE ON witness_head FOR EACH STATEMENT EXECUTE "
         "FUNCTION conclave_refuse()",
-        "ALTER TABLE witness_head ENABLE ALWAYS TRIGGER witness_head_only_grows",
-        "ALTER TABLE witness_head ENABLE ALWAYS TRIGGER witness_head_no_truncate",
-        "CREATE TRIGGER witness_head_guard BEFORE UPDATE ON witness_head FOR EACH ROW EXECUTE FUNCTION "
-        "conclave_head_grows()",
-        "ALTER TABLE witness_head ENABLE ALWAYS TRIGGER witness_head_guard",
+        "CREATE TRIGGER erasures_witnessed BEFORE INSERT ON erasures FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_witnessed()",
+        "CREATE TRIGGER agent_records_only_grows BEFORE DELETE ON agent_records FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_refuse()",
         "CREATE TRIGGER agent_records_guard BEFORE UPDATE ON agent_records FOR EACH ROW EXECUTE FUNCTION "
         "conclave_erased_only()",
+        "CREATE TRIGGER disclosures_only_grows BEFORE UPDATE ON disclosures FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_refuse()",
+        "CREATE TRIGGER disclosures_guard BEFORE DELETE ON disclosures FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_gone_if_erased()",
+        "CREATE TRIGGER witness_head_only_grows BEFORE DELETE ON witness_head FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_refuse()",
+        "CREATE TRIGGER witness_head_guard BEFORE UPDATE ON witness_head FOR EACH ROW EXECUTE FUNCTION "
+        "conclave_head_grows()",
+        "ALTER TABLE witness_entries ENABLE ALWAYS TRIGGER witness_entries_only_grows",
+        "ALTER TABLE witness_nodes ENABLE ALWAYS TRIGGER witness_nodes_only_grows",
+        "ALTER TABLE witness_checkpoints ENABLE ALWAYS TRIGGER witness_checkpoints_only_grows",
+        "ALTER TABLE erasures ENABLE ALWAYS TRIGGER erasures_only_grows",
+        "ALTER TABLE witness_entries ENABLE ALWAYS TRIGGER witness_entries_no_truncate",
+        "ALTER TABLE witness_nodes ENABLE ALWAYS TRIGGER witness_nodes_no_truncate",
+        "ALTER TABLE witness_checkpoints ENABLE ALWAYS TRIGGER witness_checkpoints_no_truncate",
+        "ALTER TABLE erasures ENABLE ALWAYS TRIGGER erasures_no_truncate",
+        "ALTER TABLE agent_records ENABLE ALWAYS TRIGGER agent_records_no_truncate",
+        "ALTER TABLE disclosures ENABLE ALWAYS TRIGGER disclosures_no_truncate",
+        "ALTER TABLE witness_head ENABLE ALWAYS TRIGGER witness_head_no_truncate",
+        "ALTER TABLE erasures ENABLE ALWAYS TRIGGER erasures_witnessed",
+        "ALTER TABLE agent_records ENABLE ALWAYS TRIGGER agent_records_only_grows",
         "ALTER TABLE agent_records ENABLE ALWAYS TRIGGER agent_records_guard",
+        "ALTER TABLE disclosures ENABLE ALWAYS TRIGGER disclosures_only_grows",
+        "ALTER TABLE disclosures ENABLE ALWAYS TRIGGER disclosures_guard",
+        "ALTER TABLE witness_head ENABLE ALWAYS TRIGGER witness_head_only_grows",
+        "ALTER TABLE witness_head ENABLE ALWAYS TRIGGER witness_head_guard",
         "INSERT INTO witness_head (id, tree_size, frontier) VALUES (1, 0, '')",
     ),
 }
 _LATER_GONE = {
     "sqlite": (),
     "postgresql": tuple(
-        f"DROP FUNCTION {name}()" for name in ("conclave_refuse", "conclave_head_grows", "conclave_erased_only")
+        f"DROP FUNCTION conclave_{name}()"
+        for name in ("refuse", "head_grows", "erased_only", "gone_if_erased", "witnessed")
     ),
 }
 
@@ -264,6 +318,15 @@ def _create_log() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "disclosures",
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("deliberation_id", sa.String(36)),
+        sa.Column("salt", sa.LargeBinary, nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("sha256", name=op.f("pk_disclosures")),
+    )
+    op.create_index(op.f("ix_disclosures_deliberation_id"), "disclosures", ["deliberation_id"])
+    op.create_table(
         "erasures",
         sa.Column("deliberation_id", sa.String(36), nullable=False),
         sa.Column("idx", sa.BigInteger, nullable=False),
@@ -284,7 +347,7 @@ def _refuse_what_has_no_record(problem: str) -> None:
 def downgrade() -> None:
     """Take the tables back to the revision before."""
     _refuse_what_has_no_record("The deliberations in it are recorded, and going back would take their record away")
-    for table in (*_LOG, "witness_head", "agent_records", "specifications", "deliberations"):
+    for table in (*_LOG, "disclosures", "witness_head", "agent_records", "specifications", "deliberations"):
         op.drop_table(table)
     for statement in _LATER_GONE[op.get_bind().dialect.name]:
         op.execute(sa.text(statement))

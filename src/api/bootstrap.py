@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -20,11 +21,32 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.models.agent_pool import AgentPool
 
 if TYPE_CHECKING:
+    from application.services.log_audit import AuditReport
+    from application.services.verification import VerificationTools
+    from application.services.witness_service import WitnessService
+    from domain.witness.checkpoint import VerifierKey
+    from infrastructure.persistence.database import Database
     from infrastructure.settings import Settings
+    from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
+    from infrastructure.witness.cosigning_witness import CosigningWitness
 
-__all__ = ["Purpose", "configure_logging", "examine", "load_settings", "open_conclave", "run", "upgrade_database"]
+__all__ = [
+    "Purpose",
+    "audit_log",
+    "configure_logging",
+    "examine",
+    "load_settings",
+    "open_conclave",
+    "open_cosigner",
+    "run",
+    "upgrade_database",
+    "verification_tools",
+]
 
 _T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+_DEFAULT_ORIGIN = "conclave.local/witness"
+_RECORD_WATCH_S = 0.25
 
 _LOCAL_NOTICE = (
     "Answered by the small model {model} on this machine: it shows the machinery, not wisdom. "
@@ -85,10 +107,16 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         await _prepare_database(settings)
         database = await open_database(settings.database_url)
         stack.push_async_callback(database.close)
-        repository = SqlDeliberationRepository(database)
-        stack.push_async_callback(repository.close)
         halt = HaltCheckerStub()
         metrics = PrometheusMetrics()
+        repository = SqlDeliberationRepository(database, metrics=metrics)
+        stack.push_async_callback(repository.close)
+        witness = _open_witness(settings, database)
+        metrics.watch_log(lambda: repository.tree_size, lambda: witness.problem is None)
+        if purpose is not Purpose.READ:
+            await witness.check_at_start()
+            if witness.problem is not None:
+                await halt.set_halted(str(witness.problem))
         voices = await _open_voices(settings, purpose, stack)
         identity = voices.identity
         pool = AgentPool(voices.at_a_time)
@@ -117,16 +145,23 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
                 return Health(works=False, detail=error.problem)
             return Health(works=True)
 
+        async def look_at_record() -> Health:
+            problem = witness.problem
+            return Health(works=problem is None, detail="" if problem is None else problem.problem)
+
         if purpose is not Purpose.READ:
+            stack.push_async_callback(_publish_last, witness)
             await deliberations.start()
             stack.push_async_callback(deliberations.stop, drain_s=0.0)
+            await stack.enter_async_context(_kept_record(witness, halt))
         yield Conclave(
             deliberations=deliberations,
-            outputs=DeliberationOutputService(repository),
+            outputs=DeliberationOutputService(repository, metrics=metrics),
+            witness=witness,
             rosters=FileRosterSource(settings.rosters_dir),
             fan_out=fan_out,
             keys=settings.keyring(),
-            health={"database": look_at_database},
+            health={"database": look_at_database, "record": look_at_record},
             render_metrics=metrics.render,
             data_dir=settings.data_dir,
             orchestrator=identity.name,
@@ -135,14 +170,130 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         )
 
 
+def _open_witness(settings: Settings, database: Database) -> WitnessService:
+    from application.services.witness_service import WitnessService
+    from infrastructure.persistence.sql_witness_log import SqlWitnessLog
+    from infrastructure.witness.anchors import open_anchor, parse_anchors
+    from infrastructure.witness.key_file import open_signing_key
+    from infrastructure.witness.signer import CheckpointSigner
+
+    origin = settings.witness_origin or _DEFAULT_ORIGIN
+    key_file = settings.witness_key_file or settings.data_dir / "witness.key"
+    anchors = [open_anchor(spec) for spec in parse_anchors(",".join(settings.witness_anchors))]
+    signer = CheckpointSigner(open_signing_key(key_file, create=True, name=origin), origin)
+    return WitnessService(log=SqlWitnessLog(database), signer=signer, anchors=anchors, tools=verification_tools())
+
+
+@asynccontextmanager
+async def _kept_record(witness: WitnessService, halt: HaltCheckerStub) -> AsyncIterator[None]:
+    """Within it the log is signed and published as it grows, and everything stands still while it does not verify."""
+
+    async def watch() -> None:
+        halted_here = witness.problem is not None
+        while True:
+            await asyncio.sleep(_RECORD_WATCH_S)
+            if witness.problem is not None and not halted_here:
+                halted_here = True
+                await halt.set_halted(str(witness.problem))
+            elif witness.problem is None and halted_here:
+                halted_here = False
+                await halt.clear()
+
+    tasks = [asyncio.create_task(watch()), asyncio.create_task(witness.publish_for_ever())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _publish_last(witness: WitnessService) -> None:
+    """Sign what was added last, so that the next start compares with all of it."""
+    try:
+        await witness.publish()
+    except ConclaveError as error:
+        _logger.warning("the last checkpoint was not published: %s", error)
+
+
 def upgrade_database(settings: Settings) -> str:
     """Bring the database to the present schema; returns its revision."""
     from infrastructure.persistence.migrate import current_revision, upgrade
 
     _make_data_folder(settings)
     url = settings.owner_database_url or settings.database_url
-    upgrade(url)
+    upgrade(url, application_url=settings.database_url if settings.owner_database_url else None)
     return current_revision(url) or "empty"
+
+
+def verification_tools() -> VerificationTools:
+    """What checks a bundle or an export offline: signatures and canonical JSON. Needs no settings and no database."""
+    from application.services.verification import VerificationTools
+    from infrastructure.witness.canonical_json import parse_canonical
+    from infrastructure.witness.ed25519 import verify_signature
+
+    return VerificationTools(check_signature=verify_signature, parse_canonical=parse_canonical)
+
+
+async def audit_log(settings: Settings, *, progress: Callable[[int], None]) -> AuditReport:
+    """Check all of the log, and what was signed of it here and at the anchors; `progress` is told how many entries were seen.
+
+    Raises `VerificationRefusedError` and `LogUnverifiedError`.
+    """
+    from application.services.log_audit import audit
+    from infrastructure.persistence.database import open_database
+    from infrastructure.persistence.sql_witness_log import SqlWitnessLog
+
+    async with open_conclave(settings, purpose=Purpose.READ) as conclave:
+        database = await open_database(settings.database_url)
+        try:
+            report = await audit(
+                SqlWitnessLog(database),
+                key=conclave.witness.verifier_key,
+                tools=verification_tools(),
+                progress=progress,
+            )
+        finally:
+            await database.close()
+        await conclave.witness.check_at_start()
+        if conclave.witness.problem is not None:
+            raise conclave.witness.problem
+    return report
+
+
+def open_cosigner(settings: Settings, *, name: str, logs: Mapping[str, VerifierKey]) -> CosigningWitness:
+    """A witness for the logs of these origins, with a key and a store of its own in the data folder.
+
+    Raises `ConfigurationError` and `DependencyUnavailableError`.
+    """
+    from infrastructure.witness.cosigning_witness import CosigningWitness
+    from infrastructure.witness.key_file import open_signing_key
+
+    _make_data_folder(settings)
+    key_file, store = settings.data_dir / "cosigner.key", settings.data_dir / "cosigned.db"
+    if key_file.exists() and not store.exists():
+        raise ConfigurationError(
+            variable="CONCLAVE_DATA_DIR",
+            problem=f"there is the key {str(key_file)!r}, but no longer the record of what it has cosigned",
+            remedy="Bring cosigned.db back, or move the key away and have the logs take the new one.",
+        )
+    try:
+        # Before the key, so that no key is ever older than its record.
+        store.touch(mode=0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            variable="CONCLAVE_DATA_DIR",
+            problem=f"{str(store)!r} cannot be made ({error.strerror})",
+            remedy="Name a folder that this user may write to.",
+        ) from error
+    try:
+        return CosigningWitness(store, key=open_signing_key(key_file, create=True, name=name), name=name, logs=logs)
+    except ValueError as error:
+        raise ConfigurationError(
+            variable="--name",
+            problem=f"{name!r} cannot name a witness",
+            remedy="Give a name without blanks and plus signs.",
+        ) from error
 
 
 def _make_data_folder(settings: Settings) -> None:
@@ -247,6 +398,7 @@ async def examine(settings: Settings) -> list[Check]:
     return [
         Check("data folder", works=True, detail=str(settings.data_dir)),
         await _examine_database(settings),
+        await asyncio.to_thread(_examine_role, settings),
         await _examine_orchestrator(settings),
         _examine_rosters(settings),
         _examine_doors(settings),
@@ -263,6 +415,32 @@ async def _examine_database(settings: Settings) -> Check:
         return Check("database", works=False, detail=error.problem, remedy=error.remedy)
     kind = "SQLite" if settings.database_url.startswith("sqlite") else "Postgres"
     return Check("database", works=health.works, detail=f"{kind}, durable, present schema {health.detail}".strip())
+
+
+def _examine_role(settings: Settings) -> Check:
+    from infrastructure.persistence.privileges import rights_beyond_appending
+
+    name = "database role"
+    if settings.database_url.startswith("sqlite"):
+        return Check(
+            name,
+            works=True,
+            detail="SQLite has none: triggers refuse changes of the record, but whoever may write the file can drop them",
+            remedy="Use Postgres and a role that does not own the tables where that is not enough.",
+        )
+    try:
+        excess = rights_beyond_appending(settings.database_url)
+    except DependencyUnavailableError as error:
+        return Check(name, works=False, detail=error.problem, remedy=error.remedy)
+    if not excess:
+        return Check(name, works=True, detail="adds to the record and cannot change it")
+    return Check(
+        name,
+        works=False,
+        detail=f"the application can do more to the record than add to it: {', '.join(excess)}",
+        remedy="CONCLAVE_DATABASE_URL: name a role that owns nothing, and the owner in CONCLAVE_OWNER_DATABASE_URL only; "
+        "then run: conclave db upgrade",
+    )
 
 
 async def _examine_orchestrator(settings: Settings) -> Check:

@@ -11,6 +11,7 @@ from application.services.api_keys import ApiKeyring
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService
+from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
 
 __all__ = ["Check", "Conclave", "Health"]
@@ -40,6 +41,7 @@ class Conclave:
 
     deliberations: DeliberationService
     outputs: DeliberationOutputService
+    witness: WitnessService
     rosters: RosterSource
     fan_out: ConcurrentDeliberationService
     keys: ApiKeyring

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from application.services.deliberation_output_service import WitnessedOutput
 from domain.models.agent import Roster
 from domain.models.budget import Usage
-from domain.models.deliberation import Deliberation, Specification
+from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat
@@ -52,7 +53,17 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
         "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
         "failures": [_failure(record) for record in deliberation.failures],
         "usage": _usage(deliberation.usage),
-        "witness": None,
+        "witness": None if deliberation.witness is None else _witness(deliberation.witness),
+        "erased": deliberation.erased,
+    }
+
+
+def _witness(span: WitnessSpan) -> dict[str, Any]:
+    return {
+        "first_index": span.first_index,
+        "last_index": span.last_index,
+        "tree_size": span.tree_size,
+        "root_hash": span.root_hash,
     }
 
 
@@ -86,8 +97,9 @@ def answer_document(answer: AnswerFormat) -> dict[str, Any]:
     return {"kind": answer.kind.value, **options, **bounds}
 
 
-def output_document(record: AgentRecord) -> dict[str, Any]:
-    """One agent's outcome in one round."""
+def output_document(output: WitnessedOutput) -> dict[str, Any]:
+    """One agent's outcome in one round, with its place in the log."""
+    record = output.record
     return {
         "agent_id": record.agent_id,
         "round": record.round_number,
@@ -107,8 +119,9 @@ def output_document(record: AgentRecord) -> dict[str, Any]:
         "model_asked": record.model_asked,
         "model": record.model,
         "usage": _usage(record.usage),
-        "leaf_index": None,
-        "leaf_hash": None,
+        "leaf_index": output.leaf_index,
+        "leaf_hash": output.leaf_hash.hex(),
+        "erased": output.erased,
     }
 
 

@@ -1,4 +1,4 @@
-"""`conclave list`, `show` and `cancel`: deliberations that are stored here or on a server."""
+"""`conclave list`, `show`, `minutes` and `cancel`: deliberations that are stored here or on a server."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
     app.command("list")(list_deliberations)
     app.command("show")(show)
+    app.command("minutes")(minutes)
     app.command("cancel")(cancel)
 
 
@@ -81,6 +82,28 @@ def show(deliberation_id: IdArgument, server: ServerOption = None, as_json: Json
         print_document(found)
     else:
         render_deliberation(result_console(), found, outputs=outputs, again=again(str(found["id"]), server))
+
+
+def minutes(deliberation_id: IdArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Print the minutes of one deliberation, as Markdown.
+
+    They are written from the witness log and the texts that it commits to, and from nothing else.
+    """
+    from api.bootstrap import run
+    from api.cli.deliberations import Access, find_by_prefix, open_deliberations
+    from api.cli.plain_text import visible_document
+    from api.cli.terminal import print_document
+
+    async def work() -> tuple[str, str]:
+        async with open_deliberations(server, Access.READ) as deliberations:
+            found = str((await find_by_prefix(deliberations, deliberation_id))["id"])
+            return found, await deliberations.minutes(found)
+
+    found, text = run(work())
+    if as_json:
+        print_document({"deliberation_id": found, "minutes": text})
+    else:
+        typer.echo(visible_document(text), nl=False)
 
 
 def cancel(deliberation_id: IdArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:

@@ -58,6 +58,10 @@ class Deliberations(Protocol):
         """Every committed outcome of every agent, in all rounds."""
         ...
 
+    async def minutes(self, deliberation_id: str) -> str:
+        """The procedural record as Markdown, from the witnessed entries and their disclosures alone."""
+        ...
+
     async def cancel(self, deliberation_id: str) -> Document:
         """Ask for its end; the deliberation as it stands then."""
         ...
@@ -111,6 +115,10 @@ class LocalDeliberations:
         from api.documents import output_document
 
         return [output_document(record) for record in await self._conclave.outputs.outputs(deliberation_id)]
+
+    async def minutes(self, deliberation_id: str) -> str:
+        """Written anew from the log."""
+        return await self._conclave.witness.minutes(deliberation_id)
 
     async def cancel(self, deliberation_id: str) -> Document:
         """Ask whoever works on it to stop."""

@@ -31,7 +31,7 @@ _BY_SLUG: Mapping[str, ExitCode] = {
     "invalid-roster": ExitCode.USAGE,
     "roster-not-found": ExitCode.USAGE,
     "deliberation-not-found": ExitCode.USAGE,
-    "record-mismatch": ExitCode.VERIFICATION_REFUSED,
+    **dict.fromkeys(("record-mismatch", "verification-refused", "log-unverified"), ExitCode.VERIFICATION_REFUSED),
     "dependency-unavailable": ExitCode.DEPENDENCY_AWAY,
     # Counted in the roll call where one agent is meant; whatever else it reaches is a model that nobody can ask.
     "agent-invocation": ExitCode.DEPENDENCY_AWAY,

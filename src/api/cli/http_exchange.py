@@ -155,15 +155,30 @@ class HttpExchange:
 
     async def fetch(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """The JSON object that the server answers."""
+        _, content = await self._exchange(method, path, body)
+        return self._object(content)
+
+    async def fetch_text(self, path: str, *, media_type: str) -> str:
+        """The text of that media type that the server answers."""
+        found, content = await self._exchange("GET", path, accept=media_type)
+        if found.partition(";")[0].strip().lower() != media_type or len(content) > MAX_REPLY_BYTES:
+            raise self._unavailable("it does not answer as Conclave does")
+        with self._translated():
+            return content.decode()
+
+    async def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, accept: str = "application/json"
+    ) -> tuple[str, bytes]:
+        """The media type and the content of an answer that is no error."""
         wire = _Wire(self.address, timeout_s=_REPLY_TIMEOUT_S)
         payload = None if body is None else json.dumps(body, allow_nan=False).encode()
 
-        def exchange() -> Mapping[str, Any]:
+        def exchange() -> tuple[str, bytes]:
             with contextlib.closing(wire), self._translated():
-                response = wire.ask(method, path, self.headers, payload)
+                response = wire.ask(method, path, {**self.headers, "Accept": accept}, payload)
                 content = response.read(MAX_REPLY_BYTES + 1)
             _refuse_errors(response, content)
-            return self._object(content)
+            return response.getheader("Content-Type", ""), content
 
         with self._translated():
             async with asyncio.timeout(_WHOLE_REPLY_TIMEOUT_S):

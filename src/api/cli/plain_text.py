@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["visible", "visible_lines"]
+__all__ = ["visible", "visible_document", "visible_lines"]
 
 _JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 _MAX_MARKS = 4
@@ -37,6 +37,11 @@ def visible_lines(text: str, *, limit: int | None = None) -> list[str]:
     cut = limit is not None and len(text) > limit
     lines = [visible(line) for line in text[:limit].strip().split("\n")]
     return [*lines[:-1], lines[-1] + _CUT] if cut else lines
+
+
+def visible_document(text: str) -> str:
+    """`text` with every word made visible, and all its lines and spaces as they stand."""
+    return "\n".join(" ".join(visible(word) for word in line.split(" ")) for line in text.split("\n"))
 
 
 def _joins(text: str, place: int) -> bool:

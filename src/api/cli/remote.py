@@ -102,6 +102,11 @@ class RemoteDeliberations:
                 break
         return items
 
+    async def minutes(self, deliberation_id: str) -> str:
+        """The minutes that the server writes."""
+        exchange = HttpExchange(self.address, self._headers)
+        return await exchange.fetch_text(f"{_path(deliberation_id)}/minutes", media_type="text/markdown")
+
     async def cancel(self, deliberation_id: str) -> Mapping[str, Any]:
         """Ask for its end."""
         return self._deliberation(await self._fetch("POST", f"{_path(deliberation_id)}/cancel"))

@@ -14,7 +14,9 @@ from api.rest.health import add_health
 from api.rest.openapi import describe_application
 from api.rest.pages import add_pages
 from api.rest.problems import answer_problems
+from api.rest.records import add_records
 from api.rest.rosters import add_rosters
+from api.rest.witness import add_witness
 
 __all__ = ["create_app"]
 
@@ -44,6 +46,8 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     app.add_middleware(Door, local_only=not conclave.keys)
     answer_problems(app)
     add_deliberations(app)
+    add_records(app)
+    add_witness(app)
     add_rosters(app)
     add_health(app)
     add_pages(app)

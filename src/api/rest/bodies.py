@@ -11,7 +11,7 @@ from api.requests import DeliberationRequest
 from api.rest.problems import RequestRefusedError
 from api.rest.strict_json import MalformedJsonError, UnusableValuesError, read_strict_json
 
-__all__ = ["BODY_TIMEOUT_S", "MAX_BODY_BYTES", "discard_body", "read_deliberation_request"]
+__all__ = ["BODY_TIMEOUT_S", "MAX_BODY_BYTES", "discard_body", "read_bytes", "read_deliberation_request"]
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT_S = 30.0
@@ -25,7 +25,7 @@ async def read_deliberation_request(request: Request) -> DeliberationRequest:
     Raises `RequestRefusedError` (400, 408, 413, 415, 422) and `InvalidSpecificationError`; at most 1 MiB is ever held.
     """
     _check_media_type(request)
-    raw = await _read(request)
+    raw = await read_bytes(request)
     try:
         if len(raw) <= _INLINE_BYTES:
             return _parse(raw)
@@ -39,7 +39,7 @@ async def read_deliberation_request(request: Request) -> DeliberationRequest:
 
 async def discard_body(request: Request) -> None:
     """Take in the body of a request that needs none, within the same bounds. Raises `RequestRefusedError` (408, 413)."""
-    await _read(request)
+    await read_bytes(request)
 
 
 def _parse(raw: bytes) -> DeliberationRequest:
@@ -47,17 +47,18 @@ def _parse(raw: bytes) -> DeliberationRequest:
     return DeliberationRequest.read(document)
 
 
-async def _read(request: Request) -> bytes:
-    too_large = RequestRefusedError("body-too-large", f"At most {MAX_BODY_BYTES} bytes are taken.")
+async def read_bytes(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body, of which no more than `max_bytes` are ever held. Raises `RequestRefusedError` (408, 413)."""
+    too_large = RequestRefusedError("body-too-large", f"At most {max_bytes} bytes are taken.")
     # Believed only where it announces too much: what is really sent is counted all the same.
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and (len(announced) > 15 or int(announced) > MAX_BODY_BYTES):
+    if announced.isdecimal() and (len(announced) > 15 or int(announced) > max_bytes):
         raise too_large
     raw = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in request.stream():
-                if len(raw) + len(chunk) > MAX_BODY_BYTES:
+                if len(raw) + len(chunk) > max_bytes:
                     raise too_large
                 raw += chunk
     except TimeoutError:

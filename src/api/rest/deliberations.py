@@ -25,7 +25,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
 
-__all__ = ["MAX_PAGE", "MAX_WAIT_S", "add_deliberations"]
+__all__ = ["MAX_PAGE", "MAX_WAIT_S", "add_deliberations", "find_deliberation"]
 
 _logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ async def page(
 
 async def show(deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
     """The deliberation as it is committed."""
-    return JsonResponse(deliberation_document(await _find(deliberation_id, caller, conclave)))
+    return JsonResponse(deliberation_document(await find_deliberation(deliberation_id, caller, conclave)))
 
 
 async def outputs(
@@ -163,7 +163,7 @@ async def outputs(
     round_number: RoundNumber = None,
 ) -> Response:
     """Every committed outcome, never cut."""
-    await _find(deliberation_id, caller, conclave)
+    await find_deliberation(deliberation_id, caller, conclave)
     records = await conclave.outputs.outputs(deliberation_id, round_number=round_number)
     return JsonResponse({"items": [output_document(record) for record in records], "next_cursor": None})
 
@@ -171,7 +171,7 @@ async def outputs(
 async def events(request: Request, deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
     """The events from `Last-Event-ID` on, as they are committed, up to the terminal one."""
     after = last_event_id(request)
-    await _find(deliberation_id, caller, conclave)
+    await find_deliberation(deliberation_id, caller, conclave)
     stream = conclave.deliberations.events(deliberation_id, after=after)
     places: StreamPlaces = request.app.state.stream_places
     return EventStream(cast("AsyncGenerator[Event | None, None]", stream), places=places)
@@ -185,7 +185,8 @@ async def cancel(request: Request, deliberation_id: str, caller: Operator, concl
     return JsonResponse(deliberation_document(deliberation), status_code=202)
 
 
-async def _find(deliberation_id: str, caller: Caller, conclave: Conclave) -> Deliberation:
+async def find_deliberation(deliberation_id: str, caller: Caller, conclave: Conclave) -> Deliberation:
+    """The deliberation, if the caller sees it. Raises `DeliberationNotFoundError`."""
     _check_id(deliberation_id)
     return await conclave.deliberations.get(deliberation_id, key_name=caller.sees)
 

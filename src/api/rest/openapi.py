@@ -13,10 +13,11 @@ __all__ = ["describe_application"]
 
 _DESCRIPTION = (
     "Puts one question to up to 72 agents at once and accounts for every one of them. Errors are problem documents (RFC 9457). "
-    "A server with keys wants one in every call under /v1; without keys it answers its own machine alone."
+    "A server with keys wants one in every call under /v1 but those of the log; without keys it answers its own machine alone."
 )
 _TAGS = [
     {"name": "deliberations", "description": "Put a question, follow it, read what came of it, stop it."},
+    {"name": "witness", "description": "The log, which anybody may check: it holds no text, and needs no key."},
     {"name": "rosters", "description": "Who can be asked."},
     {"name": "operations", "description": "How the server does."},
 ]
@@ -45,7 +46,7 @@ def describe_application(app: FastAPI) -> dict[str, Any]:
             },
         }
         for path, operations in document["paths"].items():
-            if path.startswith("/v1/"):
+            if path.startswith("/v1/") and not path.startswith("/v1/witness/"):
                 for operation in operations.values():
                     # The empty alternative is the local caller of a server without keys.
                     operation["security"] = [{"bearer": []}, {}]

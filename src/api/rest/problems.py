@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -76,8 +76,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "deliberation-error": ProblemKind(500, "Something went wrong here"),
     "deliberation-exists": ProblemKind(500, "Something went wrong here"),
     "record-exists": ProblemKind(500, "Something went wrong here"),
+    "witness-error": ProblemKind(500, "Something went wrong here"),
     "dependency-unavailable": ProblemKind(503, "Something this service needs is away", 2),
+    "log-unverified": ProblemKind(503, "The witness log does not verify", 60),
     "record-mismatch": ProblemKind(503, "The stored output does not match its record", 60),
+    "verification-refused": ProblemKind(503, "The record does not verify", 60),
     "service-stopping": ProblemKind(503, "The service is shutting down", 5),
     "system-halted": ProblemKind(503, "The system is halted", 30),
     "too-many-streams": ProblemKind(503, "Too many event streams are open", 5),
@@ -138,7 +141,7 @@ def problem(
     return response
 
 
-def answer_problems(app: FastAPI) -> None:
+def answer_problems(app: Starlette) -> None:
     """Have `app` answer whatever is raised on purpose as a problem document."""
     app.add_exception_handler(ConclaveError, _conclave_error)
     app.add_exception_handler(RequestRefusedError, _refusal)
@@ -159,6 +162,10 @@ async def _conclave_error(_request: Request, error: Exception) -> Response:
         # What exactly is wrong with it names hosts and paths, which are for the operator alone.
         _logger.warning("a request was turned away: %s", error)
         return problem(slug, f"{error.dependency} is away; nothing is lost.", retry_after_s=retry_after_s)
+    if slug in {"log-unverified", "verification-refused"}:
+        # Where it went wrong names anchors, whose addresses may be secrets.
+        _logger.error("a request was turned away: %s", error)
+        return problem(slug, "Nothing is recorded until an operator has looked; `conclave witness fsck` says where.")
     if slug == "invalid-roster":
         _logger.warning("a request was turned away: %s", error)
         return problem(slug, "Its file is broken; `conclave doctor` says how.")

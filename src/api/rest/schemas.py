@@ -11,9 +11,13 @@ from api.requests import DeliberationRequest
 
 __all__ = [
     "Alive",
+    "Bundle",
+    "ConsistencyProof",
     "Deliberation",
     "DeliberationPage",
     "Event",
+    "InclusionProof",
+    "LogEntry",
     "Output",
     "OutputPage",
     "Pool",
@@ -270,6 +274,60 @@ class Event(_Document):
     deliberation_id: str
 
 
+class LogEntry(_Document):
+    """An entry of the log at its place."""
+
+    index: int
+    leaf_hash: str = Field(description="SHA-256(0x00 || entry), in hex.")
+    entry: str = Field(description="RFC 8785 canonical JSON, as it was hashed.")
+
+
+class InclusionProof(_Document):
+    """That an entry is in a tree (RFC 9162, section 2.1.3); hashes in hex."""
+
+    index: int
+    tree_size: int
+    leaf_hash: str
+    root_hash: str
+    hashes: list[str] = Field(description="From the leaf to the root.")
+
+
+class ConsistencyProof(_Document):
+    """That a tree grew out of an older one (RFC 9162, section 2.1.4); hashes in hex."""
+
+    first: int
+    second: int
+    first_root: str
+    second_root: str
+    hashes: list[str]
+
+
+class BundleEntry(_Document):
+    """An entry and the proof that the bundle's checkpoint covers it."""
+
+    index: int
+    entry: str = Field(description="RFC 8785 canonical JSON, as it was hashed.")
+    inclusion_proof: list[str] = Field(description="From the leaf to the root, in hex.")
+
+
+class Disclosure(_Document):
+    """A text that an entry commits to: SHA-256(salt || text in UTF-8)."""
+
+    sha256: str = Field(description="In hex, as it stands in the entry.")
+    salt: str = Field(description="16 bytes in hex.")
+    text: str
+
+
+class Bundle(_Document):
+    """Everything that verifies one deliberation without this server: `conclave witness verify FILE --key VKEY`."""
+
+    version: int
+    checkpoint: str = Field(description="C2SP signed note.")
+    public_key: str = Field(description="C2SP verifier key. Trust the one that you pinned, not this one.")
+    entries: list[BundleEntry]
+    disclosures: list[Disclosure]
+
+
 class RosterEntry(_Document):
     """A roster in the list."""
 
@@ -356,9 +414,13 @@ def component_schemas() -> dict[str, Any]:
     """Every schema that the OpenAPI document refers to, by name."""
     answers = (
         Alive,
+        Bundle,
+        ConsistencyProof,
         Deliberation,
         DeliberationPage,
         Event,
+        InclusionProof,
+        LogEntry,
         Output,
         OutputPage,
         Pool,

@@ -1,4 +1,4 @@
-"""Runs the REST application on a port until it is told to stop, and then stops in an order that loses nothing."""
+"""Runs an application on a port until it is told to stop, and then stops in an order that loses nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from api.conclave import Conclave
 from api.rest.application import create_app
 from api.rest.connection import BoundedConnection
 from domain.errors.configuration import ConfigurationError
 
-__all__ = ["RestServer", "serve"]
+__all__ = ["HttpServer", "RestServer", "run_until_signal", "serve"]
 
 _logger = logging.getLogger(__name__)
 
@@ -26,30 +27,15 @@ _HEAD_BYTES = 32 * 1024
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class RestServer:
-    """Serves one open Conclave. Once stopped, it first refuses new work and ends every stream, and only then hangs up.
+class HttpServer:
+    """Serves one application on a port. Once stopped, it lets answers that are under way be finished for `hang_up_s` seconds."""
 
-    `drain_s` is how long running deliberations may go on after that, and how long they then have to end as interrupted;
-    `hang_up_s` how long answers that are under way get. Whatever hangs, the whole takes less than `2 * drain_s + hang_up_s + 3`
-    seconds.
-    """
-
-    def __init__(
-        self,
-        conclave: Conclave,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 8000,
-        drain_s: float = 5.0,
-        hang_up_s: int = 3,
-    ) -> None:
-        """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback while there are no keys."""
-        self._conclave = conclave
-        self._drain_s = drain_s
-        self._sockets = _bind(host, port, local_only=not conclave.keys)
+    def __init__(self, app: ASGIApp, *, host: str, port: int, local_only: bool, hang_up_s: int = 3) -> None:
+        """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback although it is `local_only`."""
+        self._sockets = _bind(host, port, local_only=local_only)
         self._stopping: asyncio.Task[None] | None = None
         config = uvicorn.Config(
-            create_app(conclave),
+            app,
             http=BoundedConnection,
             ws="none",
             lifespan="off",
@@ -87,22 +73,51 @@ class RestServer:
     def stop(self) -> None:
         """Begin to stop; the second time, hang up on everybody."""
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop(), name="rest-server-stop")
+            self._stopping = asyncio.create_task(self._stop(), name="http-server-stop")
         else:
             self._server.should_exit = True
             self._server.force_exit = True
 
     async def _stop(self) -> None:
-        """Take no more work while still answering, so that whoever asks learns of it; then let the server close."""
         _logger.info("stopping: no new work is taken")
         try:
-            async with asyncio.timeout(2 * self._drain_s + 2):
-                await self._conclave.deliberations.stop(drain_s=self._drain_s)
+            await self._wind_up()
         except Exception:
             # A store that is away must not keep the process alive: what could not be marked now is marked at the next start.
             _logger.exception("not everything could be brought to its end")
         finally:
             self._server.should_exit = True
+
+    async def _wind_up(self) -> None:
+        """End the work behind the application while requests are still answered."""
+
+
+class RestServer(HttpServer):
+    """Serves one open Conclave. Once stopped, it first refuses new work and ends every stream, and only then hangs up.
+
+    `drain_s` is how long running deliberations may go on after that, and how long they then have to end as interrupted;
+    `hang_up_s` how long answers that are under way get. Whatever hangs, the whole takes less than `2 * drain_s + hang_up_s + 3`
+    seconds.
+    """
+
+    def __init__(
+        self,
+        conclave: Conclave,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        drain_s: float = 5.0,
+        hang_up_s: int = 3,
+    ) -> None:
+        """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback while there are no keys."""
+        super().__init__(create_app(conclave), host=host, port=port, local_only=not conclave.keys, hang_up_s=hang_up_s)
+        self._conclave = conclave
+        self._drain_s = drain_s
+
+    async def _wind_up(self) -> None:
+        """Take no more work while still answering, so that whoever asks learns of it."""
+        async with asyncio.timeout(2 * self._drain_s + 2):
+            await self._conclave.deliberations.stop(drain_s=self._drain_s)
 
 
 class _Server(uvicorn.Server):
@@ -137,6 +152,13 @@ async def serve(
     closes it. Raises `ConfigurationError` when the port is taken, or not on loopback while there are no keys.
     """
     server = RestServer(conclave, host=host, port=port, drain_s=drain_s)
+    return await run_until_signal(server, on_listening=on_listening)
+
+
+async def run_until_signal(
+    server: HttpServer, *, on_listening: Callable[[tuple[str, ...]], None] | None = None
+) -> signal.Signals | None:
+    """Run `server` until SIGTERM or SIGINT, and return which one it was; a second signal hangs up on everybody."""
     received: list[signal.Signals] = []
 
     def take(number: signal.Signals) -> None:

@@ -6,29 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from application.ports.witness_log import LoggedEntry
 from domain.models.deliberation import Deliberation, DeliberationStatus
-from domain.models.event import Event, Happening
+from domain.models.event import Event
 from domain.models.round import AgentRecord
+from domain.witness.entry import Entry
 
 __all__ = ["Commit", "DeliberationReader", "DeliberationRepository", "Leases", "Page", "StoredRecord"]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is stored in one step or not at all: happenings in order, records, and the deliberation as it now is."""
+    """What is stored in one step or not at all: entries in order, with their records, and the deliberation as it now is."""
 
     deliberation_id: str
-    happenings: Sequence[Happening] = ()
-    records: Sequence[AgentRecord] = ()
+    entries: Sequence[Entry] = ()
     deliberation: Deliberation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as it was read, beside the SHA-256 (hex) that its content had when it was committed."""
+    """A record as it was read, beside the entry that witnesses it and the salts of its texts, None once they are erased."""
 
     record: AgentRecord
-    content_sha256: str | None
+    witnessed: LoggedEntry
+    salts: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,14 @@ class Page:
 class DeliberationRepository(Protocol):
     """Durable before it returns: whatever was added or appended survives a crash of process and machine.
 
-    Appends to one deliberation keep their order and number their events from 1 without gaps. Appends that end close together,
-    of any deliberation, share one commit. Raises `DependencyUnavailableError` when the store is away; then nothing of that
+    Every entry becomes a leaf of the one witness log, in the same step. Appends to one deliberation keep their order, and the
+    events that its entries make are numbered from 1 without gaps. Appends that end close together, of any deliberation, share one
+    commit. Raises `DependencyUnavailableError` when the store is away; then nothing of that
     call is stored.
     """
 
-    async def add(
-        self, deliberation: Deliberation, happenings: Sequence[Happening], *, owner: str, lease_s: float
-    ) -> None:
-        """Store a new deliberation with its first happenings, held by `owner` for `lease_s` seconds from the start."""
+    async def add(self, deliberation: Deliberation, accepted: Entry, *, owner: str, lease_s: float) -> None:
+        """Store a new deliberation with its first entry, held by `owner` for `lease_s` seconds from the start."""
         ...
 
     async def append(self, commit: Commit) -> None:

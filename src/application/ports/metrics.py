@@ -46,6 +46,14 @@ class Metrics(Protocol):
         """A deliberation reached its terminal state, and that is committed."""
         ...
 
+    def record_mismatched(self) -> None:
+        """Something stored did not match its leaf, and was not shown."""
+        ...
+
+    def log_appended(self, duration_seconds: float) -> None:
+        """Entries were made durable."""
+        ...
+
 
 class NullMetrics:
     """Measures nothing."""
@@ -72,4 +80,10 @@ class NullMetrics:
         """Ignored."""
 
     def deliberation_ended(self, status: DeliberationStatus, duration_seconds: float) -> None:
+        """Ignored."""
+
+    def record_mismatched(self) -> None:
+        """Ignored."""
+
+    def log_appended(self, duration_seconds: float) -> None:
         """Ignored."""

@@ -37,10 +37,11 @@ class Disclosure:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """Which texts go: all of this deliberation; `document` is the entry that witnesses it, in the same step."""
+    """Which texts go: all of this deliberation; `document` is the entry that witnesses it, `disclosures` are that entry's texts."""
 
     deliberation_id: str
     document: Mapping[str, Any]
+    disclosures: Sequence[Disclosure] = ()
 
 
 class WitnessLogReader(Protocol):
@@ -67,7 +68,7 @@ class WitnessLogReader(Protocol):
         ...
 
     async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
-        """The texts of this deliberation's entries that are not erased."""
+        """The texts of this deliberation's entries that are not erased, in the order of the entries."""
         ...
 
     async def latest_checkpoint(self) -> str | None:
@@ -82,8 +83,10 @@ class WitnessLogReader(Protocol):
 class WitnessLog(WitnessLogReader, Protocol):
     """Adds to the log: durable before it returns, every index given out once and without gaps, whoever else writes."""
 
-    async def append(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[LoggedEntry]:
-        """Add entries that belong to no running deliberation; returns them at their places."""
+    async def append(
+        self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
+    ) -> Sequence[LoggedEntry]:
+        """Add entries that belong to no running deliberation, their texts beside them; returns them at their places."""
         ...
 
     async def erase(self, erasure: Erasure) -> LoggedEntry:

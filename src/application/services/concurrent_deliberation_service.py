@@ -69,6 +69,11 @@ class ConcurrentDeliberationService:
             "max_concurrent": self.pool.max_concurrent,
         }
 
+    def prompt_of(self, request: AgentRequest) -> str | None:
+        """What the agent will be told, so that it can be committed to before the call; None where the orchestrator does not say."""
+        describe = getattr(self._orchestrator, "prompt_of", None)
+        return None if describe is None else describe(request)
+
     async def invoke_single(self, request: AgentRequest) -> AgentOutput:
         """Ask one agent. Raises `AgentInvocationError` when it fails, and what `invoke_concurrent` raises."""
         result = await self.invoke_concurrent([request])
@@ -260,6 +265,8 @@ class _BatchRun:
             asking.attempts += 1
             if asking.attempts > 1:
                 request = replace(request, attempt=asking.attempts)
+                if self._observer is not None:
+                    await self._observer.agent_starting(request)
             try:
                 output = await self._orchestrator.invoke(request)
             except SystemHaltedError:

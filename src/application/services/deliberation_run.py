@@ -20,7 +20,6 @@ from domain.errors.halt import SystemHaltedError
 from domain.models.agent import Agent
 from domain.models.agent_output import AgentFailure
 from domain.models.deliberation import Deliberation, DeliberationStatus
-from domain.models.event import Happening
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
@@ -28,6 +27,7 @@ from domain.models.round import AgentRecord, FailureCause, Round
 from domain.voting.ballot import Ballot
 from domain.voting.ballot_reader import read_ballot
 from domain.voting.rule import Rule, apply_rule, rules_for
+from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started
 
 __all__ = ["DeliberationRun", "decide", "end_interrupted"]
 
@@ -75,10 +75,7 @@ class DeliberationRun:
         now = self._clock.now()
         self.deliberation = self.deliberation.start(at=now)
         agents = specification.roster.agents
-        opening = [
-            Happening("deliberation.started", now),
-            Happening("round.started", now, {"round": 0, "agents": [agent.id for agent in agents]}),
-        ]
+        opening = [round_started(self.deliberation.id, 0, [agent.id for agent in agents], at=now)]
         records: list[AgentRecord] = []
         async with asyncio.TaskGroup() as group:
             # Not waited for here, so that it shares a commit with the first intents: appends keep their order, so nobody is
@@ -127,13 +124,11 @@ class DeliberationRun:
     async def _end(self, records: Sequence[AgentRecord], deadline: float) -> Deliberation:
         now = self._clock.now()
         rounds: tuple[Round, ...] = ()
-        happenings: list[Happening] = []
         status, reason = _STATUS_OF_CAUSE.get(self._cause, (None, None))
         outcome: Outcome | None = None
         if records:
             whole, decided = decide(self.deliberation, records)
             rounds = (whole,)
-            happenings.append(_round_ended(whole, now))
             if status is None:
                 met = self.deliberation.specification.quorum.is_met(whole.roll_call)
                 status = DeliberationStatus.COMPLETED if met else DeliberationStatus.INQUORATE
@@ -142,21 +137,19 @@ class DeliberationRun:
         if status is None:
             raise RuntimeError("a deliberation that was not stopped has asked nobody")
         ended = self.deliberation.end(status, at=now, rounds=rounds, outcome=outcome, reason=reason)
-        happenings.append(_terminal(ended, now))
-        await self._store(happenings, deadline, deliberation=ended)
+        await self._store([deliberation_ended(ended, cause=reason)], deadline, deliberation=ended)
         self.deliberation = ended
         return ended
 
     async def _store(
         self,
-        happenings: Sequence[Happening],
+        entries: Sequence[Entry],
         deadline: float,
         *,
-        records: Sequence[AgentRecord] = (),
         deliberation: Deliberation | None = None,
     ) -> None:
         """Commit, waiting for a store that is away until the deadline (at least for some seconds) before giving up."""
-        commit = Commit(self.deliberation.id, happenings, records, deliberation)
+        commit = Commit(self.deliberation.id, entries, deliberation)
         give_up = max(deadline, self._clock.monotonic() + sum(_STORE_PAUSES_S))
         pauses = iter(_STORE_PAUSES_S)
         while True:
@@ -182,11 +175,10 @@ class DeliberationRun:
 class _Gathering:
     """What is committed together: those who come in one turn of the event loop; they all wait for the same commit."""
 
-    __slots__ = ("committed", "error", "happenings", "records")
+    __slots__ = ("committed", "entries", "error")
 
     def __init__(self) -> None:
-        self.happenings: list[Happening] = []
-        self.records: list[AgentRecord] = []
+        self.entries: list[Entry] = []
         self.committed = asyncio.Event()
         self.error: Exception | None = None
 
@@ -206,17 +198,28 @@ class _RoundRecorder:
         self.records: list[AgentRecord] = []
 
     async def agent_starting(self, request: AgentRequest) -> None:
-        """Commit the intent to call before the call."""
-        now = self._run._clock.now()
-        self._started[request.agent_id] = now
-        intent = {"round": request.round_number, "agent_id": request.agent_id, "model": request.model}
-        await self._record(Happening("agent.started", now, intent))
+        """Commit the intent to call before the call, for each attempt anew."""
+        run = self._run
+        now = run._clock.now()
+        self._started.setdefault(request.agent_id, now)
+        intent = call_intended(
+            run.deliberation.id,
+            at=now,
+            round_number=request.round_number,
+            agent_id=request.agent_id,
+            attempt=request.attempt,
+            model=request.model,
+            prompt=run._fan_out.prompt_of(request),
+            prompt_salt=run.deliberation.question_salt,
+        )
+        await self._record(intent)
 
     async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
         """Read the ballot, commit the record, and say how the roll call counts the agent."""
         now = self._run._clock.now()
         record = _record(request, ending, started_at=self._started.get(request.agent_id), finished_at=now)
-        await self._record(_agent_ended(record, now), record)
+        deliberation = self._run.deliberation
+        await self._record(agent_ended(deliberation.id, record, deliberation.specification.question.answer))
         self.records.append(record)
         if isinstance(ending, AgentOutput) and record.failure is not None:
             _logger.warning(
@@ -229,16 +232,14 @@ class _RoundRecorder:
             )
         return record.state
 
-    async def _record(self, happening: Happening, record: AgentRecord | None = None) -> None:
+    async def _record(self, entry: Entry) -> None:
         gathering = self._gathering
         if gathering is None:
             gathering = self._gathering = _Gathering()
             commit = asyncio.create_task(self._commit(gathering), name="record-agents")
             self._commits.add(commit)
             commit.add_done_callback(self._commits.discard)
-        gathering.happenings.append(happening)
-        if record is not None:
-            gathering.records.append(record)
+        gathering.entries.append(entry)
         await gathering.committed.wait()
         if gathering.error is not None:
             raise gathering.error
@@ -247,7 +248,7 @@ class _RoundRecorder:
         # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
         self._gathering = None
         try:
-            await self._run._store(gathering.happenings, self._deadline, records=gathering.records)
+            await self._run._store(gathering.entries, self._deadline)
         except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
             gathering.error = error
         finally:
@@ -290,37 +291,11 @@ def end_interrupted(deliberation: Deliberation, *, at: datetime) -> Commit:
         if agent.id not in known
     ]
     whole, _ = decide(deliberation, [*recorded, *lost])
-    ended = deliberation.end(
-        DeliberationStatus.FAILED, at=at, rounds=(whole,), reason="interrupted: the process that ran it died"
-    )
-    happenings = [*(_agent_ended(record, at) for record in lost), _round_ended(whole, at), _terminal(ended, at)]
-    return Commit(deliberation.id, happenings, lost, ended)
-
-
-def _round_ended(whole: Round, at: datetime) -> Happening:
-    data = {"round": whole.number, "roll_call": whole.roll_call.as_counts(), "tally": dict(whole.tally)}
-    return Happening("round.ended", at, data)
-
-
-def _terminal(ended: Deliberation, at: datetime) -> Happening:
-    data: dict[str, object] = {"status": ended.status.value, "roll_call": ended.roll_call.as_counts()}
-    if ended.reason is not None:
-        data["reason"] = ended.reason
-    if ended.outcome is not None:
-        data["outcome"] = {"status": ended.outcome.status.value, "decision": ended.outcome.decision}
-    return Happening(f"deliberation.{ended.status.value}", at, data)
-
-
-def _agent_ended(record: AgentRecord, at: datetime) -> Happening:
-    data: dict[str, object] = {
-        "round": record.round_number,
-        "agent_id": record.agent_id,
-        "state": record.state.value,
-        "attempt": record.attempts,
-    }
-    if record.failure is not None:
-        data["kind"] = record.failure.kind
-    return Happening("agent.ended", at, data)
+    reason = "interrupted: the process that ran it died"
+    ended = deliberation.end(DeliberationStatus.FAILED, at=at, rounds=(whole,), reason=reason)
+    answers = deliberation.specification.question.answer
+    entries = [agent_ended(deliberation.id, record, answers) for record in lost]
+    return Commit(deliberation.id, [*entries, deliberation_ended(ended, cause=reason)], ended)
 
 
 def _record(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from application.ports.clock import Clock, SystemClock
@@ -32,7 +32,8 @@ from domain.errors.deliberation import (
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
-from domain.models.event import Event, Happening
+from domain.models.event import Event
+from domain.witness.entry import accepted, deliberation_ended, salt_at
 
 __all__ = ["DeliberationService", "OrchestratorIdentity"]
 
@@ -157,8 +158,9 @@ class DeliberationService:
             raise QueueFullError(waiting=self.queued_count, limit=self._max_queued, retry_after_s=_RETRY_AFTER_S)
         self._accepting += 1
         try:
-            queued = Happening("deliberation.queued", now)
-            await self._repository.add(deliberation, [queued], owner=self._owner, lease_s=_LEASE_S)
+            entry = accepted(deliberation)
+            deliberation = replace(deliberation, question_salt=salt_at(entry.salts, 0))
+            await self._repository.add(deliberation, entry, owner=self._owner, lease_s=_LEASE_S)
         finally:
             self._accepting -= 1
         self._queue.append(deliberation)
@@ -287,10 +289,8 @@ class DeliberationService:
                 self._queue.remove(waiting)
                 now = self._clock.now()
                 ended = waiting.end(DeliberationStatus.CANCELLED, at=now, reason="cancelled on request")
-                data = {"status": ended.status.value, "roll_call": ended.roll_call.as_counts(), "reason": ended.reason}
-                await self._repository.append(
-                    Commit(deliberation_id, [Happening("deliberation.cancelled", now, data)], deliberation=ended)
-                )
+                entry = deliberation_ended(ended, cause=ended.reason)
+                await self._repository.append(Commit(deliberation_id, [entry], ended))
                 self._metrics.deliberation_ended(ended.status, 0.0)
                 self.feed.announce(deliberation_id)
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from domain.models.agent_output import AgentFailure, AgentOutput
     from domain.models.agent_pool import MAX_CONCURRENT_AGENTS, AgentPool, BatchAcquisition
     from domain.models.budget import Limits, Quorum, Sampling, Usage
-    from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
-    from domain.models.event import Event, Happening
+    from domain.models.deliberation import Deliberation, DeliberationStatus, Specification, WitnessSpan
+    from domain.models.event import Event
     from domain.models.outcome import Change, Dissent, Outcome, OutcomeStatus, Position
     from domain.models.protocol import Protocol, ProtocolKind
     from domain.models.question import AnswerFormat, AnswerKind, Question
@@ -23,8 +23,8 @@ _EXPORTS = {
     "agent_output": ("AgentFailure", "AgentOutput"),
     "agent_pool": ("MAX_CONCURRENT_AGENTS", "AgentPool", "BatchAcquisition"),
     "budget": ("Limits", "Quorum", "Sampling", "Usage"),
-    "deliberation": ("Deliberation", "DeliberationStatus", "Specification"),
-    "event": ("Event", "Happening"),
+    "deliberation": ("Deliberation", "DeliberationStatus", "Specification", "WitnessSpan"),
+    "event": ("Event",),
     "outcome": ("Change", "Dissent", "Outcome", "OutcomeStatus", "Position"),
     "protocol": ("Protocol", "ProtocolKind"),
     "question": ("AnswerFormat", "AnswerKind", "Question"),
@@ -49,7 +49,6 @@ __all__ = [
     "Dissent",
     "Event",
     "FailureCause",
-    "Happening",
     "Limits",
     "Outcome",
     "OutcomeStatus",
@@ -65,6 +64,7 @@ __all__ = [
     "Sampling",
     "Specification",
     "Usage",
+    "WitnessSpan",
 ]
 
 

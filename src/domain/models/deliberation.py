@@ -19,7 +19,7 @@ from domain.models.round import AgentRecord, Round
 from domain.models.text import text_problem
 from domain.voting.rule import Rule
 
-__all__ = ["Deliberation", "DeliberationStatus", "Specification"]
+__all__ = ["Deliberation", "DeliberationStatus", "Specification", "WitnessSpan"]
 
 _MAX_METADATA = 32
 
@@ -91,6 +91,16 @@ class Specification:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessSpan:
+    """Where the entries of a deliberation stand in the log, and the log (size, root in hex) as it was at its end."""
+
+    first_index: int
+    last_index: int
+    tree_size: int
+    root_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Deliberation:
     """One question put to one roster. Moves only along legal transitions, and never out of a terminal state."""
 
@@ -111,6 +121,10 @@ class Deliberation:
     models: tuple[str, ...] = ()
     reason: str | None = None
     cancel_requested: bool = False
+    witness: WitnessSpan | None = None
+    # The salt of the question's commitment, with which the prompts are committed to; empty where it is not at hand.
+    question_salt: bytes = b""
+    erased: bool = False
 
     @classmethod
     def accept(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["TERMINAL_EVENTS", "Event", "Happening"]
+__all__ = ["TERMINAL_EVENTS", "Event"]
 
 TERMINAL_EVENTS = frozenset(
     f"deliberation.{status}" for status in ("completed", "inquorate", "cancelled", "halted", "failed")
@@ -15,17 +15,8 @@ TERMINAL_EVENTS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that happened, not yet recorded: it has no place in the order until it is committed."""
-
-    type: str
-    at: datetime
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
-    """A recorded happening; `sequence` starts at 1 in each deliberation and has no gaps."""
+    """What a recorded entry tells of a step of the work; `sequence` starts at 1 in each deliberation and has no gaps."""
 
     deliberation_id: str
     sequence: int

@@ -189,11 +189,12 @@ class VerifierKey:
         material = _read_base64("key of the verifier key", encoded)
         try:
             key = cls(name, material[0], material[1:])
+            computed_id = key.key_id.hex()
         except (ValueError, IndexError) as error:
             raise VerificationRefusedError(f"the verifier key {vkey!r} is malformed: {error}") from error
-        if key_id != key.key_id.hex():
+        if key_id != computed_id:
             raise VerificationRefusedError(
-                f"the verifier key {vkey!r} names the id {key_id!r}", evidence={"computed_id": key.key_id.hex()}
+                f"the verifier key {vkey!r} names the id {key_id!r}", evidence={"computed_id": computed_id}
             )
         return key
 
@@ -232,7 +233,7 @@ def open_checkpoint(
             evidence={"expected_key": f"{key.name}+{key_id.hex()}", "signed_by": signers},
         )
     for each in own:
-        if not _is_true(note.text, key, each.signature, check):
+        if not _has_signed(note.text, key, each.signature, check):
             raise VerificationRefusedError(
                 f"the signature by {key.name!r} is not one of this text", evidence={"signature": each.signature.hex()}
             )
@@ -244,7 +245,7 @@ def open_checkpoint(
     return checkpoint, note
 
 
-def _is_true(text: str, key: VerifierKey, signature: bytes, check: SignatureCheck) -> bool:
+def _has_signed(text: str, key: VerifierKey, signature: bytes, check: SignatureCheck) -> bool:
     message = text.encode()
     if key.algorithm == COSIGNATURE_V1:
         timestamp, signature = int.from_bytes(signature[:_TIMESTAMP_SIZE], "big"), signature[_TIMESTAMP_SIZE:]

@@ -76,6 +76,8 @@ def salt_at(salts: bytes, place: int) -> bytes:
 def time_text(at: datetime) -> str:
     """RFC 3339 in UTC, to the microsecond."""
     if at.tzinfo is not UTC:
+        if at.tzinfo is None:
+            raise ValueError(f"{at!r} has no time zone: times are recorded in UTC.")
         at = at.astimezone(UTC)
     return f"{at.isoformat(timespec='microseconds')[:26]}Z"
 
@@ -270,10 +272,8 @@ def _answer_format(answer: AnswerFormat) -> dict[str, Any]:
     document: dict[str, Any] = {"kind": answer.kind.value}
     if answer.kind.has_options:
         document["options"] = list(answer.options)
-    for name, value in (("min", answer.minimum), ("max", answer.maximum), ("unit", answer.unit)):
-        if value is not None:
-            document[name] = value
-    return document
+    bounds = {"min": answer.minimum, "max": answer.maximum, "unit": answer.unit}
+    return document | {name: value for name, value in bounds.items() if value is not None}
 
 
 def _seed(seed: int | None) -> int | str | None:

@@ -97,6 +97,12 @@ class ChatRequestWriter:
         parts.append(b"}")
         return b"".join(parts)
 
+    def prompt(self, request: AgentRequest) -> str:
+        """What `write` tells the agent, as one text: the shared message, a blank line, the agent's own."""
+        shared = self._shared(request.context, request.expected)
+        persona = persona_message(request.persona, shared.prompt, wants_ballot=request.expected is not None)
+        return f"{shared.prompt.text}\n\n{persona}"
+
     def _shared(self, context: ContextBundle, expected: AnswerFormat | None) -> _SharedPart:
         # Keyed by the texts, not by the bundle's id: a bundle copied with another text keeps its id.
         key = (context.topic_content, context.background, expected)

@@ -310,6 +310,11 @@ class WatchedOrchestrator:
                 raise
             raise AgentInvocationError(str(failure), agent_id=request.agent_id, kind="local_model_ended") from error
 
+    def prompt_of(self, request: AgentRequest) -> str | None:
+        """As the other says."""
+        describe = getattr(self._orchestrator, "prompt_of", None)
+        return None if describe is None else describe(request)
+
     async def _failure_soon(self) -> EmbeddedModelError | None:
         # The connection breaks a moment before the loop is told that the process has ended.
         with contextlib.suppress(TimeoutError):

@@ -118,6 +118,10 @@ class OpenAIOrchestrator:
         if session is not None:
             await session.close()
 
+    def prompt_of(self, request: AgentRequest) -> str:
+        """What the agent is told, as one text, so that it can be committed to before the call."""
+        return self._writer.prompt(request)
+
     async def invoke(self, request: AgentRequest) -> AgentOutput:
         """The output of that agent, its text as the model wrote it. Raises `AgentInvocationError`."""
         try:

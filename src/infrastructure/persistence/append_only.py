@@ -1,8 +1,9 @@
 """Statements that make the database itself refuse to change or remove what is recorded, on SQLite and on Postgres.
 
 On SQLite an `INSERT OR REPLACE` deletes without telling triggers of deletion, so a guard before the insertion looks for the row
-that would be replaced. On Postgres a row trigger does not see TRUNCATE, and a session that replicates skips all but those that
-fire ALWAYS.
+that would be replaced, by its key and by its rowid. On Postgres a row trigger does not see TRUNCATE, a session that replicates
+skips all but those that fire ALWAYS, and names are looked up among the session's own temporary tables first, so the functions name
+their schema.
 """
 
 from __future__ import annotations
@@ -19,13 +20,19 @@ _KEYS: Mapping[str, str] = {
     "witness_checkpoints": "tree_size = NEW.tree_size",
     "erasures": "deliberation_id = NEW.deliberation_id",
     "agent_records": "deliberation_id = NEW.deliberation_id AND round_number = NEW.round_number AND agent_id = NEW.agent_id",
-    "witness_head": "id = NEW.id",
+    "disclosures": "sha256 = NEW.sha256",
+    # Has one row, and takes no other.
+    "witness_head": "id IS NOT NULL",
 }
 _LOG = ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures")
+# Tables of SQLite whose rows have a number beside their key, by which they can be replaced too. Where a statement gives none the
+# guard sees -1.
+_NUMBERED = ("erasures", "agent_records", "disclosures")
 
+# How the entry of an erasure reads, which says whose texts go and why. Entries are canonical JSON, and texts do not stand in them.
+_ERASURE = '"type":"erased"'
 # What an erasure makes null in an agent's record, and what it may not touch.
 _ERASED = "NEW.content IS NULL AND NEW.reasoning IS NULL AND NEW.failure_message IS NULL AND NEW.salts IS NULL"
-_IS_ERASED = "EXISTS (SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)"
 _KEPT = (
     "deliberation_id",
     "round_number",
@@ -49,6 +56,12 @@ _KEPT = (
 )
 
 
+def _kept(same: str) -> str:
+    # An answer may be a text, which goes, or a vote, which stays.
+    columns = " AND ".join(f"NEW.{name} {same} OLD.{name}" for name in _KEPT)
+    return f"{columns} AND (NEW.answer IS NULL OR NEW.answer {same} OLD.answer)"
+
+
 def _sqlite() -> list[str]:
     statements = [
         f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
@@ -61,52 +74,85 @@ def _sqlite() -> list[str]:
         f"BEGIN SELECT RAISE(ABORT, 'conclave: {table} only grows'); END"
         for table, key in _KEYS.items()
     ]
-    kept = " AND ".join(f"NEW.{name} IS OLD.{name}" for name in _KEPT)
     statements += [
+        f"CREATE TRIGGER {table}_no_replace_by_rowid BEFORE INSERT ON {table} WHEN NEW.rowid >= 0 "  # noqa: S608 - names of our own tables
+        f"AND EXISTS (SELECT 1 FROM {table} WHERE rowid = NEW.rowid) "
+        f"BEGIN SELECT RAISE(ABORT, 'conclave: {table} only grows'); END"
+        for table in _NUMBERED
+    ]
+    is_erased = "EXISTS (SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)"
+    is_witnessed = (
+        "EXISTS (SELECT 1 FROM witness_entries WHERE idx = NEW.idx AND deliberation_id = NEW.deliberation_id "  # noqa: S608 - names of our own tables
+        f"AND instr(CAST(entry AS TEXT), '{_ERASURE}') > 0)"
+    )
+    statements += [
+        f"CREATE TRIGGER erasures_witnessed BEFORE INSERT ON erasures WHEN NOT {is_witnessed} "
+        "BEGIN SELECT RAISE(ABORT, 'conclave: erasures takes only what an entry says'); END",
+        "CREATE TRIGGER disclosures_no_update BEFORE UPDATE ON disclosures "
+        "BEGIN SELECT RAISE(ABORT, 'conclave: disclosures only grows'); END",
+        f"CREATE TRIGGER disclosures_no_delete BEFORE DELETE ON disclosures WHEN NOT {is_erased} "
+        "BEGIN SELECT RAISE(ABORT, 'conclave: disclosures only grows'); END",
         "CREATE TRIGGER witness_head_no_delete BEFORE DELETE ON witness_head "
         "BEGIN SELECT RAISE(ABORT, 'conclave: witness_head only grows'); END",
         "CREATE TRIGGER witness_head_grows BEFORE UPDATE ON witness_head "
-        "WHEN NEW.id <> OLD.id OR NEW.tree_size <= OLD.tree_size "
+        "WHEN NEW.id <> OLD.id OR NEW.tree_size <= OLD.tree_size OR typeof(NEW.tree_size) <> 'integer' "
         "BEGIN SELECT RAISE(ABORT, 'conclave: witness_head only grows'); END",
         "CREATE TRIGGER agent_records_no_delete BEFORE DELETE ON agent_records "
         "BEGIN SELECT RAISE(ABORT, 'conclave: agent_records only grows'); END",
         f"CREATE TRIGGER agent_records_no_update BEFORE UPDATE ON agent_records "
-        f"WHEN NOT ({_ERASED} AND {kept} AND {_IS_ERASED}) "
+        f"WHEN NOT ({_ERASED} AND NEW.rowid = OLD.rowid AND {_kept('IS')} AND {is_erased}) "
         "BEGIN SELECT RAISE(ABORT, 'conclave: agent_records only grows'); END",
     ]
     return statements
 
 
+# Of Postgres: the table, the end of the trigger's name, what it comes before, for each what, and the function.
+_TRIGGERS = (
+    *((table, "only_grows", "UPDATE OR DELETE", "ROW", "conclave_refuse") for table in _LOG),
+    *((table, "no_truncate", "TRUNCATE", "STATEMENT", "conclave_refuse") for table in _KEYS),
+    ("erasures", "witnessed", "INSERT", "ROW", "conclave_witnessed"),
+    ("agent_records", "only_grows", "DELETE", "ROW", "conclave_refuse"),
+    ("agent_records", "guard", "UPDATE", "ROW", "conclave_erased_only"),
+    ("disclosures", "only_grows", "UPDATE", "ROW", "conclave_refuse"),
+    ("disclosures", "guard", "DELETE", "ROW", "conclave_gone_if_erased"),
+    ("witness_head", "only_grows", "DELETE", "ROW", "conclave_refuse"),
+    ("witness_head", "guard", "UPDATE", "ROW", "conclave_head_grows"),
+)
+
+
 def _postgres() -> list[str]:
-    kept = " AND ".join(f"NEW.{name} IS NOT DISTINCT FROM OLD.{name}" for name in _KEPT)
+    begin = "RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$"
+    refuse = (
+        "RAISE WARNING 'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; "
+        "RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';"
+    )
+    is_erased = (
+        "EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.erasures WHERE deliberation_id = $1)', TG_TABLE_SCHEMA) "
+        "INTO is_erased USING OLD.deliberation_id;"
+    )
+    is_witnessed = (
+        "EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.witness_entries WHERE idx = $1 AND deliberation_id = $2 "  # noqa: S608 - names of our own tables
+        "AND position($3 IN entry) > 0)', TG_TABLE_SCHEMA) "
+        f"INTO is_witnessed USING NEW.idx, NEW.deliberation_id, convert_to('{_ERASURE}', 'UTF8');"
+    )
     statements = [
-        "CREATE FUNCTION conclave_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "RAISE WARNING 'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; "
-        "RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege'; END $$",
-        "CREATE FUNCTION conclave_head_grows() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "IF NEW.id <> OLD.id OR NEW.tree_size <= OLD.tree_size THEN "
-        "RAISE EXCEPTION 'conclave: witness_head only grows' USING ERRCODE = 'insufficient_privilege'; END IF; "
-        "RETURN NEW; END $$",
-        "CREATE FUNCTION conclave_erased_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        f"IF NOT ({_ERASED} AND {kept} AND {_IS_ERASED}) THEN "
-        "RAISE WARNING 'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; "
-        "RAISE EXCEPTION 'conclave: agent_records only grows' USING ERRCODE = 'insufficient_privilege'; END IF; "
-        "RETURN NEW; END $$",
+        f"CREATE FUNCTION conclave_refuse() {begin} BEGIN {refuse} END $$",
+        f"CREATE FUNCTION conclave_head_grows() {begin} BEGIN "
+        f"IF NEW.id <> OLD.id OR NEW.tree_size <= OLD.tree_size THEN {refuse} END IF; RETURN NEW; END $$",
+        f"CREATE FUNCTION conclave_erased_only() {begin} DECLARE is_erased boolean; BEGIN {is_erased} "
+        f"IF NOT ({_ERASED} AND {_kept('IS NOT DISTINCT FROM')} AND is_erased) THEN {refuse} END IF; RETURN NEW; END $$",
+        f"CREATE FUNCTION conclave_gone_if_erased() {begin} DECLARE is_erased boolean; BEGIN {is_erased} "
+        f"IF NOT is_erased THEN {refuse} END IF; RETURN OLD; END $$",
+        f"CREATE FUNCTION conclave_witnessed() {begin} DECLARE is_witnessed boolean; BEGIN {is_witnessed} "
+        "IF NOT is_witnessed THEN RAISE WARNING 'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; "
+        "RAISE EXCEPTION 'conclave: erasures takes only what an entry says' USING ERRCODE = 'insufficient_privilege'; "
+        "END IF; RETURN NEW; END $$",
     ]
-    for table in _KEYS:
-        verbs = "UPDATE OR DELETE" if table in _LOG else "DELETE"
-        statements += [
-            f"CREATE TRIGGER {table}_only_grows BEFORE {verbs} ON {table} FOR EACH ROW EXECUTE FUNCTION conclave_refuse()",
-            f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT "
-            "EXECUTE FUNCTION conclave_refuse()",
-            f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_only_grows",
-            f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_no_truncate",
-        ]
-    for table, function in (("witness_head", "conclave_head_grows"), ("agent_records", "conclave_erased_only")):
-        statements += [
-            f"CREATE TRIGGER {table}_guard BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION {function}()",
-            f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_guard",
-        ]
+    statements += [
+        f"CREATE TRIGGER {table}_{name} BEFORE {verbs} ON {table} FOR EACH {each} EXECUTE FUNCTION {function}()"
+        for table, name, verbs, each, function in _TRIGGERS
+    ]
+    statements += [f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {table}_{name}" for table, name, *_ in _TRIGGERS]
     return statements
 
 
@@ -120,7 +166,13 @@ GUARDS: Mapping[str, Sequence[str]] = {
 }
 """By dialect, in the order in which they are run once the tables are there; the last makes the head of an empty log."""
 
-_FUNCTIONS = ("conclave_refuse", "conclave_head_grows", "conclave_erased_only")
+_FUNCTIONS = (
+    "conclave_refuse",
+    "conclave_head_grows",
+    "conclave_erased_only",
+    "conclave_gone_if_erased",
+    "conclave_witnessed",
+)
 
 
 def guard(metadata: MetaData) -> None:

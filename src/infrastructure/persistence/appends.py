@@ -1,13 +1,13 @@
-"""Writes what was added and appended: numbers the events and the records, and keeps ended deliberations closed."""
+"""Writes what was added and appended, entries and state in one: numbers events and records, and keeps what ended closed."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Dialect, and_, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Dialect, bindparam, func, or_, select, tuple_, update
 
 from domain.errors.deliberation import (
     DeliberationEndedError,
@@ -18,9 +18,10 @@ from domain.errors.deliberation import (
 from infrastructure.persistence.bulk_insert import BulkInsert
 from infrastructure.persistence.leases import UNFINISHED, LeaseClock
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
-from infrastructure.persistence.tables import agent_records, deliberations, events, specifications
+from infrastructure.persistence.sequencer import EncodedEntry, LogTail, Sequencer
+from infrastructure.persistence.tables import agent_records, deliberations, specifications, witness_entries
 
-__all__ = ["Addition", "Appending", "Appends", "Numbers"]
+__all__ = ["Addition", "AppendedEntry", "Appending", "Appends", "Numbers"]
 
 # Holds the order of acceptance on Postgres; the number means nothing but must be the same in every process.
 _ACCEPTANCE_LOCK = 7_226_072_001
@@ -33,7 +34,10 @@ _CHANGE = (
     .where(deliberations.c.id == bindparam("own"), or_(*(deliberations.c.status == status for status in UNFINISHED)))
     .values({name: bindparam(name) for name in STANDING_COLUMNS})
 )
-_CHANGE_AND_LET_GO = _CHANGE.values(lease_owner=None, lease_until=None)
+_WITNESSED = ("last_index", "tree_size", "root_hash")
+_CHANGE_AND_LET_GO = _CHANGE.values(
+    lease_owner=None, lease_until=None, **{name: bindparam(name) for name in _WITNESSED}
+)
 
 
 class Numbers(NamedTuple):
@@ -53,6 +57,19 @@ class Addition:
     lease_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class AppendedEntry:
+    """An entry beside the number of events that it makes, and the row of the agent that it is the end of, if it is one.
+
+    `record` is round, agent, and the values of `agent_records` from `state` on but the last two: leaf index and salts.
+    """
+
+    entry: EncodedEntry
+    events: int
+    record: tuple[int, str, tuple[Any, ...]] | None = None
+    salts: bytes | None = None
+
+
 @dataclass(slots=True)
 class Appending:
     """One call of `add` or `append` as rows that lack only their numbers.
@@ -62,23 +79,27 @@ class Appending:
     """
 
     deliberation_id: str
-    events: list[tuple[str, Any, str]]
-    records: list[tuple[int, str, tuple[Any, ...]]] = field(default_factory=list)
+    entries: Sequence[AppendedEntry]
     addition: Addition | None = None
     standing: Mapping[str, Any] | None = None
     doubtful: bool = False
+
+    def places(self) -> list[tuple[int, str]]:
+        """The rounds and agents whose ends are among the entries."""
+        return [(entry.record[0], entry.record[1]) for entry in self.entries if entry.record is not None]
 
 
 class Appends:
     """Writes appendings within a transaction of the caller, events numbered from 1 without gaps in each deliberation."""
 
-    def __init__(self, dialect: Dialect, clock: LeaseClock) -> None:
+    def __init__(self, dialect: Dialect, clock: LeaseClock, sequencer: Sequencer) -> None:
         self._is_postgres = dialect.name == "postgresql"
         self._clock = clock
+        self._sequencer = sequencer
+        self.tree_size = 0
         self._rows = RowWriter(dialect)
         self._insert_deliberations = BulkInsert(deliberations, dialect)
         self._insert_specifications = BulkInsert(specifications, dialect)
-        self._insert_events = BulkInsert(events, dialect)
         self._insert_records = BulkInsert(agent_records, dialect)
 
     def write(
@@ -88,10 +109,11 @@ class Appends:
 
         Raises `IntegrityError` when it was, or what `write_alone` raises, when one of the items cannot stand.
         """
+        tail = self._sequencer.open(connection)
         numbers, ended = self._numbers(connection, items, known)
-        self._add(connection, [item.addition for item in items if item.addition is not None])
-        event_rows: list[tuple[Any, ...]] = []
         record_rows: list[tuple[Any, ...]] = []
+        added: list[tuple[Addition, int]] = []
+        changed: list[tuple[str, Mapping[str, Any], int]] = []
         for item in items:
             if item.doubtful and self._is_stored(connection, item):
                 continue
@@ -99,18 +121,26 @@ class Appends:
             if deliberation_id in ended:
                 raise DeliberationEndedError(deliberation_id=deliberation_id, status=ended[deliberation_id])
             sequence, ordinal = numbers[deliberation_id]
-            for event in item.events:
-                sequence += 1
-                event_rows.append((deliberation_id, sequence, *event))
-            for round_number, agent_id, values in item.records:
-                ordinal += 1
-                record_rows.append((deliberation_id, round_number, agent_id, ordinal, *values))
+            index = -1
+            for appended in item.entries:
+                sequence += appended.events
+                index = tail.place(appended.entry, deliberation_id=deliberation_id, sequence=sequence)
+                if appended.record is not None:
+                    ordinal += 1
+                    round_number, agent_id, values = appended.record
+                    row = (deliberation_id, round_number, agent_id, ordinal, *values, index, appended.salts)
+                    record_rows.append(row)
             numbers[deliberation_id] = Numbers(sequence, ordinal)
+            if item.addition is not None:
+                added.append((item.addition, index))
             if item.standing is not None:
-                self._update(connection, deliberation_id, item.standing)
+                changed.append((deliberation_id, item.standing, index))
                 if item.standing["status"] not in UNFINISHED:
                     ended[deliberation_id] = item.standing["status"]
-        self._insert_events(connection, event_rows)
+        tail.close()
+        self.tree_size = tail.tree.size
+        self._add(connection, added)
+        self._update(connection, changed, tail)
         self._insert_records(connection, record_rows)
         return {own: last for own, last in numbers.items() if own not in ended}
 
@@ -124,9 +154,10 @@ class Appends:
     def lock(self, connection: Connection, deliberation_ids: Collection[str]) -> None:
         """On Postgres, keep other processes from writing to the same deliberations; SQLite has one writer anyway.
 
-        All rows are locked in one order and before anything is inserted, so nobody waits in a circle.
+        The end of the log is locked first, then all rows in one order, and before anything is inserted: nobody waits in a circle.
         """
         if self._is_postgres and deliberation_ids:
+            self._sequencer.open(connection)
             ids = deliberations.c.id
             connection.execute(select(ids).where(ids.in_(list(deliberation_ids))).order_by(ids).with_for_update())
 
@@ -151,7 +182,9 @@ class Appends:
         question = select(
             own,
             deliberations.c.status,
-            select(func.max(events.c.sequence)).where(events.c.deliberation_id == own).scalar_subquery(),
+            select(func.max(witness_entries.c.sequence))
+            .where(witness_entries.c.deliberation_id == own)
+            .scalar_subquery(),
             select(func.max(agent_records.c.ordinal)).where(agent_records.c.deliberation_id == own).scalar_subquery(),
         ).where(own.in_(unknown))
         for deliberation_id, status, sequence, ordinal in connection.execute(question):
@@ -163,7 +196,7 @@ class Appends:
                 raise DeliberationNotFoundError(deliberation_id=deliberation_id)
         return numbers, ended
 
-    def _add(self, connection: Connection, additions: Sequence[Addition]) -> None:
+    def _add(self, connection: Connection, additions: Sequence[tuple[Addition, int]]) -> None:
         if not additions:
             return
         if self._is_postgres:
@@ -171,37 +204,44 @@ class Appends:
         last = connection.execute(_LAST_POSITION).scalar() or 0
         now = self._clock.now(connection)
         found, specified = [], []
-        for position, new in enumerate(additions, last + 1):
+        for position, (new, index) in enumerate(additions, last + 1):
             lease = {"lease_owner": new.owner, "lease_until": now + timedelta(seconds=new.lease_s)}
-            found.append(self._rows.values(deliberations, {"position": position, **new.deliberation, **lease}))
+            place = {"first_index": index, **dict.fromkeys(_WITNESSED)}
+            found.append(self._rows.values(deliberations, {"position": position, **new.deliberation, **lease, **place}))
             specified.append(self._rows.values(specifications, new.specification))
         self._insert_deliberations(connection, found)
         self._insert_specifications(connection, specified)
 
-    def _update(self, connection: Connection, deliberation_id: str, standing: Mapping[str, Any]) -> None:
-        change = _CHANGE if standing["status"] in UNFINISHED else _CHANGE_AND_LET_GO
-        if connection.execute(change, {"own": deliberation_id, **standing}).rowcount == 0:
-            own = deliberations.c.id == deliberation_id
-            status = connection.execute(select(deliberations.c.status).where(own)).scalar()
-            if status is None:
-                raise DeliberationNotFoundError(deliberation_id=deliberation_id)
-            raise DeliberationEndedError(deliberation_id=deliberation_id, status=status)
+    def _update(
+        self, connection: Connection, changes: Sequence[tuple[str, Mapping[str, Any], int]], tail: LogTail
+    ) -> None:
+        for deliberation_id, standing, index in changes:
+            values: dict[str, Any] = {"own": deliberation_id, **standing}
+            if standing["status"] in UNFINISHED:
+                change = _CHANGE
+            else:
+                change = _CHANGE_AND_LET_GO
+                values |= {"last_index": index, "tree_size": tail.tree.size, "root_hash": tail.tree.root().hex()}
+            if connection.execute(change, values).rowcount == 0:
+                own = deliberations.c.id == deliberation_id
+                status = connection.execute(select(deliberations.c.status).where(own)).scalar()
+                if status is None:
+                    raise DeliberationNotFoundError(deliberation_id=deliberation_id)
+                raise DeliberationEndedError(deliberation_id=deliberation_id, status=status)
 
     def _is_stored(self, connection: Connection, item: Appending) -> bool:
-        if item.events:
-            kind, at, data = item.events[0]
-            found = connection.exec_driver_sql(_SAME_EVENT[self._is_postgres], (item.deliberation_id, kind, at, data))
-        elif item.records:
-            round_number, agent_id, _ = item.records[0]
-            place = and_(
-                agent_records.c.deliberation_id == item.deliberation_id,
-                agent_records.c.round_number == round_number,
-                agent_records.c.agent_id == agent_id,
-            )
-            found = connection.execute(select(agent_records.c.ordinal).where(place))
-        else:
+        first = next((appended.entry for appended in item.entries), None)
+        own = item.deliberation_id
+        if first is None:
             return False
-        return found.first() is not None
+        if first.data is None:
+            # An end is stored with its deliberation, which ends once.
+            status = connection.execute(select(deliberations.c.status).where(deliberations.c.id == own)).scalar()
+            return status is not None and status == first.document["status"]
+        same = select(witness_entries.c.idx).where(
+            witness_entries.c.deliberation_id == own, witness_entries.c.leaf_hash == first.leaf
+        )
+        return connection.execute(same).first() is not None
 
     def _refuse_repeated(self, connection: Connection, item: Appending) -> None:
         """Raise the error that names what is already there, which the message of a database does not tell reliably."""
@@ -210,9 +250,9 @@ class Appends:
             if connection.execute(select(deliberations.c.id).where(deliberations.c.id == own)).first() is not None:
                 raise DeliberationExistsError(deliberation_id=own)
             return
-        if not item.records or (item.doubtful and self._is_stored(connection, item)):
+        places = item.places()
+        if not places or (item.doubtful and self._is_stored(connection, item)):
             return
-        places = [(round_number, agent_id) for round_number, agent_id, _ in item.records]
         place = tuple_(agent_records.c.round_number, agent_records.c.agent_id)
         stored = select(agent_records.c.round_number, agent_records.c.agent_id).where(
             agent_records.c.deliberation_id == own, place.in_(places)
@@ -221,9 +261,3 @@ class Appends:
         for at, (round_number, agent_id) in enumerate(places):
             if (round_number, agent_id) in repeated or (round_number, agent_id) in places[:at]:
                 raise RecordExistsError(deliberation_id=own, round_number=round_number, agent_id=agent_id)
-
-
-_SAME_EVENT = {
-    False: "SELECT 1 FROM events WHERE deliberation_id = ? AND type = ? AND at = ? AND data = ?",
-    True: "SELECT 1 FROM events WHERE deliberation_id = %s AND type = %s AND at = %s AND data = %s",
-}

@@ -8,10 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, String, column, func, inspect, select, table
+from sqlalchemy import URL, Connection, String, column, func, inspect, select, table
 
-from infrastructure.persistence.engine import WRITES, open_sync_engine
+from domain.errors.configuration import ConfigurationError
+from infrastructure.persistence.engine import WRITES, database_url, open_sync_engine
 from infrastructure.persistence.failures import translated_failures
+from infrastructure.persistence.privileges import grant
 from infrastructure.persistence.tables import metadata
 
 if TYPE_CHECKING:
@@ -25,19 +27,23 @@ _PATIENCE_S = 60.0
 _VERSION = table("alembic_version", column("version_num", String))
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(url: str, revision: str = "head", *, application_url: str | None = None) -> None:
     """Bring the database at `url` to `revision`: wholly, or not at all. Blocks; from an event loop call it in a thread.
 
     Of several processes that upgrade at once one does it and the others wait up to a minute. A database that is there already costs
-    one look. Raises `ConfigurationError` for a URL that cannot be used and `DependencyUnavailableError` when the database is away.
+    one look. The role that `application_url` names, unless it is that of `url`, gets its rights on the tables of the head, and
+    is made if it is missing. Raises `ConfigurationError` for a URL that cannot be used or a role that may not do this, and
+    `DependencyUnavailableError` when the database is away.
     """
-    if revision == "head" and is_current(url):
+    if revision == "head" and application_url is None and is_current(url):
         return
 
     from alembic import command
 
     with _migrating(url) as connection:
         command.upgrade(_config(connection), revision)
+        if revision == "head" and application_url is not None:
+            _let_in(connection, database_url(application_url))
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -81,6 +87,25 @@ def run_in_environment(context: ModuleType, url: str | None) -> None:
         raise SystemExit("CONCLAVE_DATABASE_URL: is not set. Set it to the database to migrate.")
     with _migrating(url) as opened:
         _run(context, opened)
+
+
+def _let_in(connection: Connection, application: URL) -> None:
+    if application.get_backend_name() != connection.dialect.name:
+        raise ConfigurationError(
+            variable="CONCLAVE_OWNER_DATABASE_URL",
+            problem="names another kind of database than CONCLAVE_DATABASE_URL",
+            remedy="Name the same Postgres in both, with different users.",
+        )
+    if connection.dialect.name != "postgresql":
+        return
+    if application.username is None:
+        raise ConfigurationError(
+            variable="CONCLAVE_DATABASE_URL",
+            problem="names no user, so nobody can be given rights",
+            remedy="Use postgresql://USER:PASSWORD@HOST/NAME.",
+        )
+    if application.username != connection.execute(select(func.current_user())).scalar():
+        grant(connection, application.username, application.password)
 
 
 def _run(context: ModuleType, connection: Connection) -> None:

@@ -9,22 +9,24 @@ from dataclasses import replace
 from sqlalchemy import Connection, bindparam, select
 
 from application.ports.deliberation_repository import Page, StoredRecord
+from application.ports.witness_log import LoggedEntry
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
 from domain.models.round import AgentRecord
 from infrastructure.persistence.rows import (
     DELIBERATION_COLUMNS,
-    EVENT_COLUMNS,
+    ENTRY_COLUMNS,
     GLANCE_COLUMNS,
     RECORD_COLUMNS,
     RosterTexts,
     deliberation_of,
-    event_of,
+    entry_of,
+    events_of_entry,
     record_of,
 )
 from infrastructure.persistence.standing import as_it_stands
-from infrastructure.persistence.tables import agent_records, deliberations, events, specifications
+from infrastructure.persistence.tables import agent_records, deliberations, specifications, witness_entries
 
 __all__ = ["position_of", "read_events", "read_one", "read_page", "read_records"]
 
@@ -36,16 +38,22 @@ _ONE = _EVERY.where(deliberations.c.id == bindparam("own"))
 _RECORDS = (
     select(*RECORD_COLUMNS).where(agent_records.c.deliberation_id == bindparam("own")).order_by(agent_records.c.ordinal)
 )
-_RECORDS_OF_ROUND = _RECORDS.where(agent_records.c.round_number == bindparam("round"))
+_WITNESSED = (
+    select(*ENTRY_COLUMNS, agent_records.c.salts, *RECORD_COLUMNS)
+    .outerjoin(witness_entries, witness_entries.c.idx == agent_records.c.leaf_index)
+    .where(agent_records.c.deliberation_id == bindparam("own"))
+    .order_by(agent_records.c.ordinal)
+)
+_WITNESSED_OF_ROUND = _WITNESSED.where(agent_records.c.round_number == bindparam("round"))
 _GLANCES = (
     select(*GLANCE_COLUMNS)
     .where(agent_records.c.deliberation_id.in_(bindparam("these", expanding=True)))
     .order_by(agent_records.c.deliberation_id, agent_records.c.ordinal)
 )
 _EVENTS = (
-    select(*EVENT_COLUMNS)
-    .where(events.c.deliberation_id == bindparam("own"), events.c.sequence > bindparam("after"))
-    .order_by(events.c.sequence)
+    select(witness_entries.c.sequence, witness_entries.c.entry)
+    .where(witness_entries.c.deliberation_id == bindparam("own"), witness_entries.c.sequence > bindparam("after"))
+    .order_by(witness_entries.c.sequence, witness_entries.c.idx)
     .limit(bindparam("most"))
 )
 
@@ -56,7 +64,7 @@ def read_one(connection: Connection, rosters: RosterTexts, deliberation_id: str)
     if row is None:
         return None
     found, result = deliberation_of(row, rosters)
-    records = [stored.record for stored in read_records(connection, deliberation_id)]
+    records = [record_of(row) for row in connection.execute(_RECORDS, {"own": deliberation_id}).all()]
     return as_it_stands(found, records) if result is None else result.in_full(found, records)
 
 
@@ -91,15 +99,22 @@ def read_records(
     connection: Connection, deliberation_id: str, *, round_number: int | None = None
 ) -> list[StoredRecord]:
     """The records of one round, or of all, in the order of their commit."""
-    question = _RECORDS if round_number is None else _RECORDS_OF_ROUND
+    question = _WITNESSED if round_number is None else _WITNESSED_OF_ROUND
     values = {"own": deliberation_id, "round": round_number}
-    return [record_of(row) for row in connection.execute(question, values).all()]
+    found = []
+    for index, leaf_hash, entry, salts, *record in connection.execute(question, values).all():
+        witnessed = LoggedEntry(-1, b"", b"") if index is None else entry_of((index, leaf_hash, entry))
+        found.append(StoredRecord(record_of(record), witnessed, None if salts is None else bytes(salts)))
+    return found
 
 
 def read_events(connection: Connection, deliberation_id: str, *, after: int, limit: int) -> list[Event]:
     """The events that follow `after`, in order."""
     values = {"own": deliberation_id, "after": after, "most": limit}
-    return [event_of(row) for row in connection.execute(_EVENTS, values).all()]
+    found: list[Event] = []
+    for sequence, entry in connection.execute(_EVENTS, values).all():
+        found += (event for event in events_of_entry(sequence, entry) if event.sequence > after)
+    return found[:limit]
 
 
 def position_of(cursor: str) -> int:
@@ -122,5 +137,5 @@ def _glance_at_records(connection: Connection, deliberation_ids: Sequence[str]) 
     found: dict[str, list[AgentRecord]] = {}
     if deliberation_ids:
         for deliberation_id, *values in connection.execute(_GLANCES, {"these": list(deliberation_ids)}).all():
-            found.setdefault(deliberation_id, []).append(record_of(values).record)
+            found.setdefault(deliberation_id, []).append(record_of(values))
     return found

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Dialect, Row, Table, null
+from sqlalchemy import Dialect, Row, RowMapping, Table, null
 
-from application.ports.deliberation_repository import StoredRecord
+from application.ports.witness_log import LoggedEntry
 from domain.models.agent import Roster
 from domain.models.budget import Usage
-from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
-from domain.models.event import Event, Happening
+from domain.models.deliberation import Deliberation, DeliberationStatus, Specification, WitnessSpan
+from domain.models.event import Event
 from domain.models.roll_call import AgentState
 from domain.models.round import AgentRecord, FailureCause
-from infrastructure.persistence.documents import dump, from_document, is_storable, load, time_to_text, to_document
+from domain.witness.entry import salt_at
+from domain.witness.happenings import events_of
+from infrastructure.persistence.documents import (
+    dump,
+    from_document,
+    is_storable,
+    load,
+    time_from_text,
+    time_to_text,
+    to_document,
+)
 from infrastructure.persistence.standing import Result
-from infrastructure.persistence.tables import agent_records, deliberations, events, specifications
+from infrastructure.persistence.tables import agent_records, deliberations, specifications, witness_entries
 
 __all__ = [
     "DELIBERATION_COLUMNS",
-    "EVENT_COLUMNS",
+    "ENTRY_COLUMNS",
     "GLANCE_COLUMNS",
     "RECORD_COLUMNS",
     "STANDING_COLUMNS",
     "RosterTexts",
     "RowWriter",
     "deliberation_of",
-    "event_of",
+    "entry_of",
+    "events_of_entry",
     "new_values",
     "record_of",
     "specification_values",
@@ -39,10 +49,16 @@ __all__ = [
 ]
 
 _RECORD = agent_records.c
-DELIBERATION_COLUMNS = (*deliberations.c, specifications.c.specification, specifications.c.roster)
-EVENT_COLUMNS = (events.c.deliberation_id, events.c.sequence, events.c.type, events.c.at, events.c.data)
-RECORD_COLUMNS = tuple(column for column in agent_records.c if column not in {_RECORD.deliberation_id, _RECORD.ordinal})
-_TEXTS = {_RECORD.content, _RECORD.content_sha256, _RECORD.answer, _RECORD.reasoning}
+DELIBERATION_COLUMNS = (
+    *deliberations.c,
+    specifications.c.specification,
+    specifications.c.roster,
+    specifications.c.salts,
+)
+ENTRY_COLUMNS = (witness_entries.c.idx, witness_entries.c.leaf_hash, witness_entries.c.entry)
+_NO_PART = {_RECORD.deliberation_id, _RECORD.ordinal, _RECORD.leaf_index, _RECORD.salts}
+RECORD_COLUMNS = tuple(column for column in agent_records.c if column not in _NO_PART)
+_TEXTS = {_RECORD.content, _RECORD.answer, _RECORD.reasoning}
 GLANCE_COLUMNS = (
     _RECORD.deliberation_id,
     *(null().label(column.name) if column in _TEXTS else column for column in RECORD_COLUMNS),
@@ -95,12 +111,8 @@ class RowWriter:
         found = [named[column.name] for column in table.columns]
         return tuple(self._moment(value) if isinstance(value, datetime) else value for value in found)
 
-    def event(self, happening: Happening) -> tuple[str, Any, str]:
-        """Type, time and data of an event that has no number yet."""
-        return _storable(happening.type), self._moment(happening.at), dump(dict(happening.data))
-
     def record(self, record: AgentRecord) -> tuple[Any, ...]:
-        """The values of the columns of `agent_records` from `state` on."""
+        """The values of the columns of `agent_records` from `state` on, but for leaf index and salts."""
         content, failure, usage = record.content, record.failure, record.usage
         return (
             record.state.value,
@@ -108,7 +120,6 @@ class RowWriter:
             None if record.started_at is None else self._moment(record.started_at),
             self._moment(record.finished_at),
             None if content is None else _storable(content),
-            None if content is None else hashlib.sha256(content.encode()).hexdigest(),
             None if record.answer is None else dump(record.answer),
             None if record.confidence is None else _finite(record.confidence),
             None if record.reasoning is None else _storable(record.reasoning),
@@ -155,7 +166,7 @@ def new_values(deliberation: Deliberation) -> dict[str, Any]:
     }
 
 
-def specification_values(deliberation: Deliberation, rosters: RosterTexts) -> dict[str, Any]:
+def specification_values(deliberation: Deliberation, rosters: RosterTexts, salts: bytes) -> dict[str, Any]:
     """The columns of its row of `specifications`."""
     specification = deliberation.specification
     document = to_document(replace(specification, roster=Roster("", ())))
@@ -164,6 +175,7 @@ def specification_values(deliberation: Deliberation, rosters: RosterTexts) -> di
         "deliberation_id": deliberation.id,
         "specification": dump(document),
         "roster": rosters.text_of(specification.roster),
+        "salts": salts,
     }
 
 
@@ -201,11 +213,20 @@ def deliberation_of(row: Row[Any], rosters: RosterTexts) -> tuple[Deliberation, 
         started_at=values["started_at"],
         finished_at=values["finished_at"],
         cancel_requested=values["cancel_requested"],
+        witness=_span(values),
+        question_salt=b"" if values["salts"] is None else salt_at(bytes(values["salts"]), 0),
+        erased=values["salts"] is None,
     )
     return found, result
 
 
-def record_of(row: Iterable[Any]) -> StoredRecord:
+def _span(values: RowMapping) -> WitnessSpan | None:
+    if values["tree_size"] is None:
+        return None
+    return WitnessSpan(values["first_index"], values["last_index"], values["tree_size"], values["root_hash"])
+
+
+def record_of(row: Iterable[Any]) -> AgentRecord:
     """The values of `RECORD_COLUMNS` as a record."""
     (
         round_number,
@@ -215,7 +236,6 @@ def record_of(row: Iterable[Any]) -> StoredRecord:
         started_at,
         finished_at,
         content,
-        content_sha256,
         answer,
         confidence,
         reasoning,
@@ -231,7 +251,7 @@ def record_of(row: Iterable[Any]) -> StoredRecord:
         duration_seconds,
     ) = tuple(row)
     given = None if answer is None else load(answer)
-    record = AgentRecord(
+    return AgentRecord(
         round_number,
         agent_id,
         AgentState(state),
@@ -242,17 +262,27 @@ def record_of(row: Iterable[Any]) -> StoredRecord:
         tuple(given) if isinstance(given, list) else given,
         confidence,
         reasoning,
-        None if failure_kind is None else FailureCause(failure_kind, failure_message),
+        None if failure_kind is None else FailureCause(failure_kind, failure_message or ""),
         model_asked,
         model,
         Usage(calls, input_tokens, output_tokens, cost_usd),
         truncated,
         duration_seconds,
     )
-    return StoredRecord(record, content_sha256)
 
 
-def event_of(row: Iterable[Any]) -> Event:
-    """The values of `EVENT_COLUMNS` as an event."""
-    deliberation_id, sequence, type_, at, data = tuple(row)
-    return Event(deliberation_id, sequence, type_, at, load(data))
+def entry_of(row: Iterable[Any]) -> LoggedEntry:
+    """The values of `ENTRY_COLUMNS` as an entry."""
+    index, leaf_hash, entry = tuple(row)
+    return LoggedEntry(index, bytes(leaf_hash), bytes(entry))
+
+
+def events_of_entry(sequence: int, entry: bytes) -> list[Event]:
+    """The events that an entry makes; `sequence` is the number of the last."""
+    document = load(bytes(entry).decode())
+    told = events_of(document)
+    at = time_from_text(document["at"])
+    first = sequence - len(told) + 1
+    return [
+        Event(document["deliberation_id"], number, kind, at, data) for number, (kind, data) in enumerate(told, first)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,14 @@ from sqlalchemy import Connection, select
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import Commit, Page, StoredRecord
+from application.ports.metrics import Metrics, NullMetrics
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus
-from domain.models.event import Event, Happening
+from domain.models.event import Event
+from domain.witness.entry import Entry
+from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
-from infrastructure.persistence.appends import Addition, Appending, Appends, Numbers
+from infrastructure.persistence.appends import Addition, AppendedEntry, Appending, Appends, Numbers
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.failures import is_conflict, unavailability
@@ -29,8 +33,9 @@ from infrastructure.persistence.rows import (
     specification_values,
     standing_values,
 )
+from infrastructure.persistence.sequencer import EncodedEntry, Sequencer
 from infrastructure.persistence.standing import as_it_stands
-from infrastructure.persistence.tables import events
+from infrastructure.persistence.tables import witness_head
 
 __all__ = ["SqlDeliberationRepository"]
 
@@ -55,14 +60,16 @@ class SqlDeliberationRepository:
     takes no more: `DeliberationEndedError`. Belongs to one event loop; `close` it before the database.
     """
 
-    def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, *, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
         """`clock` times the leases; without one Postgres does, and on SQLite, where all processes share a machine, its clock."""
         if clock is None and database.dialect.name == "sqlite":
             clock = SystemClock()
         self._database = database
+        self._metrics = metrics if metrics is not None else NullMetrics()
+        self.tree_size = 0
         self._clock = leases.LeaseClock(clock)
         self._rows = RowWriter(database.dialect)
-        self._appends = Appends(database.dialect, self._clock)
+        self._appends = Appends(database.dialect, self._clock, Sequencer(database.dialect))
         self._rosters = RosterTexts()
         self._commits: GroupCommit[Appending | _Sharing, Any] = GroupCommit(self._write)
         self._known: dict[str, Numbers] = {}
@@ -74,25 +81,24 @@ class SqlDeliberationRepository:
 
     async def check(self) -> None:
         """Return if the database can be read and written now. Raises `DependencyUnavailableError`."""
-        await self._database.read(lambda connection: connection.execute(select(events.c.type).limit(1)).first())
+        await self._database.read(lambda connection: connection.execute(select(witness_head.c.tree_size)).first())
         await self._share(_can_write)
 
-    async def add(
-        self, deliberation: Deliberation, happenings: Sequence[Happening], *, owner: str, lease_s: float
-    ) -> None:
+    async def add(self, deliberation: Deliberation, accepted: Entry, *, owner: str, lease_s: float) -> None:
         """As in `DeliberationRepository`. Raises `DeliberationExistsError` for an id that is already there."""
         addition = Addition(
-            new_values(deliberation), specification_values(deliberation, self._rosters), owner=owner, lease_s=lease_s
+            new_values(deliberation),
+            specification_values(deliberation, self._rosters, accepted.salts),
+            owner=owner,
+            lease_s=lease_s,
         )
-        first = [self._rows.event(happening) for happening in happenings]
-        await self._commits.submit(Appending(deliberation.id, first, addition=addition))
+        await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 
     async def append(self, commit: Commit) -> None:
         """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
         item = Appending(
             commit.deliberation_id,
-            [self._rows.event(happening) for happening in commit.happenings],
-            [(record.round_number, record.agent_id, self._rows.record(record)) for record in commit.records],
+            [self._appended(entry) for entry in commit.entries],
             standing=None if commit.deliberation is None else standing_values(commit.deliberation),
             doubtful=self._doubtful.pop(id(commit), None) is not None,
         )
@@ -102,6 +108,14 @@ class SqlDeliberationRepository:
             if len(self._doubtful) < _MAX_KNOWN:
                 self._doubtful[id(commit)] = commit
             raise
+
+    def _appended(self, entry: Entry) -> AppendedEntry:
+        encoded, events = EncodedEntry.of(entry.document), event_count(entry.document)
+        record = entry.record
+        if record is None:
+            return AppendedEntry(encoded, events)
+        row = (record.round_number, record.agent_id, self._rows.record(record))
+        return AppendedEntry(encoded, events, row, entry.salts)
 
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """As in `DeliberationReader`; the rounds of one at work are made of what is committed so far."""
@@ -170,6 +184,7 @@ class SqlDeliberationRepository:
         appendings = [item for item in batch if isinstance(item, Appending)]
         ids = {item.deliberation_id for item in appendings}
         known = {own: self._known.pop(own) for own in ids if own in self._known}
+        began = time.perf_counter()
         try:
             results, numbers = await self._database.write(lambda connection: self._together(connection, batch, known))
         except DependencyUnavailableError as error:
@@ -181,13 +196,22 @@ class SqlDeliberationRepository:
             if len(self._known) > _MAX_KNOWN:
                 self._known.clear()
             self._known |= numbers
+            self._note_append(appendings, began)
             return results
-        return await self._database.write(lambda connection: self._one_by_one(connection, batch))
+        results = await self._database.write(lambda connection: self._one_by_one(connection, batch))
+        self._note_append(appendings, began)
+        return results
+
+    def _note_append(self, appendings: Sequence[Appending], began: float) -> None:
+        if appendings:
+            self.tree_size = self._appends.tree_size
+            self._metrics.log_appended(time.perf_counter() - began)
 
     def _together(
         self, connection: Connection, batch: Sequence[Appending | _Sharing], known: Mapping[str, Numbers]
     ) -> tuple[list[Any], dict[str, Numbers]]:
-        numbers = self._appends.write(connection, [item for item in batch if isinstance(item, Appending)], known)
+        appendings = [item for item in batch if isinstance(item, Appending)]
+        numbers = self._appends.write(connection, appendings, known) if appendings else {}
         return [item.work(connection) if isinstance(item, _Sharing) else None for item in batch], numbers
 
     def _one_by_one(self, connection: Connection, batch: Sequence[Appending | _Sharing]) -> list[Any]:

@@ -36,6 +36,7 @@ __all__ = [
     "Moment",
     "agent_records",
     "deliberations",
+    "disclosures",
     "erasures",
     "metadata",
     "specifications",
@@ -191,6 +192,17 @@ witness_checkpoints = Table(
     Column("tree_size", BigInteger, primary_key=True, autoincrement=False),
     Column("note", Text, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# Texts of entries that are no part of a deliberation's work: the reasons of erasures and the like.
+disclosures = Table(
+    "disclosures",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("deliberation_id", String(36)),
+    Column("salt", LargeBinary, nullable=False),
+    Column("text", Text, nullable=False),
+    Index(None, "deliberation_id"),
 )
 
 # Deliberations whose texts may be removed, because an entry says so.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import Commit, Page, StoredRecord
@@ -14,14 +12,28 @@ from domain.errors.deliberation import (
     DeliberationEndedError,
     DeliberationExistsError,
     DeliberationNotFoundError,
+    IllegalTransitionError,
     InvalidSpecificationError,
     RecordExistsError,
 )
-from domain.models.deliberation import Deliberation, DeliberationStatus
-from domain.models.event import Event, Happening
+from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
+from domain.models.event import Event
+from domain.models.question import AnswerKind
 from domain.models.round import AgentRecord
-from infrastructure.persistence.documents import dump, is_storable, load
+from domain.witness.entry import Entry, accepted_texts, record_texts, salt_at
+from domain.witness.happenings import events_of
+from infrastructure.persistence.disclosing import (
+    opened,
+    without_record_texts,
+    without_specification_texts,
+)
+from infrastructure.persistence.disclosing import (
+    without_texts as without_words,
+)
+from infrastructure.persistence.documents import is_storable, load, time_from_text
+from infrastructure.persistence.sequencer import encode
 from infrastructure.persistence.standing import Result, as_it_stands, without_texts
+from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 
 __all__ = ["InMemoryRepository"]
 
@@ -35,6 +47,7 @@ class _Kept:
     cancel_requested: bool
     lease_owner: str | None
     lease_until: datetime
+    first_index: int
     events: list[Event] = field(default_factory=list)
     records: dict[tuple[int, str], StoredRecord] = field(default_factory=dict)
 
@@ -48,6 +61,22 @@ class _Kept:
             return self.standing()
         return as_it_stands(self.standing(), [stored.record for stored in self.records.values()])
 
+    @property
+    def answers_by_text(self) -> bool:
+        """Whether an answer is free text."""
+        return self.deliberation.specification.question.answer.kind is AnswerKind.TEXT
+
+    def erase(self) -> None:
+        """Forget every text."""
+        by_text = self.answers_by_text
+        for place, stored in self.records.items():
+            bare = without_record_texts(stored.record, answers_by_text=by_text)
+            self.records[place] = StoredRecord(bare, stored.witnessed, None)
+        records = [stored.record for stored in self.records.values()]
+        told = without_words(Result.of(self.deliberation))
+        bare_deliberation = without_specification_texts(replace(self.deliberation, erased=True))
+        self.deliberation = told.in_full(bare_deliberation, records)
+
     def at_a_glance(self) -> Deliberation:
         """The deliberation as `page` shows it."""
         if self.deliberation.status.is_terminal:
@@ -57,15 +86,21 @@ class _Kept:
 
 
 class InMemoryRepository:
-    """`DeliberationRepository`, `DeliberationReader` and `Leases` as the databases fulfil them, durability apart.
+    """`DeliberationRepository`, `DeliberationReader` and `Leases` as the databases fulfil them, durability apart, over a `log`.
 
     `before_commit` is awaited before each write takes effect: a test holds writes back with it, or fails them by raising
     `DependencyUnavailableError`. Keeps everything until it is dropped. Belongs to one event loop.
     """
 
     def __init__(
-        self, *, clock: Clock | None = None, before_commit: Callable[[], Awaitable[None]] | None = None
+        self,
+        *,
+        clock: Clock | None = None,
+        before_commit: Callable[[], Awaitable[None]] | None = None,
+        log: InMemoryWitnessLog | None = None,
     ) -> None:
+        self.log = log if log is not None else InMemoryWitnessLog()
+        self.log.may_erase = self._may_erase
         self._clock = clock if clock is not None else SystemClock()
         self._before_commit = before_commit
         self._kept: dict[str, _Kept] = {}
@@ -76,43 +111,60 @@ class InMemoryRepository:
     async def check(self) -> None:
         """Memory is always there."""
 
-    async def add(
-        self, deliberation: Deliberation, happenings: Sequence[Happening], *, owner: str, lease_s: float
-    ) -> None:
+    async def add(self, deliberation: Deliberation, accepted: Entry, *, owner: str, lease_s: float) -> None:
         """As in `DeliberationRepository`. Raises `DeliberationExistsError` for an id that is already there."""
-        data = [_copied_data(happening) for happening in happenings]
+        encode(accepted.document)
         await self._commit()
         if deliberation.id in self._kept:
             raise DeliberationExistsError(deliberation_id=deliberation.id)
-        self._kept[deliberation.id] = _Kept(
-            deliberation,
+        texts = opened(accepted.salts, accepted_texts(deliberation))
+        entry = self.log.place(accepted.document, texts)
+        kept = _Kept(
+            replace(deliberation, question_salt=salt_at(accepted.salts, 0)),
             len(self._kept) + 1,
             deliberation.cancel_requested,
             owner,
             self._clock.now() + timedelta(seconds=lease_s),
-            _events(deliberation.id, happenings, data, after=0),
+            entry.index,
         )
+        kept.events += _events(entry.entry, after=0)
+        self._kept[deliberation.id] = kept
 
     async def append(self, commit: Commit) -> None:
         """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
-        records = [_stored(record) for record in commit.records]
-        data = [_copied_data(happening) for happening in commit.happenings]
+        for entry in commit.entries:
+            encode({**entry.document, "record_sha256": ""})
+            if entry.record is not None:
+                _check(entry.record)
         await self._commit()
         kept = self._unfinished(commit.deliberation_id)
-        places = {}
-        for stored in records:
-            place = (stored.record.round_number, stored.record.agent_id)
+        places: set[tuple[int, str]] = set()
+        for record in (entry.record for entry in commit.entries if entry.record is not None):
+            place = (record.round_number, record.agent_id)
             if place in kept.records or place in places:
                 raise RecordExistsError(
                     deliberation_id=commit.deliberation_id, round_number=place[0], agent_id=place[1]
                 )
-            places[place] = stored
-        kept.events += _events(commit.deliberation_id, commit.happenings, data, after=len(kept.events))
-        kept.records |= places
+            places.add(place)
+        last = -1
+        for entry in commit.entries:
+            ended_record = entry.record
+            told = () if ended_record is None else record_texts(ended_record, answers_by_text=kept.answers_by_text)
+            logged = self.log.place(entry.document, opened(entry.salts, told))
+            kept.events += _events(logged.entry, after=len(kept.events))
+            last = logged.index
+            if ended_record is not None:
+                place = (ended_record.round_number, ended_record.agent_id)
+                kept.records[place] = StoredRecord(ended_record, logged, entry.salts)
         if commit.deliberation is not None:
-            kept.deliberation = commit.deliberation
-            if commit.deliberation.status.is_terminal:
+            ended = replace(commit.deliberation, question_salt=kept.deliberation.question_salt)
+            if ended.status.is_terminal:
                 kept.lease_owner = None
+                head = await self.log.head()
+                ended = replace(
+                    ended, witness=WitnessSpan(kept.first_index, last, head.tree_size, head.root_hash.hex())
+                )
+            kept.deliberation = ended
 
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """As in `DeliberationReader`."""
@@ -178,6 +230,15 @@ class InMemoryRepository:
         await self._commit()
         self._unfinished(deliberation_id).cancel_requested = True
 
+    def _may_erase(self, deliberation_id: str) -> None:
+        kept = self._kept.get(deliberation_id)
+        if kept is None:
+            raise DeliberationNotFoundError(deliberation_id=deliberation_id)
+        if not kept.deliberation.status.is_terminal:
+            raise IllegalTransitionError(present=kept.deliberation.status.value, wanted="erased")
+        if not kept.deliberation.erased:
+            kept.erase()
+
     async def _commit(self) -> None:
         if self._before_commit is not None:
             await self._before_commit()
@@ -195,36 +256,21 @@ class InMemoryRepository:
         return kept
 
 
-def _copied_data(happening: Happening) -> dict[str, Any]:
-    """Its data as it reads after a visit to JSON, which nobody else can change."""
-    _zoned(happening.at)
-    copy: dict[str, Any] = load(dump(dict(happening.data)))
-    return copy
-
-
-def _zoned(moment: datetime) -> None:
-    if moment.tzinfo is None:
-        raise ValueError(f"{moment!r} has no time zone: times are stored in UTC.")
-
-
-def _events(
-    deliberation_id: str, happenings: Sequence[Happening], data: Sequence[dict[str, Any]], *, after: int
-) -> list[Event]:
+def _events(entry: bytes, *, after: int) -> list[Event]:
+    document = load(entry.decode())
+    at = time_from_text(document["at"])
     return [
-        Event(deliberation_id, sequence, happening.type, happening.at, copy)
-        for sequence, (happening, copy) in enumerate(zip(happenings, data, strict=True), after + 1)
+        Event(document["deliberation_id"], sequence, kind, at, data)
+        for sequence, (kind, data) in enumerate(events_of(document), after + 1)
     ]
 
 
-def _stored(record: AgentRecord) -> StoredRecord:
-    _zoned(record.finished_at)
+def _check(record: AgentRecord) -> None:
     failure = record.failure
     texts = (record.content, record.reasoning, record.model_asked, record.model)
     for text in texts if failure is None else (*texts, failure.kind, failure.message):
         if text is not None and not is_storable(text):
             raise ValueError("a text holds a NUL or a lone surrogate: clean texts before they are recorded.")
-    content = record.content
-    return StoredRecord(record, None if content is None else hashlib.sha256(content.encode()).hexdigest())
 
 
 def _position_of(cursor: str) -> int:

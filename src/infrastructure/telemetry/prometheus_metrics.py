@@ -31,6 +31,7 @@ _WAIT_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 _AGENT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 90, 120, 300)
 _BATCH_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 300, 600, 1800)
 _DELIBERATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _FAILED_AGENTS = (0, 1, 2, 5, 10, 20, 36, 72)
 
 _VERSION_ASKED = re.compile(r"version=([^;,]*)")
@@ -85,6 +86,8 @@ class PrometheusMetrics:
         self._batch_seconds = _Histogram(_BATCH_S)
         self._failed_agents = _Histogram(_FAILED_AGENTS)
         self._deliberation_seconds = _Histogram(_DELIBERATION_S)
+        self._append_seconds = _Histogram(_APPEND_S)
+        self._mismatches = 0
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Snapshot(self._families))
@@ -136,6 +139,23 @@ class PrometheusMetrics:
             self._ended[status] += 1
             self._deliberation_seconds.observe(duration_seconds)
 
+    def record_mismatched(self) -> None:
+        """Something stored did not match its leaf in the log, and was not shown."""
+        with self._lock:
+            self._mismatches += 1
+
+    def log_appended(self, duration_seconds: float) -> None:
+        """Entries were made durable; from the moment that they were handed over."""
+        with self._lock:
+            self._append_seconds.observe(duration_seconds)
+
+    def watch_log(self, tree_size: Callable[[], int], verified: Callable[[], bool]) -> None:
+        """Show from now on how many entries the log has, as last seen, and whether it stood up to its last check."""
+        self._gauges |= {
+            "conclave_witness_tree_size": ("Entries of the witness log.", tree_size),
+            "conclave_witness_verified": ("1 while the witness log verifies, else 0.", verified),
+        }
+
     def watch_pool(self, pool: AgentPool, waiting: Callable[[], int]) -> None:
         """Show that pool from now on; `waiting` says how many agents wait for a slot of it."""
         self._gauges |= {
@@ -173,6 +193,7 @@ class PrometheusMetrics:
                     self._exhausted,
                 ),
                 ("conclave_llm_throttled", "Calls that a provider refused as too many.", self._throttled),
+                ("conclave_witness_mismatches", "Stored outputs that did not match their leaf.", self._mismatches),
                 ("conclave_llm_cost_usd", "Money that calls cost, in US dollars.", self._cost_usd),
             )
             histograms = (
@@ -196,6 +217,14 @@ class PrometheusMetrics:
                     "conclave_deliberation_duration_seconds",
                     "From the start of a deliberation to its end.",
                     self._deliberation_seconds.sample(),
+                ),
+            )
+            histograms = (
+                *histograms,
+                (
+                    "conclave_witness_append_seconds",
+                    "From handing entries over to their being durable.",
+                    self._append_seconds.sample(),
                 ),
             )
             gauges = [(name, text, float(read())) for name, (text, read) in self._gauges.items()]

@@ -124,7 +124,7 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
 
 def _strictly_parsed(text: str, data: bytes) -> Any:
     try:
-        document = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refused_constant)
+        document = _STRICT_READER.decode(text)
         canonical = rfc8785.dumps(document)
     except RecursionError as error:
         raise VerificationRefusedError("not canonical JSON: it is nested too deeply") from error
@@ -172,5 +172,14 @@ def _short_literal(literal: str) -> int:
     return int(literal)
 
 
+def _exact_or_double(literal: str) -> int | float:
+    """The number as RFC 8785 sees it: beyond the exact integers a double, so that a literal which is not its shortest form shows."""
+    number = int(literal) if len(literal) <= _MOST_DIGITS + 2 else float(literal)
+    return number if abs(number) <= _LARGEST_EXACT else float(literal)
+
+
+_STRICT_READER = json.JSONDecoder(
+    object_pairs_hook=_without_duplicates, parse_int=_exact_or_double, parse_constant=_refused_constant
+)
 _READER = json.JSONDecoder(parse_float=_plain_literal, parse_int=_short_literal, parse_constant=_refused_constant)
 _WRITER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -57,6 +57,9 @@ class FakeDeliberations:
     async def outputs(self, deliberation_id: str) -> Sequence[Document]:
         return [{"agent_id": "a"}]
 
+    async def minutes(self, deliberation_id: str) -> str:
+        return f"# Minutes of {deliberation_id}\n"
+
     async def cancel(self, deliberation_id: str) -> Document:
         self.cancelled += 1
         if self._cancel_error is not None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.plain_text import visible, visible_lines
+from api.cli.plain_text import visible, visible_document, visible_lines
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,7 @@ def test_lines_are_kept_and_each_is_made_visible() -> None:
 
 def test_lines_beyond_the_limit_are_cut_with_dots() -> None:
     assert visible_lines("ab\ncdef", limit=5) == ["ab", "cd..."]
+
+
+def test_a_document_keeps_its_layout_and_nothing_in_it_acts() -> None:
+    assert visible_document("# One\n\n  - a  b\n\x1b[2Jtwo\u202e\n") == "# One\n\n  - a  b\n\\x1b[2Jtwo\\u202e\n"

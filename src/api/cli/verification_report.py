@@ -1,0 +1,85 @@
+"""What was verified as a person reads it: what is proven first, then everything that could not be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from api.cli.page import Page, counted
+from api.cli.plain_text import visible
+from application.services.verification import UnseenText, VerificationReport, VerifiedDeliberation
+
+__all__ = ["render_report"]
+
+_MAX_CHARACTERS = 200
+_MAX_DELIBERATIONS = 200
+_MAX_LISTED = 100
+
+
+def render_report(console: Console, report: VerificationReport) -> None:
+    """Print the whole report. Long lists are cut, and say so."""
+    page = Page(console)
+    what = "a whole log" if report.kind == "log" else "a bundle"
+    page.paragraph(
+        f"Verified: {what}, {counted(report.entries_checked, 'entry').replace('entrys', 'entries')} "
+        f"of {visible(report.origin, limit=_MAX_CHARACTERS)}",
+        style="bold green",
+    )
+    page.paragraph(f"Checkpoint: tree size {report.tree_size}, root hash {report.root_hash.hex()}")
+    for deliberation in report.deliberations[:_MAX_DELIBERATIONS]:
+        page.gap()
+        _write_deliberation(page, deliberation)
+    if len(report.deliberations) > _MAX_DELIBERATIONS:
+        page.gap()
+        page.paragraph(f"and {len(report.deliberations) - _MAX_DELIBERATIONS} deliberations more: --json lists them")
+    page.gap()
+    page.paragraph(
+        f"Texts: {report.disclosed} disclosed, {report.withheld_count} withheld, {report.erased_count} erased; "
+        f"{counted(report.prompts, 'prompt')} committed to and not kept"
+    )
+    if report.kind == "bundle":
+        page.paragraph(
+            "A bundle cannot show that no recount, resolution or erasure followed what is in it.", style="dim"
+        )
+    _write_unseen(page, "Withheld", report.withheld, report.withheld_count)
+    _write_unseen(page, "Erased", report.erased, report.erased_count)
+
+
+def _write_deliberation(page: Page, deliberation: VerifiedDeliberation) -> None:
+    status = "not ended yet" if deliberation.status is None else deliberation.status
+    page.paragraph(f"Deliberation {visible(deliberation.id, limit=_MAX_CHARACTERS)}: {status}", style="bold")
+    if deliberation.outcome_status is not None:
+        said = visible(deliberation.outcome_status.replace("_", " "), limit=_MAX_CHARACTERS)
+        decision = deliberation.decision
+        named = "" if decision is None else f": {visible(_text(decision), limit=_MAX_CHARACTERS)}"
+        page.paragraph(f"Outcome: {said}{named}", indent=2)
+        if deliberation.not_recomputed is None:
+            page.paragraph("The outcome was computed again from the ballots, and is the same.", indent=2)
+        else:
+            why = visible(deliberation.not_recomputed, limit=_MAX_CHARACTERS)
+            page.paragraph(f"The outcome was NOT computed again: {why}.", indent=2, style="yellow")
+    counts = deliberation.roll_call
+    states = [f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count and state != "asked"]
+    asked = counts.get("asked", 0)
+    page.paragraph(
+        f"Roll call: {asked} asked = {' + '.join(states)}" if asked else "Roll call: nobody was asked", indent=2
+    )
+
+
+def _write_unseen(page: Page, name: str, texts: Sequence[UnseenText], count: int) -> None:
+    if not count:
+        return
+    by_index: dict[int, list[str]] = {}
+    for text in texts[:_MAX_LISTED]:
+        by_index.setdefault(text.index, []).append(text.field)
+    page.gap()
+    page.paragraph(f"{name}:")
+    for index, fields in by_index.items():
+        page.paragraph(f"entry {index}: {', '.join(fields)}", indent=2, hang=2)
+    if count > _MAX_LISTED:
+        page.paragraph(f"and {count - _MAX_LISTED} more: --json lists them", indent=2)
+
+
+def _text(decision: str | float) -> str:
+    return decision if isinstance(decision, str) else f"{decision:g}"

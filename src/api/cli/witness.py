@@ -1,0 +1,141 @@
+"""`conclave witness`: the record, and how anyone checks it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from api.cli import witness_log
+from api.cli.exit_codes import ExitCode
+from api.cli.options import HelpOption, JsonOption, want_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from application.services.verification import VerificationReport
+    from domain.errors.witness import VerificationRefusedError
+    from domain.witness.checkpoint import VerifierKey
+
+__all__ = ["add_to", "witness_app"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the commands known."""
+    app.add_typer(witness_app(), name="witness")
+
+
+def witness_app() -> typer.Typer:
+    """The commands about the record."""
+    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
+    group.callback(invoke_without_command=True)(witness)
+    group.command("verify")(verify)
+    witness_log.add_to(group)
+    return group
+
+
+def witness(context: typer.Context, _help: HelpOption = False) -> None:
+    """Read and check the record."""
+    want_command(context)
+
+
+def verify(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A bundle of one deliberation, or an export of a log.")],
+    key: Annotated[
+        str,
+        typer.Option("--key", metavar="VKEY", help="The only key to trust, as `conclave witness key` prints it."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a bundle or an export offline.
+
+    Trusts nothing but the key: hashes, proofs, signature, roll call and outcome are computed again.
+    """
+    from api.cli.terminal import complain, print_document, result_console
+    from domain.errors.witness import VerificationRefusedError
+
+    pinned = _pinned(key)
+    try:
+        report = _verified(file, pinned)
+    except VerificationRefusedError as error:
+        if as_json:
+            print_document(_refusal(error))
+        complain(f"{file}: refused: {error}")
+        raise typer.Exit(ExitCode.VERIFICATION_REFUSED) from None
+    except OSError as error:
+        raise typer.BadParameter(f"{file!r} cannot be read: {error.strerror}") from None
+    if as_json:
+        print_document(_document(report))
+        return
+    from api.cli.verification_report import render_report
+
+    render_report(result_console(), report)
+
+
+def _pinned(vkey: str) -> VerifierKey:
+    from domain.errors.witness import VerificationRefusedError
+    from domain.witness.checkpoint import ED25519, VerifierKey
+
+    try:
+        pinned = VerifierKey.parse(vkey.strip())
+    except VerificationRefusedError as error:
+        raise typer.BadParameter(f"{error}. Give it as `conclave witness key` prints it") from None
+    if pinned.algorithm != ED25519:
+        raise typer.BadParameter(f"{vkey!r} is the key of a witness, not of a log")
+    return pinned
+
+
+def _verified(path: str, key: VerifierKey) -> VerificationReport:
+    from itertools import chain
+    from pathlib import Path
+
+    from api.bootstrap import verification_tools
+    from application.services.verification import MAX_BUNDLE_BYTES, is_log_header, verify_bundle, verify_log
+
+    tools = verification_tools()
+    with Path(path).open("rb") as file:
+        lines = _lines(file)
+        first = next(lines, b"")
+        if is_log_header(first):
+            return verify_log(chain((first,), lines), key=key, tools=tools)
+        return verify_bundle(first + file.read(MAX_BUNDLE_BYTES), key=key, tools=tools)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file. One that is too long comes in parts, the first of which is too long already."""
+    from application.services.verification import MAX_LINE_BYTES
+
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        yield line
+
+
+def _refusal(error: VerificationRefusedError) -> dict[str, Any]:
+    return {"verified": False, "problem": error.what, "index": error.index, "evidence": error.evidence}
+
+
+def _document(report: VerificationReport) -> dict[str, Any]:
+    return {
+        "verified": True,
+        "kind": report.kind,
+        "origin": report.origin,
+        "tree_size": report.tree_size,
+        "root_hash": report.root_hash.hex(),
+        "entries_checked": report.entries_checked,
+        "deliberations": [
+            {
+                "id": each.id,
+                "status": each.status,
+                "outcome": each.outcome_status,
+                "decision": each.decision,
+                "roll_call": dict(each.roll_call),
+                "not_recomputed": each.not_recomputed,
+            }
+            for each in report.deliberations
+        ],
+        "disclosed": report.disclosed,
+        "withheld": [{"index": text.index, "field": text.field} for text in report.withheld],
+        "withheld_count": report.withheld_count,
+        "erased": [{"index": text.index, "field": text.field} for text in report.erased],
+        "erased_count": report.erased_count,
+        "prompts_not_kept": report.prompts,
+    }

@@ -1,0 +1,217 @@
+"""The witness log in SQLite or Postgres: what auditors read, and what is added to it beside the work of deliberations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
+from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
+from domain.models.deliberation import Deliberation
+from domain.models.question import AnswerKind
+from domain.witness.entry import accepted_texts, record_texts
+from domain.witness.merkle import CompactRange
+from infrastructure.persistence.database import Database
+from infrastructure.persistence.disclosing import opened, without_specification_texts, without_texts
+from infrastructure.persistence.documents import dump, from_document, is_storable, load, to_document
+from infrastructure.persistence.leases import UNFINISHED
+from infrastructure.persistence.reads import read_one, read_records
+from infrastructure.persistence.rows import ENTRY_COLUMNS, RosterTexts, entry_of, specification_values
+from infrastructure.persistence.sequencer import EncodedEntry, Sequencer
+from infrastructure.persistence.standing import Result
+from infrastructure.persistence.tables import (
+    agent_records,
+    deliberations,
+    disclosures,
+    erasures,
+    specifications,
+    witness_checkpoints,
+    witness_entries,
+    witness_head,
+    witness_nodes,
+)
+
+__all__ = ["SqlWitnessLog"]
+
+_MAX_INDEX = 2**62
+
+
+class SqlWitnessLog:
+    """`WitnessLog` over one database. What it adds stands in the same log as what deliberations add, whichever process writes.
+
+    Raises `DependencyUnavailableError` when the database is away. Reads of one call are of one moment.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sequencer = Sequencer(database.dialect)
+        self._rosters = RosterTexts()
+
+    async def head(self) -> Head:
+        """As in `WitnessLogReader`."""
+
+        def read(connection: Connection) -> Head:
+            question = select(witness_head.c.tree_size, witness_head.c.frontier).where(witness_head.c.id == 1)
+            size, frontier = connection.execute(question).one()
+            return Head(size, CompactRange.from_bytes(size, bytes(frontier)).root())
+
+        return await self._database.read(read)
+
+    async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
+        """As in `WitnessLogReader`."""
+        index = witness_entries.c.idx
+        question = select(*ENTRY_COLUMNS).where(index >= _bound(start), index < _bound(end)).order_by(index)
+        return await self._database.read(lambda connection: [entry_of(row) for row in connection.execute(question)])
+
+    async def leaf_hashes(self, start: int, end: int) -> Sequence[bytes]:
+        """As in `WitnessLogReader`."""
+        index = witness_entries.c.idx
+        found = select(witness_entries.c.leaf_hash).where(index >= _bound(start), index < _bound(end)).order_by(index)
+        return await self._database.read(lambda connection: [bytes(row[0]) for row in connection.execute(found)])
+
+    async def nodes(self, tile_level: int, start: int, end: int) -> Sequence[bytes]:
+        """As in `WitnessLogReader`."""
+        place = witness_nodes.c.place
+        found = (
+            select(witness_nodes.c.hash)
+            .where(witness_nodes.c.tile_level == tile_level, place >= _bound(start), place < _bound(end))
+            .order_by(place)
+        )
+        return await self._database.read(lambda connection: [bytes(row[0]) for row in connection.execute(found)])
+
+    async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
+        """As in `WitnessLogReader`."""
+        if not is_storable(deliberation_id):
+            return []
+        own = witness_entries.c.deliberation_id == deliberation_id
+        question = select(*ENTRY_COLUMNS).where(own).order_by(witness_entries.c.sequence, witness_entries.c.idx)
+        return await self._database.read(lambda connection: [entry_of(row) for row in connection.execute(question)])
+
+    async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
+        """As in `WitnessLogReader`."""
+        if not is_storable(deliberation_id):
+            return []
+        return await self._database.read(lambda connection: self._disclosures(connection, deliberation_id))
+
+    async def latest_checkpoint(self) -> str | None:
+        """As in `WitnessLogReader`."""
+        note = select(witness_checkpoints.c.note).order_by(witness_checkpoints.c.tree_size.desc()).limit(1)
+        return await self._database.read(lambda connection: connection.execute(note).scalar())
+
+    async def checkpoints(self, after_size: int, limit: int) -> Sequence[str]:
+        """As in `WitnessLogReader`."""
+        size = witness_checkpoints.c.tree_size
+        notes = select(witness_checkpoints.c.note).where(size > _bound(after_size)).order_by(size).limit(limit)
+        return await self._database.read(lambda connection: connection.execute(notes).scalars().all())
+
+    async def append(
+        self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
+    ) -> Sequence[LoggedEntry]:
+        """As in `WitnessLog`."""
+        encoded = [EncodedEntry.of(document) for document in documents]
+
+        def write(connection: Connection) -> Sequence[LoggedEntry]:
+            tail = self._sequencer.open(connection)
+            placed = []
+            for entry in encoded:
+                own = entry.document.get("deliberation_id")
+                sequence = None if own is None else _last_sequence(connection, own)
+                placed.append(tail.place(entry, deliberation_id=own, sequence=sequence))
+            tail.close()
+            _disclose(connection, None, disclosures)
+            return [LoggedEntry(*tail.row(index)) for index in placed]
+
+        return await self._database.write(write)
+
+    async def erase(self, erasure: Erasure) -> LoggedEntry:
+        """As in `WitnessLog`: only what has ended can be erased, and only once."""
+        entry = EncodedEntry.of(erasure.document)
+        own = erasure.deliberation_id
+        if not is_storable(own):
+            raise DeliberationNotFoundError(deliberation_id=own)
+
+        def write(connection: Connection) -> LoggedEntry:
+            tail = self._sequencer.open(connection)
+            found = read_one(connection, self._rosters, own)
+            if found is None:
+                raise DeliberationNotFoundError(deliberation_id=own)
+            if found.status.value in UNFINISHED:
+                raise IllegalTransitionError(present=found.status.value, wanted="erased")
+            if found.erased:
+                raise IllegalTransitionError(present="erased", wanted="erased")
+            index = tail.place(entry, deliberation_id=own, sequence=_last_sequence(connection, own))
+            tail.close()
+            connection.execute(insert(erasures).values(deliberation_id=own, idx=index))
+            connection.execute(delete(disclosures).where(disclosures.c.deliberation_id == own))
+            _disclose(connection, None, erasure.disclosures)
+            self._remove_texts(connection, found)
+            return LoggedEntry(*tail.row(index))
+
+        return await self._database.write(write)
+
+    async def add_checkpoint(self, tree_size: int, note: str) -> None:
+        """As in `WitnessLog`."""
+
+        def write(connection: Connection) -> None:
+            kept = select(witness_checkpoints.c.tree_size).where(witness_checkpoints.c.tree_size == tree_size)
+            # Under the lock of the head, so that two processes that sign the same head do not both find nothing.
+            self._sequencer.open(connection)
+            if connection.execute(kept).first() is None:
+                connection.execute(insert(witness_checkpoints).values(tree_size=tree_size, note=note))
+
+        await self._database.write(write)
+
+    def _disclosures(self, connection: Connection, deliberation_id: str) -> list[Disclosure]:
+        own = specifications.c.deliberation_id == deliberation_id
+        salts = connection.execute(select(specifications.c.salts).where(own)).scalar()
+        found = read_one(connection, self._rosters, deliberation_id)
+        told: list[Disclosure] = []
+        if found is not None and salts is not None:
+            told += opened(bytes(salts), accepted_texts(found))
+            by_text = found.specification.question.answer.kind is AnswerKind.TEXT
+            for stored in read_records(connection, deliberation_id):
+                if stored.salts is not None:
+                    told += opened(stored.salts, record_texts(stored.record, answers_by_text=by_text))
+        theirs = select(disclosures).where(disclosures.c.deliberation_id == deliberation_id)
+        for row in connection.execute(theirs):
+            told.append(Disclosure(row.sha256, bytes(row.salt).hex(), row.text))
+        return told
+
+    def _remove_texts(self, connection: Connection, found: Deliberation) -> None:
+        own = found.id
+        gone: dict[str, Any] = dict.fromkeys(("content", "reasoning", "failure_message", "salts"))
+        if found.specification.question.answer.kind is AnswerKind.TEXT:
+            gone["answer"] = None
+        connection.execute(update(agent_records).where(agent_records.c.deliberation_id == own).values(gone))
+        values = specification_values(without_specification_texts(found), self._rosters, b"")
+        values["salts"] = None
+        connection.execute(update(specifications).where(specifications.c.deliberation_id == own).values(values))
+        kept = connection.execute(select(deliberations.c.result).where(deliberations.c.id == own)).scalar_one()
+        result = without_texts(from_document(Result, load(kept)))
+        cleared = update(deliberations).where(deliberations.c.id == own)
+        connection.execute(cleared.values(result=dump(to_document(result))))
+
+
+def _bound(index: int) -> int:
+    return max(-1, min(index, _MAX_INDEX))
+
+
+def _last_sequence(connection: Connection, deliberation_id: str) -> int | None:
+    sequence = select(func.max(witness_entries.c.sequence))
+    return connection.execute(sequence.where(witness_entries.c.deliberation_id == deliberation_id)).scalar()
+
+
+def _disclose(connection: Connection, deliberation_id: str | None, told: Sequence[Disclosure]) -> None:
+    rows = [
+        {
+            "sha256": each.sha256,
+            "deliberation_id": deliberation_id,
+            "salt": bytes.fromhex(each.salt),
+            "text": each.text,
+        }
+        for each in told
+    ]
+    if rows:
+        connection.execute(insert(disclosures), rows)

@@ -1,0 +1,106 @@
+"""A witness log kept in memory: a real tree of real hashes, of which nothing survives the process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
+from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
+from domain.witness.merkle import CompactRange, leaf_hash
+from infrastructure.persistence.sequencer import encode
+
+__all__ = ["InMemoryWitnessLog"]
+
+
+class InMemoryWitnessLog:
+    """`WitnessLog` as the databases fulfil it, durability apart. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.logged: list[LoggedEntry] = []
+        self.erased: set[str] = set()
+        self._owners: dict[str, list[LoggedEntry]] = {}
+        self._tree = CompactRange()
+        self._nodes: dict[int, list[bytes]] = {}
+        self._checkpoints: dict[int, str] = {}
+        self._texts: dict[str | None, list[Disclosure]] = {}
+        self.may_erase: Callable[[str], None] = self._known_only
+
+    def place(self, document: Mapping[str, Any], disclosures: Sequence[Disclosure] = ()) -> LoggedEntry:
+        """Add one entry now, with its texts."""
+        own = document.get("deliberation_id")
+        if "record_sha256" in document:
+            leaves = b"".join(entry.leaf_hash for entry in self._owners.get(str(own), ()))
+            document = {**document, "record_sha256": hashlib.sha256(leaves).hexdigest()}
+        data = encode(document)
+        entry = LoggedEntry(len(self.logged), leaf_hash(data), data)
+        for level, _, node in self._tree.extend([entry.leaf_hash]):
+            self._nodes.setdefault(level, []).append(node)
+        self.logged.append(entry)
+        if own is not None:
+            self._owners.setdefault(own, []).append(entry)
+        self._texts.setdefault(own, []).extend(disclosures)
+        return entry
+
+    async def head(self) -> Head:
+        """As in `WitnessLogReader`."""
+        return Head(self._tree.size, self._tree.root())
+
+    async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
+        """As in `WitnessLogReader`."""
+        return self.logged[max(start, 0) : max(end, 0)]
+
+    async def leaf_hashes(self, start: int, end: int) -> Sequence[bytes]:
+        """As in `WitnessLogReader`."""
+        return [entry.leaf_hash for entry in self.logged[max(start, 0) : max(end, 0)]]
+
+    async def nodes(self, tile_level: int, start: int, end: int) -> Sequence[bytes]:
+        """As in `WitnessLogReader`."""
+        return self._nodes.get(tile_level, [])[max(start, 0) : max(end, 0)]
+
+    async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
+        """As in `WitnessLogReader`."""
+        return list(self._owners.get(deliberation_id, ()))
+
+    async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
+        """As in `WitnessLogReader`."""
+        return list(self._texts.get(deliberation_id, ()))
+
+    async def latest_checkpoint(self) -> str | None:
+        """As in `WitnessLogReader`."""
+        return self._checkpoints[max(self._checkpoints)] if self._checkpoints else None
+
+    async def checkpoints(self, after_size: int, limit: int) -> Sequence[str]:
+        """As in `WitnessLogReader`."""
+        return [self._checkpoints[size] for size in sorted(self._checkpoints) if size > after_size][:limit]
+
+    async def append(
+        self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
+    ) -> Sequence[LoggedEntry]:
+        """As in `WitnessLog`."""
+        for document in documents:
+            encode(document)
+        self._texts.setdefault(None, []).extend(disclosures)
+        return [self.place(document) for document in documents]
+
+    async def erase(self, erasure: Erasure) -> LoggedEntry:
+        """As in `WitnessLog`: only what has ended can be erased, and only once."""
+        encode(erasure.document)
+        own = erasure.deliberation_id
+        self.may_erase(own)
+        if own in self.erased:
+            raise IllegalTransitionError(present="erased", wanted="erased")
+        self.erased.add(own)
+        entry = self.place(erasure.document)
+        self._texts.pop(own, None)
+        self._texts.setdefault(None, []).extend(erasure.disclosures)
+        return entry
+
+    async def add_checkpoint(self, tree_size: int, note: str) -> None:
+        """As in `WitnessLog`."""
+        self._checkpoints.setdefault(tree_size, note)
+
+    def _known_only(self, deliberation_id: str) -> None:
+        if deliberation_id not in self._owners:
+            raise DeliberationNotFoundError(deliberation_id=deliberation_id)

@@ -1,0 +1,439 @@
+"""`conclave witness` and `conclave minutes` as an operator meets them, and the witness that cosigns other logs."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import logging
+import os
+import re
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.bootstrap import verification_tools
+from api.cli.main import execute
+from domain.witness.checkpoint import (
+    COSIGNATURE_V1,
+    ED25519,
+    Checkpoint,
+    NoteSignature,
+    SignedNote,
+    VerifierKey,
+    cosignature_message,
+    open_checkpoint,
+)
+from domain.witness.merkle import leaf_hash, root_hash
+from domain.witness.proof import consistency_proof
+from infrastructure.witness.ed25519 import SigningKey
+from infrastructure.witness.signer import CheckpointSigner
+from tests.conclave_fixture import running_server
+
+DEADLINE_S = 60.0
+QUESTION = "Close the centre to cars?"
+REASON = "the person asked for it"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended and what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.stdout)
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """Simulated agents and an empty data folder."""
+    chosen = {"CONCLAVE_DATA_DIR": str(tmp_path / "data"), "CONCLAVE_ORCHESTRATOR": "simulated"}
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    return chosen
+
+
+@pytest.fixture
+def conclave(settings: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs a command in this process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+
+    def run(*arguments: str) -> Ran:
+        capsys.readouterr()
+        code = execute(arguments)
+        written = capsys.readouterr()
+        return Ran(code, written.out, written.err)
+
+    yield run
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def held(conclave: Command) -> str:
+    """The id of a deliberation that has ended."""
+    ran = conclave("deliberate", QUESTION, "--option", "yes", "--option", "no", "--agents", "3", "--json")
+    assert ran.code == 0, ran.stderr
+    return str(ran.document["id"])
+
+
+def database(settings: Mapping[str, str]) -> Path:
+    return Path(settings["CONCLAVE_DATA_DIR"]) / "conclave.db"
+
+
+def test_every_command_takes_json_and_explains_itself(conclave: Command) -> None:
+    for command in ("key", "checkpoint", "export", "fsck", "erase", "accept-restore", "serve", "verify"):
+        ran = conclave("witness", command, "--help")
+        assert (ran.code, "--json" in ran.stdout) == (0, True)
+    assert "--server" in conclave("minutes", "--help").stdout
+
+
+def test_the_key_stands_alone_on_one_line_and_stays_the_same(conclave: Command) -> None:
+    ran = conclave("witness", "key")
+    assert ran.code == 0, ran.stderr
+    line, end = ran.stdout[:-1], ran.stdout[-1]
+    assert (end, str(VerifierKey.parse(line))) == ("\n", line)
+    assert conclave("witness", "key", "--json").document == {
+        "origin": VerifierKey.parse(line).name,
+        "public_key": line,
+    }
+
+
+def test_the_checkpoint_opens_with_the_key(conclave: Command, held: str) -> None:
+    key = VerifierKey.parse(conclave("witness", "key").stdout.strip())
+    note = conclave("witness", "checkpoint").stdout
+    stated, _ = open_checkpoint(note, key, verification_tools().check_signature, origin=key.name)
+    document = conclave("witness", "checkpoint", "--json").document
+    assert document == {"checkpoint": note, "tree_size": stated.tree_size, "root_hash": stated.root_hash.hex()}
+
+
+@pytest.mark.parametrize("options", [(), ("--with-texts",)])
+def test_an_export_verifies_with_the_key_alone(
+    conclave: Command, held: str, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    key = conclave("witness", "key").stdout.strip()
+    file = tmp_path / "log.jsonl"
+    ran = conclave("witness", "export", str(file), *options, "--json")
+    assert ran.code == 0, ran.stderr
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert ran.document["lines"] == len(lines)
+    assert (QUESTION in file.read_text(encoding="utf-8")) is bool(options)
+    verified = conclave("witness", "verify", str(file), "--key", key, "--json")
+    assert verified.code == 0, verified.stderr
+    assert [found["id"] for found in verified.document["deliberations"]] == [held]
+
+
+def test_an_export_takes_the_place_of_the_one_before_and_leaves_nothing_beside(
+    conclave: Command, held: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    file, link = folder / "log.jsonl", folder / "link"
+    file.write_text("old", encoding="utf-8")
+    link.symlink_to(file)
+    assert conclave("witness", "export", str(link), "--with-texts").code == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "log.jsonl"]
+    assert link.is_symlink()
+    assert file.read_text(encoding="utf-8").startswith('{"version":1')
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("place", ["", "missing/log.jsonl"])
+def test_an_export_that_cannot_be_written_names_the_file(conclave: Command, tmp_path: Path, place: str) -> None:
+    ran = conclave("witness", "export", str(tmp_path / place))
+    assert (ran.code, ran.stdout) == (2, "")
+    assert str(tmp_path / place) in ran.stderr
+
+
+def test_an_export_that_breaks_off_leaves_the_old_file(
+    conclave: Command, held: str, tmp_path: Path, settings: Mapping[str, str]
+) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text("old", encoding="utf-8")
+    damage(settings, "UPDATE witness_entries SET entry = CAST(replace(CAST(entry AS TEXT), '3', '4') AS BLOB)")
+    ran = conclave("witness", "export", str(file))
+    assert ran.code == 3
+    assert file.read_text(encoding="utf-8") == "old"
+    assert not list(tmp_path.glob(".conclave-*"))
+
+
+def test_fsck_counts_what_it_found_sound(conclave: Command, held: str) -> None:
+    checkpoint = conclave("witness", "checkpoint", "--json").document
+    ran = conclave("witness", "fsck", "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.document["verified"] is True
+    assert ran.document["entries"] == ran.document["tree_size"] == checkpoint["tree_size"]
+    assert ran.document["root_hash"] == checkpoint["root_hash"]
+    assert ran.document["checkpoints"] >= 1
+    assert checkpoint["root_hash"] in conclave("witness", "fsck").stdout
+
+
+def test_fsck_names_the_entry_that_was_edited(conclave: Command, held: str, settings: Mapping[str, str]) -> None:
+    damage(settings, "UPDATE witness_entries SET entry = entry || X'20' WHERE \"index\" = 2")
+    ran = conclave("witness", "fsck", "--json")
+    assert ran.code == 3
+    assert (ran.document["verified"], ran.document["index"]) == (False, 2)
+    assert set(ran.document["evidence"])
+    assert re.search(r"entry 2\b", conclave("witness", "fsck").stderr)
+
+
+def test_erased_texts_are_gone_and_the_log_still_verifies(
+    conclave: Command, held: str, tmp_path: Path, settings: Mapping[str, str]
+) -> None:
+    assert QUESTION in conclave("minutes", held).stdout
+    ran = conclave("witness", "erase", held[:8], "--reason", REASON, "--json")
+    assert ran.code == 0, ran.stderr
+    assert ran.document["deliberation_id"] == held
+    assert QUESTION not in conclave("minutes", held).stdout
+    assert conclave("witness", "fsck").code == 0
+    file = tmp_path / "log.jsonl"
+    assert conclave("witness", "export", str(file), "--with-texts").code == 0
+    entries = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    witnessed = next(line["entry"] for line in entries if line.get("index") == ran.document["index"])
+    assert json.loads(witnessed)["type"] == "erased"
+    assert REASON not in witnessed
+    assert QUESTION not in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("erase", "00000000-0000-4000-8000-000000000000", "--reason", "why"), "no such deliberation"),
+        (("erase", "000000", "--reason", "why"), "no such deliberation"),
+        (("erase", "000000", "--reason", " "), "--reason must not be empty"),
+        (("erase", "000000"), "--reason"),
+        (("accept-restore", "--reason", "x" * 5000), "--reason is 5000 bytes long"),
+        (("accept-restore",), "--reason"),
+        (("serve",), "--log"),
+        (("serve", "--log", "nonsense"), "is no key of a log"),
+        (("export",), "FILE"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(conclave: Command, arguments: tuple[str, ...], said: str) -> None:
+    ran = conclave("witness", *arguments)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert said in ran.stderr.splitlines()[-1]
+
+
+def test_there_is_nothing_to_accept_while_all_is_well(conclave: Command, held: str) -> None:
+    ran = conclave("witness", "accept-restore", "--reason", REASON)
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("conclave: ")
+
+
+def test_a_restored_backup_is_refused_until_it_is_accepted(
+    conclave: Command, held: str, settings: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anchored = tmp_path / "anchor.txt"
+    monkeypatch.setenv("CONCLAVE_WITNESS_ANCHORS", f"file:{anchored}")
+    backup = tmp_path / "backup.db"
+    with closing(sqlite3.connect(database(settings))) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    assert conclave("deliberate", QUESTION, "--agents", "2", "--json").code == 0
+    anchored.write_text(conclave("witness", "checkpoint").stdout + "\n", encoding="utf-8")
+    for leftover in database(settings).parent.glob("conclave.db*"):
+        leftover.unlink()
+    backup.rename(database(settings))
+    refused = conclave("witness", "fsck")
+    assert refused.code == 3
+    assert "rolled back" in refused.stderr
+    accepted = conclave("witness", "accept-restore", "--reason", REASON, "--json")
+    assert accepted.code == 0, accepted.stderr
+    assert isinstance(accepted.document["index"], int)
+    assert conclave("witness", "fsck").code == 0
+
+
+def test_the_minutes_are_the_log_s_and_no_control_character_reaches_the_terminal(conclave: Command) -> None:
+    ran = conclave("deliberate", "Clear\x1b[2J it?", "--option", "yes", "--option", "no", "--agents", "2", "--json")
+    shown = conclave("minutes", ran.document["id"][:8])
+    assert shown.code == 0, shown.stderr
+    assert "\x1b" not in shown.stdout
+    assert "Clear" in shown.stdout
+    document = conclave("minutes", ran.document["id"], "--json").document
+    assert document["deliberation_id"] == ran.document["id"]
+    assert document["minutes"].startswith("#")
+
+
+def test_the_minutes_of_a_server_are_the_ones_it_serves(conclave: Command) -> None:
+    with running_server() as server:
+        body = {"question": QUESTION, "agents": {"count": 2}}
+        deliberation = str(server.post(body, query="?wait=30").document["id"])
+        served = server.ask("GET", f"/v1/deliberations/{deliberation}/minutes").body.decode()
+        address = f"http://127.0.0.1:{server.port}"
+        assert conclave("minutes", deliberation, "--server", address).stdout == served
+        document = conclave("minutes", deliberation[:8], "--server", address, "--json").document
+        assert document == {"deliberation_id": deliberation, "minutes": served}
+
+
+def damage(settings: Mapping[str, str], statement: str) -> None:
+    """What whoever may write the file can do: take the triggers away and change what they kept."""
+    with closing(sqlite3.connect(database(settings))) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for (name,) in found:
+            connection.execute(f'DROP TRIGGER "{name}"')
+        connection.execute(statement)
+        connection.commit()
+
+
+class OtherLog:
+    """A log elsewhere, of so many entries as it is asked for."""
+
+    def __init__(self, origin: str = "log.example/other") -> None:
+        self.signer = CheckpointSigner(SigningKey.from_seed(b"\x07" * 32), origin)
+        self._leaves = [leaf_hash(str(number).encode()) for number in range(64)]
+
+    @property
+    def vkey(self) -> str:
+        return str(self.signer.verifier_key)
+
+    def root(self, size: int) -> bytes:
+        return root_hash(self._leaves[:size])
+
+    def request(self, old: int, size: int, *, root: bytes | None = None) -> bytes:
+        def node(height: int, index: int) -> bytes:
+            return root_hash(self._leaves[index << height : (index + 1) << height])
+
+        proof = consistency_proof(old, size, node) if 0 < old <= size else []
+        lines = [f"old {old}", *(base64.b64encode(found).decode() for found in proof)]
+        return ("\n".join(lines) + "\n\n" + self.signer.sign(size, root or self.root(size))).encode()
+
+
+@dataclass(frozen=True)
+class Cosigner:
+    """A running `conclave witness serve`."""
+
+    port: int
+    key: VerifierKey
+    process: subprocess.Popen[str]
+
+    def post(self, body: bytes, *, path: str = "/add-checkpoint") -> tuple[int, str, bytes]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)) as connection:
+            connection.request("POST", path, body=body)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Content-Type", ""), answer.read()
+
+
+@contextmanager
+def cosigning(folder: Path, *logs: str) -> Iterator[Cosigner]:
+    options = [option for log in logs for option in ("--log", log)]
+    command = [sys.executable, "-m", "api.cli.main", "witness", "serve", "--port", "0", "--json", *options]
+    environment = {**os.environ, "CONCLAVE_DATA_DIR": str(folder)}
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            written = ""
+            while not written.endswith("}\n") and (line := process.stdout.readline()):
+                written += line
+            document = json.loads(written)
+            port = int(document["urls"][0].rpartition(":")[2])
+            yield Cosigner(port, VerifierKey.parse(document["public_key"]), process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def cosigner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cosigner]:
+    logs = [OtherLog().vkey, OtherLog("log.example/refused").vkey, f"log.example/named+{OtherLog('a-key').vkey}"]
+    with cosigning(tmp_path_factory.mktemp("cosigner"), *logs) as running:
+        yield running
+
+
+def test_a_log_that_grows_is_cosigned_and_one_that_does_not_is_told_its_size(cosigner: Cosigner) -> None:
+    log = OtherLog()
+    assert cosigner.key.algorithm == COSIGNATURE_V1
+    for old, size in ((0, 5), (5, 5), (5, 33)):
+        status, kind, body = cosigner.post(log.request(old, size))
+        assert (status, kind) == (200, "text/plain; charset=utf-8"), body
+        text = Checkpoint(log.signer.origin, size, log.root(size)).body()
+        note = SignedNote.parse(log.signer.sign(size, log.root(size)) + body.decode())
+        cosignature = note.signatures[-1]
+        assert (cosignature.name, cosignature.key_id) == (cosigner.key.name, cosigner.key.key_id)
+        message = cosignature_message(text, int.from_bytes(cosignature.signature[:8], "big"))
+        check = verification_tools().check_signature
+        assert check(cosigner.key.public_key, message, cosignature.signature[8:])
+    assert cosigner.post(log.request(5, 40)) == (409, "text/x.tlog.size", b"33\n")
+    assert cosigner.post(log.request(33, 33, root=b"\x01" * 32))[0] == 409
+    assert cosigner.post(log.request(33, 40, root=b"\x01" * 32))[0] == 422
+
+
+def test_a_log_whose_key_has_another_name_is_told_by_its_origin(cosigner: Cosigner) -> None:
+    log = OtherLog("a-key")
+    checkpoint = Checkpoint("log.example/named", 3, log.root(3))
+    key = SigningKey.from_seed(b"\x07" * 32)
+    signature = NoteSignature(
+        "a-key", VerifierKey("a-key", ED25519, key.public_key).key_id, key.sign(checkpoint.body().encode())
+    )
+    note = SignedNote(checkpoint.body(), (signature,))
+    status, _, body = cosigner.post(f"old 0\n\n{note}".encode())
+    assert status == 200, body
+
+
+def test_what_is_no_request_of_a_witnessed_log_is_refused(cosigner: Cosigner) -> None:
+    log = OtherLog("log.example/refused")
+    wrong = log.request(0, 5).replace(base64.b64encode(log.root(5)), base64.b64encode(log.root(6)))
+    assert cosigner.post(wrong)[0] == 403
+    assert cosigner.post(OtherLog("log.example/unknown").request(0, 5))[0] == 404
+    assert cosigner.post(log.request(6, 5))[0] == 400
+    assert cosigner.post(b"")[0] == 400
+    assert cosigner.post(b"old 0\n\n" + b"x" * 70_000)[0] == 413
+    assert cosigner.post(log.request(0, 5), path="/")[0] == 404
+    assert cosigner.post(log.request(0, 5))[0] == 200
+
+
+def test_a_witness_remembers_what_it_cosigned_and_ends_on_a_signal(tmp_path: Path) -> None:
+    log = OtherLog()
+    with cosigning(tmp_path, log.vkey) as first:
+        assert first.post(log.request(0, 5))[0] == 200
+        first.process.send_signal(signal.SIGTERM)
+        assert first.process.wait(DEADLINE_S) == 0
+    with cosigning(tmp_path, log.vkey) as second:
+        assert second.key == first.key
+        assert second.post(log.request(0, 7)) == (409, "text/x.tlog.size", b"5\n")
+
+
+def test_a_witness_that_has_lost_its_memory_signs_nothing_with_the_old_key(
+    conclave: Command, settings: Mapping[str, str]
+) -> None:
+    data = Path(settings["CONCLAVE_DATA_DIR"])
+    log = OtherLog().vkey
+    with cosigning(data, log):
+        pass
+    (data / "cosigned.db").unlink()
+    ran = conclave("witness", "serve", "--log", log)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "cosigned.db" in ran.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("--name", "two words"), ("--name", "a+b"), ("--host", "host.invalid")])
+def test_a_witness_that_cannot_be_is_not_started(conclave: Command, option: str, value: str) -> None:
+    ran = conclave("witness", "serve", "--log", OtherLog().vkey, "--port", "0", option, value)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert option in ran.stderr
+
+
+def test_the_same_log_twice_and_the_key_of_a_witness_are_refused(conclave: Command) -> None:
+    log = OtherLog().vkey
+    assert "twice" in conclave("witness", "serve", "--log", log, "--log", log).stderr
+    witness = str(VerifierKey("w", COSIGNATURE_V1, b"\x01" * 32))
+    ran = conclave("witness", "serve", "--log", witness)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "the key of a witness" in ran.stderr
