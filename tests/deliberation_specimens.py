@@ -1,25 +1,33 @@
-"""Deliberations, records and happenings for tests: whole, varied, and the same in every run."""
+"""Deliberations, records and entries for tests: whole, varied, and the same in every run."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+from application.ports.deliberation_repository import Commit
 from application.services.deliberation_run import decide
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.budget import Limits, Quorum, Sampling, Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
-from domain.models.event import Happening
 from domain.models.protocol import Protocol
 from domain.models.question import AnswerFormat, AnswerKind, Question
 from domain.models.roll_call import AgentState
 from domain.models.round import AgentRecord, FailureCause, Round
 from domain.voting.ballot import Answer
 from domain.voting.rule import Rule, RuleKind
+from domain.witness.entry import agent_ended, call_intended, deliberation_ended, round_started
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
 OPTIONS = ("yes", "no", "weekends only")
+
+
+@dataclass(frozen=True)
+class Intent:
+    """An intent to call that `committing` makes an entry of."""
+
+    number: int
 
 
 class SettableClock:
@@ -112,11 +120,45 @@ def failed(agent: int, *, state: AgentState = AgentState.TIMED_OUT, round_number
     )
 
 
-def happening(number: int, *, type_: str = "agent.started") -> Happening:
-    """One of many, told apart by `number`."""
-    return Happening(
-        type_, NOON + timedelta(microseconds=number), {"round": 0, "agent_id": f"archon-{number}", "ü": [1, 0.1]}
-    )
+def intent(number: int) -> Intent:
+    """One of many intents to call, told apart by `number`."""
+    return Intent(number)
+
+
+def committing(
+    deliberation_id: str,
+    intents: Sequence[Intent] = (),
+    records: Sequence[AgentRecord] = (),
+    deliberation: Deliberation | None = None,
+    *,
+    answers: AnswerFormat | None = None,
+) -> Commit:
+    """What is stored in one step: intents, ends of agents, and the end of the deliberation when it is over; one event each,
+    but two for the end of a deliberation that had rounds. The same facts make the same entries.
+    """
+    entries = [
+        call_intended(
+            deliberation_id,
+            at=NOON + timedelta(microseconds=each.number),
+            round_number=0,
+            agent_id=f"archon-{each.number}",
+            attempt=1,
+            model=None,
+            prompt=None,
+            prompt_salt=b"",
+        )
+        for each in intents
+    ]
+    given = answers if answers is not None else AnswerFormat(AnswerKind.CHOICE, OPTIONS)
+    entries += [agent_ended(deliberation_id, each, given, salts=lambda size: bytes(range(size))) for each in records]
+    if deliberation is not None and deliberation.status.is_terminal:
+        entries.append(deliberation_ended(deliberation, cause=deliberation.reason))
+    return Commit(deliberation_id, entries, deliberation)
+
+
+def opening(running: Deliberation) -> Commit:
+    """The start of a deliberation, which makes one event."""
+    return Commit(running.id, [round_started(running.id, 1, ["archon-1"], at=NOON)], running)
 
 
 def started(queued: Deliberation) -> Deliberation:

@@ -235,10 +235,10 @@ def verification_tools() -> VerificationTools:
     return VerificationTools(check_signature=verify_signature, parse_canonical=parse_canonical)
 
 
-async def audit_log(settings: Settings, *, progress: Callable[[int], None]) -> AuditReport:
+async def audit_log(settings: Settings, *, progress: Callable[[int], None]) -> tuple[AuditReport, Mapping[str, str]]:
     """Check all of the log, and what was signed of it here and at the anchors; `progress` is told how many entries were seen.
 
-    Raises `VerificationRefusedError` and `LogUnverifiedError`.
+    Returns what was found sound, and by anchor why one could not be asked. Raises `VerificationRefusedError` and `LogUnverifiedError`.
     """
     from application.services.log_audit import audit
     from infrastructure.persistence.database import open_database
@@ -258,7 +258,7 @@ async def audit_log(settings: Settings, *, progress: Callable[[int], None]) -> A
         await conclave.witness.check_at_start()
         if conclave.witness.problem is not None:
             raise conclave.witness.problem
-    return report
+        return report, dict(conclave.witness.anchor_problems)
 
 
 def open_cosigner(settings: Settings, *, name: str, logs: Mapping[str, VerifierKey]) -> CosigningWitness:

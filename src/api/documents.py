@@ -36,7 +36,7 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
     return {
         "id": deliberation.id,
         "status": deliberation.status.value,
-        "question": specification.question.text,
+        "question": None if deliberation.erased else specification.question.text,
         "context": specification.question.context,
         "answer": answer_document(specification.question.answer),
         **_terms(specification),
@@ -51,7 +51,7 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
         "roll_call": deliberation.roll_call.as_counts(),
         "rounds": [_round(round_) for round_ in deliberation.rounds],
         "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
-        "failures": [_failure(record) for record in deliberation.failures],
+        "failures": [_failure(record, erased=deliberation.erased) for record in deliberation.failures],
         "usage": _usage(deliberation.usage),
         "witness": None if deliberation.witness is None else _witness(deliberation.witness),
         "erased": deliberation.erased,
@@ -112,7 +112,11 @@ def output_document(output: WitnessedOutput) -> dict[str, Any]:
         "reasoning": record.reasoning,
         "failure": None
         if record.failure is None
-        else {"kind": record.failure.kind, "message": record.failure.message, "attempts": record.attempts},
+        else {
+            "kind": record.failure.kind,
+            "message": None if output.erased else record.failure.message,
+            "attempts": record.attempts,
+        },
         "started_at": moment(record.started_at),
         "finished_at": moment(record.finished_at),
         "duration_seconds": round(record.duration_seconds, 6),
@@ -181,13 +185,13 @@ def _round(round_: Round) -> dict[str, Any]:
     return {"round": round_.number, "roll_call": round_.roll_call.as_counts(), "tally": dict(round_.tally)}
 
 
-def _failure(record: AgentRecord) -> dict[str, Any]:
+def _failure(record: AgentRecord, *, erased: bool) -> dict[str, Any]:
     return {
         "agent_id": record.agent_id,
         "round": record.round_number,
         "state": record.state.value,
         "kind": record.failure.kind if record.failure else record.state.value,
-        "message": record.failure.message if record.failure else "",
+        "message": None if erased else record.failure.message if record.failure else "",
         "attempts": record.attempts,
         "duration_seconds": round(record.duration_seconds, 6),
     }

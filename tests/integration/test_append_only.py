@@ -199,18 +199,24 @@ def _rows_of_sqlite(path: Path) -> list[Any]:
         return found
 
 
-def _rows_of_postgres(ground: Ground) -> list[Any]:
+@pytest.fixture(scope="module")
+def watcher(recorded: Ground) -> Iterator[psycopg.Connection[Any]]:
+    """A session of the administrator on it, for all tests, because most of their time would be connecting."""
+    with recorded.connect("admin") as connection:
+        yield connection
+
+
+def _rows_of_postgres(watcher: psycopg.Connection[Any]) -> list[Any]:
     """Every row, and who owns, guards and may change the tables."""
-    with ground.connect("admin") as connection:
-        found: list[Any] = connection.execute(
-            "SELECT c.relname::text, c.relowner, c.relacl::text, t.tgname::text, t.tgenabled::text, p.prosrc "
-            "FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid LEFT JOIN pg_proc p ON p.oid = t.tgfoid "
-            "WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1, 4"
-        ).fetchall()
-        for table in tables.metadata.sorted_tables:
-            statement = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(sql.Identifier(table.name))
-            found += connection.execute(statement).fetchall()
-        return found
+    found: list[Any] = watcher.execute(
+        "SELECT c.relname::text, c.relowner, c.relacl::text, t.tgname::text, t.tgenabled::text, p.prosrc "
+        "FROM pg_class c LEFT JOIN pg_trigger t ON t.tgrelid = c.oid LEFT JOIN pg_proc p ON p.oid = t.tgfoid "
+        "WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1, 4"
+    ).fetchall()
+    for table in tables.metadata.sorted_tables:
+        statement = sql.SQL("SELECT * FROM {} ORDER BY 1, 2").format(sql.Identifier(table.name))
+        found += watcher.execute(statement).fetchall()
+    return found
 
 
 # Every column of a row that is there, with a changed one.
@@ -302,7 +308,7 @@ def _application_statements() -> Iterator[str]:
         yield f"GRANT ALL ON {table} TO CURRENT_USER; DELETE FROM {table}"
     for table in ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures"):
         yield f"SELECT * FROM {table} FOR UPDATE"
-        yield f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
+        yield f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
         yield f"SET session_replication_role = replica; UPDATE {table} SET {_FORGED[table]}"
     yield "SET session_replication_role = replica"
     yield "SELECT set_config('session_replication_role', 'replica', false)"
@@ -387,23 +393,23 @@ def test_sqlite_refuses_a_statement_that_would_change_the_record(sqlite_file: Pa
 
 @pytest.mark.parametrize("statement", _each(_application_statements()))
 def test_postgres_refuses_the_application_role_a_statement_that_would_change_the_record(
-    recorded: Ground, statement: str
+    recorded: Ground, watcher: psycopg.Connection[Any], statement: str
 ) -> None:
-    before = _rows_of_postgres(recorded)
+    before = _rows_of_postgres(watcher)
     statement = statement.replace("{owner}", str(recorded.owner.username))
     with recorded.connect("application") as connection:
         with pytest.raises(psycopg.Error) as refused:
             connection.execute(statement.encode())
         assert refused.value.sqlstate == _INSUFFICIENT_PRIVILEGE
-    assert _rows_of_postgres(recorded) == before
+    assert _rows_of_postgres(watcher) == before
 
 
 @pytest.mark.parametrize("who", ["owner", "admin"])
 @pytest.mark.parametrize("statement", _each(_owner_statements()))
 def test_triggers_refuse_the_owner_and_a_superuser_that_replicates_and_warn(
-    recorded: Ground, statement: str, who: str
+    recorded: Ground, watcher: psycopg.Connection[Any], statement: str, who: str
 ) -> None:
-    before = _rows_of_postgres(recorded)
+    before = _rows_of_postgres(watcher)
     warnings: list[str | None] = []
     with recorded.connect(who) as connection:
         if who == "admin":
@@ -412,11 +418,11 @@ def test_triggers_refuse_the_owner_and_a_superuser_that_replicates_and_warn(
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"only grows|what an entry says"):
             connection.execute(statement.encode())
     assert any("was refused for" in (warning or "") for warning in warnings)
-    assert _rows_of_postgres(recorded) == before
+    assert _rows_of_postgres(watcher) == before
 
 
-def test_copying_an_entry_over_one_that_is_there_is_refused(recorded: Ground) -> None:
-    before = _rows_of_postgres(recorded)
+def test_copying_an_entry_over_one_that_is_there_is_refused(recorded: Ground, watcher: psycopg.Connection[Any]) -> None:
+    before = _rows_of_postgres(watcher)
     with (
         recorded.connect("application") as connection,
         pytest.raises(psycopg.errors.UniqueViolation),
@@ -424,7 +430,7 @@ def test_copying_an_entry_over_one_that_is_there_is_refused(recorded: Ground) ->
         cursor.copy("COPY witness_entries (idx, leaf_hash, entry) FROM STDIN") as copy,
     ):
         copy.write_row((0, b"", b""))
-    assert _rows_of_postgres(recorded) == before
+    assert _rows_of_postgres(watcher) == before
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -653,7 +659,8 @@ async def test_doctor_says_whether_the_application_runs_as_owner(
 ) -> None:
     upgrade(_text(ground.owner), application_url=_text(ground.application))
     address = _text(getattr(ground, who))
-    settings = load_settings({"CONCLAVE_DATA_DIR": str(tmp_path), "CONCLAVE_DATABASE_URL": address}, None)
+    given = {"CONCLAVE_DATA_DIR": str(tmp_path), "CONCLAVE_DATABASE_URL": address, "CONCLAVE_ORCHESTRATOR": "simulated"}
+    settings = load_settings(given, None)
     check = next(check for check in await examine(settings) if check.name == "database role")
     assert check.works is works
     assert ("CONCLAVE_OWNER_DATABASE_URL" in check.remedy) is not works

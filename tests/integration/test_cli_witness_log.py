@@ -186,7 +186,7 @@ def test_fsck_counts_what_it_found_sound(conclave: Command, held: str) -> None:
 
 
 def test_fsck_names_the_entry_that_was_edited(conclave: Command, held: str, settings: Mapping[str, str]) -> None:
-    damage(settings, "UPDATE witness_entries SET entry = entry || X'20' WHERE \"index\" = 2")
+    damage(settings, "UPDATE witness_entries SET entry = CAST(entry || ' ' AS BLOB) WHERE idx = 2")
     ran = conclave("witness", "fsck", "--json")
     assert ran.code == 3
     assert (ran.document["verified"], ran.document["index"]) == (False, 2)
@@ -247,17 +247,37 @@ def test_a_restored_backup_is_refused_until_it_is_accepted(
     with closing(sqlite3.connect(database(settings))) as source, closing(sqlite3.connect(backup)) as target:
         source.backup(target)
     assert conclave("deliberate", QUESTION, "--agents", "2", "--json").code == 0
-    anchored.write_text(conclave("witness", "checkpoint").stdout + "\n", encoding="utf-8")
+    assert anchored.exists()
     for leftover in database(settings).parent.glob("conclave.db*"):
         leftover.unlink()
     backup.rename(database(settings))
-    refused = conclave("witness", "fsck")
-    assert refused.code == 3
-    assert "rolled back" in refused.stderr
+    exported = str(tmp_path / "log.jsonl")
+    for command in (
+        ("witness", "fsck"),
+        ("witness", "checkpoint"),
+        ("witness", "export", exported),
+        ("witness", "erase", held, "--reason", REASON),
+        ("minutes", held),
+    ):
+        refused = conclave(*command)
+        assert (refused.code, refused.stdout) == (3, "")
+        assert "rolled back" in refused.stderr
     accepted = conclave("witness", "accept-restore", "--reason", REASON, "--json")
     assert accepted.code == 0, accepted.stderr
     assert isinstance(accepted.document["index"], int)
     assert conclave("witness", "fsck").code == 0
+
+
+def test_an_anchor_that_cannot_be_asked_is_named(
+    conclave: Command, held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "anchor").mkdir()
+    monkeypatch.setenv("CONCLAVE_WITNESS_ANCHORS", f"file:{tmp_path / 'anchor'}")
+    ran = conclave("witness", "fsck", "--json")
+    assert ran.code == 0
+    (name,) = ran.document["anchor_problems"]
+    assert str(tmp_path / "anchor") in name
+    assert f"nothing is known of the anchor {name}" in ran.stderr
 
 
 def test_the_minutes_are_the_log_s_and_no_control_character_reaches_the_terminal(conclave: Command) -> None:

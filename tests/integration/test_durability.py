@@ -15,29 +15,28 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, event
 
-from application.ports.deliberation_repository import Commit
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
+from domain.witness.entry import accepted
 from infrastructure.persistence.database import Database, PostgresDatabase, open_database
 from infrastructure.persistence.engine import open_async_engine, require_durable
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
-from tests.deliberation_specimens import deliberation, ended, happening, record, started
+from tests.deliberation_specimens import committing, deliberation, ended, intent, record, started
 from tests.servers.postgres import PostgresServer
 
 _T = TypeVar("_T")
 
 _APPENDING_FOR_EVER = """
 import asyncio, sys
-from application.ports.deliberation_repository import Commit
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
-from tests.deliberation_specimens import happening
+from tests.deliberation_specimens import committing, intent
 
 async def append(url, own):
     repository = SqlDeliberationRepository(await open_database(url))
     while True:
-        await asyncio.gather(*(repository.append(Commit(own, [happening(number)])) for number in range(5)))
+        await asyncio.gather(*(repository.append(committing(own, [intent(number)])) for number in range(5)))
         print("acknowledged", flush=True)
 
 asyncio.run(append(*sys.argv[1:]))
@@ -179,11 +178,11 @@ async def test_72_appends_in_one_turn_of_the_loop_share_one_commit(sqlite: Datab
     counting = Counting(sqlite)
     repository = SqlDeliberationRepository(counting)
     added = deliberation(agents=72)
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
     counting.writes = 0
     async with asyncio.TaskGroup() as group:
         for number in range(72):
-            group.create_task(repository.append(Commit(added.id, [happening(number)], [record(number)])))
+            group.create_task(repository.append(committing(added.id, [intent(number)], [record(number)])))
     assert counting.writes == 1
     await repository.close()
 
@@ -198,14 +197,14 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_stored_once(
     counting = Counting(database)
     repository = SqlDeliberationRepository(counting)
     added = deliberation()
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
     running = started(added)
     over = ended(running, [record(0)])
     commits = [
-        Commit(added.id, [happening(1)], deliberation=running),
-        Commit(added.id, [happening(2), happening(3)], [record(0)]),
-        Commit(added.id, records=[record(1)]),
-        Commit(added.id, [happening(4)], deliberation=over),
+        committing(added.id, [intent(1)], deliberation=running),
+        committing(added.id, [intent(2), intent(3)], [record(0)]),
+        committing(added.id, records=[record(1)]),
+        committing(added.id, [intent(4)], deliberation=over),
     ]
     for commit in commits:
         counting.loses_next_acknowledgement = True
@@ -226,10 +225,10 @@ async def test_a_postgres_that_is_killed_is_named_and_used_again_when_it_is_back
     database = await open_database(postgres_url)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
-    await repository.append(Commit(added.id, [happening(1)]))
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.append(committing(added.id, [intent(1)]))
     await asyncio.to_thread(postgres_server.kill)
-    again = Commit(added.id, [happening(2)], [record(1)])
+    again = committing(added.id, [intent(2)], [record(1)])
     for attempt in (repository.append(again), repository.get(added.id), repository.check()):
         with pytest.raises(DependencyUnavailableError) as away:
             await attempt
@@ -249,10 +248,10 @@ async def test_a_postgres_that_does_not_answer_in_time_is_named_and_used_again_w
     database = PostgresDatabase(open_async_engine(postgres_url, connections=2), patience_s=0.3)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
-    commit = Commit(added.id, [happening(1)], [record(1)])
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    commit = committing(added.id, [intent(1)], [record(1)])
     with psycopg.connect(postgres_server.conninfo(postgres_url.rpartition("/")[2])) as locker:
-        locker.execute("LOCK TABLE events")
+        locker.execute("LOCK TABLE witness_entries")
         for attempt in (repository.append(commit), repository.events(added.id, after=0, limit=9)):
             with pytest.raises(DependencyUnavailableError, match="does not answer in time"):
                 await attempt
@@ -269,7 +268,8 @@ async def test_a_postgres_that_only_reads_is_named(postgres_server: PostgresServ
         connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     database = await open_database(postgres_url)
     repository = SqlDeliberationRepository(database)
-    adding = repository.add(deliberation(), [happening(0)], owner="me", lease_s=10)
+    new = deliberation()
+    adding = repository.add(new, accepted(new), owner="me", lease_s=10)
     for attempt in (repository.check(), adding):
         with pytest.raises(DependencyUnavailableError, match="read-only"):
             await attempt
@@ -282,15 +282,15 @@ async def test_a_sqlite_that_others_keep_locked_is_named_and_works_again_afterwa
     database = await open_database(sqlite_url, busy_timeout_s=0.05)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
     locker = sqlite3.connect(str(database.url.database), isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
-    for attempt in (repository.append(Commit(added.id, [happening(1)])), repository.check()):
+    for attempt in (repository.append(committing(added.id, [intent(1)])), repository.check()):
         with pytest.raises(DependencyUnavailableError, match="write lock"):
             await attempt
     assert await repository.get(added.id) == added
     locker.close()
-    await repository.append(Commit(added.id, [happening(2)]))
+    await repository.append(committing(added.id, [intent(2)]))
     events = await repository.events(added.id, after=0, limit=9)
     assert [(event.sequence, event.data["agent_id"]) for event in events] == [(1, "archon-0"), (2, "archon-2")]
     await repository.close()
@@ -300,11 +300,11 @@ async def test_a_sqlite_that_others_keep_locked_is_named_and_works_again_afterwa
 async def test_a_full_disk_is_named_and_nothing_of_the_append_is_stored(sqlite: Database) -> None:
     repository = SqlDeliberationRepository(sqlite)
     added = deliberation()
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
     pages = await sqlite.read(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar())
     await sqlite.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
     with pytest.raises(DependencyUnavailableError, match="disk is full"):
-        await repository.append(Commit(added.id, [happening(1)], [record(1, content="x" * 100_000)]))
+        await repository.append(committing(added.id, [intent(1)], [record(1, content="x" * 100_000)]))
     assert len(await repository.events(added.id, after=0, limit=9)) == 1
     assert list(await repository.records(added.id)) == []
     await repository.close()
@@ -378,7 +378,7 @@ async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(
 ) -> None:
     repository = SqlDeliberationRepository(sqlite)
     added = deliberation()
-    await repository.add(added, [happening(0)], owner="me", lease_s=10)
+    await repository.add(added, accepted(added), owner="me", lease_s=10)
     acknowledged = 1
     for kill in range(sized(3, 300)):
         command = [sys.executable, "-c", _APPENDING_FOR_EVER, sqlite_url, added.id]

@@ -117,7 +117,9 @@ class LocalDeliberations:
         return [output_document(record) for record in await self._conclave.outputs.outputs(deliberation_id)]
 
     async def minutes(self, deliberation_id: str) -> str:
-        """Written anew from the log."""
+        """Written anew from the log. Raises `LogUnverifiedError`."""
+        # They carry a checkpoint, and nothing is signed of a log that was not compared with what was signed before.
+        await self._conclave.witness.check_at_start()
         return await self._conclave.witness.minutes(deliberation_id)
 
     async def cancel(self, deliberation_id: str) -> Document:

@@ -13,6 +13,7 @@ from api.cli.options import HelpOption, JsonOption, want_command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from api.cli.counter import Counter
     from application.services.verification import VerificationReport
     from domain.errors.witness import VerificationRefusedError
     from domain.witness.checkpoint import VerifierKey
@@ -90,23 +91,27 @@ def _verified(path: str, key: VerifierKey) -> VerificationReport:
     from pathlib import Path
 
     from api.bootstrap import verification_tools
+    from api.cli.counter import Counter
     from application.services.verification import MAX_BUNDLE_BYTES, is_log_header, verify_bundle, verify_log
 
     tools = verification_tools()
-    with Path(path).open("rb") as file:
-        lines = _lines(file)
+    with Path(path).open("rb") as file, Counter("lines checked") as counter:
+        lines = _lines(file, counter)
         first = next(lines, b"")
         if is_log_header(first):
             return verify_log(chain((first,), lines), key=key, tools=tools)
         return verify_bundle(first + file.read(MAX_BUNDLE_BYTES), key=key, tools=tools)
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def _lines(file: BinaryIO, counter: Counter) -> Iterator[bytes]:
     """The lines of a file. One that is too long comes in parts, the first of which is too long already."""
     from application.services.verification import MAX_LINE_BYTES
 
+    count = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         yield line
+        count += 1
+        counter.show(count)
 
 
 def _refusal(error: VerificationRefusedError) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,7 +13,7 @@ from api.cli.options import JsonOption
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from api.cli.interruption import Interruption
     from api.conclave import Conclave
@@ -71,6 +71,7 @@ def checkpoint(as_json: JsonOption = False) -> None:
 
     async def work() -> str:
         async with _open_log() as conclave:
+            await conclave.witness.check_at_start()
             return await conclave.witness.checkpoint()
 
     note = run(work())
@@ -103,8 +104,10 @@ def export(
     async def work(_interruption: Interruption) -> int:
         lines = 0
         async with _open_log() as conclave:
+            await conclave.witness.check_at_start()
             with replaced_file(file, private=with_texts) as target, Counter("lines written") as counter:
-                async with aclosing(conclave.witness.export(with_texts=with_texts)) as exported:
+                export_lines = cast("AsyncGenerator[str, None]", conclave.witness.export(with_texts=with_texts))
+                async with aclosing(export_lines) as exported:
                     async for line in exported:
                         target.write(line + "\n")
                         lines += 1
@@ -127,7 +130,7 @@ def fsck(as_json: JsonOption = False) -> None:
     from api.cli.counter import Counter
     from api.cli.interruption import run_interruptible
     from api.cli.quiet_log import keep_log_quiet
-    from api.cli.terminal import print_document
+    from api.cli.terminal import complain, print_document
     from domain.errors.witness import LogUnverifiedError, VerificationRefusedError
 
     settings = load_settings()
@@ -137,11 +140,13 @@ def fsck(as_json: JsonOption = False) -> None:
     async def work(_interruption: Interruption) -> int:
         with Counter("entries checked") as counter:
             try:
-                report = await audit_log(settings, progress=counter.show)
+                report, unasked = await audit_log(settings, progress=counter.show)
             except (VerificationRefusedError, LogUnverifiedError) as error:
                 if as_json:
                     print_document(_refusal(error))
                 raise
+        for anchor, problem in unasked.items():
+            complain(f"nothing is known of the anchor {anchor}: {problem}")
         if as_json:
             print_document(
                 {
@@ -151,6 +156,7 @@ def fsck(as_json: JsonOption = False) -> None:
                     "entries": report.entries,
                     "nodes": report.nodes,
                     "checkpoints": report.checkpoints,
+                    "anchor_problems": unasked,
                 }
             )
         else:
@@ -184,6 +190,7 @@ def erase(
     async def work() -> tuple[str, int, bytes]:
         async with _open_log() as conclave:
             found = str((await find_by_prefix(LocalDeliberations(conclave), deliberation_id))["id"])
+            await conclave.witness.check_at_start()
             logged = await conclave.witness.erase(found, reason=reason, key_name=None)
             return found, logged.index, logged.leaf_hash
 
@@ -206,7 +213,6 @@ def accept_restore(reason: ReasonOption, as_json: JsonOption = False) -> None:
 
     async def work() -> tuple[int, bytes]:
         async with _open_log() as conclave:
-            await conclave.witness.check_at_start()
             logged = await conclave.witness.accept_restore(reason=reason, key_name=None)
             return logged.index, logged.leaf_hash
 
@@ -272,6 +278,7 @@ def serve(
 
 @asynccontextmanager
 async def _open_log() -> AsyncIterator[Conclave]:
+    """Opened to read: whoever signs or adds has to compare the log with what was signed before, which this does not."""
     from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave
     from api.cli.quiet_log import keep_log_quiet
 

@@ -22,7 +22,7 @@ _LATER = {
     "erased": "texts erased",
 }
 # Controls and marks of direction could make a reader see another order or another line than stands there.
-_UNSEEN = re.compile("[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x84\\x86-\\x9f\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ufeff]")
+_UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~#$!^]")
 # A list item, the line under a heading, a rule, or the second line of a table.

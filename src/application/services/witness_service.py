@@ -115,6 +115,7 @@ class WitnessService:
         self._check: LogCheck | None = None
         self._newest: tuple[Checkpoint, str] | None = None
         self._anchored: dict[str, Checkpoint] = {}
+        self._unheard: set[str] = set()
 
     async def check_at_start(self) -> None:
         """Compare the log with all that was signed of it, and set or clear `problem`; does not raise for a mismatch.
@@ -396,18 +397,22 @@ class WitnessService:
             if note is not None:
                 self._anchored[anchor.name] = self._reader.open(note)
         except Exception as error:  # noqa: BLE001 - whatever an anchor does is shown, and stops nothing
+            self._unheard.add(anchor.name)
             self._note_anchor_problem(anchor, error)
         else:
-            self.anchor_problems.pop(anchor.name, None)
+            # What it refused to take is not mended by its telling what it holds.
+            if anchor.name in self._unheard:
+                self._forget_anchor_problem(anchor)
 
     async def _publish_to(self, anchor: Anchor, note: str, checkpoint: Checkpoint) -> bool:
         """Whether the anchor holds something that has to be compared with the log."""
         try:
             await self._hand_over(anchor, note, checkpoint)
         except Exception as error:  # noqa: BLE001 - whatever an anchor does is shown, and stops nothing
+            self._unheard.discard(anchor.name)
             is_new = self._note_anchor_problem(anchor, error)
             return is_new and isinstance(error, AnchorConflictError | VerificationRefusedError)
-        self.anchor_problems.pop(anchor.name, None)
+        self._forget_anchor_problem(anchor)
         return False
 
     async def _hand_over(self, anchor: Anchor, note: str, checkpoint: Checkpoint) -> None:
@@ -441,6 +446,10 @@ class WitnessService:
         self.anchor_problems[anchor.name] = text
         _logger.warning("the anchor %r: %s", anchor.name, text, extra={"anchor": anchor.name})
         return True
+
+    def _forget_anchor_problem(self, anchor: Anchor) -> None:
+        self._unheard.discard(anchor.name)
+        self.anchor_problems.pop(anchor.name, None)
 
     async def _sound_entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         entries = await self._log.entries(start, end)

@@ -121,9 +121,10 @@ class Deliberation:
     models: tuple[str, ...] = ()
     reason: str | None = None
     cancel_requested: bool = False
-    witness: WitnessSpan | None = None
-    # The salt of the question's commitment, with which the prompts are committed to; empty where it is not at hand.
-    question_salt: bytes = b""
+    # What the log adds to a deliberation does not make it another one, so neither takes part in comparisons. The salt is that of
+    # the question's commitment, with which the prompts are committed to; empty where it is not at hand.
+    witness: WitnessSpan | None = field(default=None, compare=False)
+    question_salt: bytes = field(default=b"", compare=False, repr=False)
     erased: bool = False
 
     @classmethod

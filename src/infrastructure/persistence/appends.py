@@ -97,6 +97,7 @@ class Appends:
         self._clock = clock
         self._sequencer = sequencer
         self.tree_size = 0
+        self._written = self._committed = b""
         self._rows = RowWriter(dialect)
         self._insert_deliberations = BulkInsert(deliberations, dialect)
         self._insert_specifications = BulkInsert(specifications, dialect)
@@ -105,12 +106,13 @@ class Appends:
     def write(
         self, connection: Connection, items: Sequence[Appending], known: Mapping[str, Numbers]
     ) -> dict[str, Numbers]:
-        """Write them all; returns the numbers that stand then. `known` saves reading them, and may be out of date.
+        """Write them all; returns the numbers that stand then. `known` saves reading them where nobody else has written since.
 
-        Raises `IntegrityError` when it was, or what `write_alone` raises, when one of the items cannot stand.
+        Raises `IntegrityError`, or what `write_alone` raises, when one of the items cannot stand.
         """
         tail = self._sequencer.open(connection)
-        numbers, ended = self._numbers(connection, items, known)
+        # The right edge of the log is the same only where the log is, so it tells whether another process has written meanwhile.
+        numbers, ended = self._numbers(connection, items, known if tail.tree.to_bytes() == self._committed else {})
         record_rows: list[tuple[Any, ...]] = []
         added: list[tuple[Addition, int]] = []
         changed: list[tuple[str, Mapping[str, Any], int]] = []
@@ -139,10 +141,15 @@ class Appends:
                     ended[deliberation_id] = item.standing["status"]
         tail.close()
         self.tree_size = tail.tree.size
+        self._written = tail.tree.to_bytes()
         self._add(connection, added)
         self._update(connection, changed, tail)
         self._insert_records(connection, record_rows)
         return {own: last for own, last in numbers.items() if own not in ended}
+
+    def note_commit(self) -> None:
+        """What was written last is committed."""
+        self._committed = self._written
 
     def write_alone(self, connection: Connection, item: Appending) -> None:
         """Write this one. Raises `DeliberationExistsError`, `RecordExistsError`, `DeliberationEndedError` and

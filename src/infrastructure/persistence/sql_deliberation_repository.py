@@ -204,6 +204,7 @@ class SqlDeliberationRepository:
 
     def _note_append(self, appendings: Sequence[Appending], began: float) -> None:
         if appendings:
+            self._appends.note_commit()
             self.tree_size = self._appends.tree_size
             self._metrics.log_appended(time.perf_counter() - began)
 

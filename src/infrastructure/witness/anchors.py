@@ -61,16 +61,17 @@ def _parsed(entry: str, number: int) -> AnchorSpec:
     kind, _, place = entry.partition(":")
     if not place or not place.isprintable():
         _refuse(number, "names no place")
-    match kind:
-        case "file":
+    if kind == "file":
+        try:
             return FileAnchorSpec(Path(place).expanduser().absolute())
-        case "webhook":
-            return WebhookAnchorSpec(_address(place, number))
-        case "witness":
-            address, _, vkey = place.partition("#")
-            return CosignerAnchorSpec(_address(address, number).rstrip("/"), _cosigner_key(vkey, number))
-        case _:
-            _refuse(number, "is of no known kind")
+        except RuntimeError:
+            _refuse(number, "begins with the home folder of nobody known")
+    if kind == "webhook":
+        return WebhookAnchorSpec(_address(place, number))
+    if kind != "witness":
+        _refuse(number, "is of no known kind")
+    address, _, vkey = place.partition("#")
+    return CosignerAnchorSpec(_address(address, number).rstrip("/"), _cosigner_key(vkey, number))
 
 
 def _address(address: str, number: int) -> str:

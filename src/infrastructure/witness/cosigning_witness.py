@@ -82,7 +82,10 @@ class CosigningWitness:
         logs: Mapping[str, VerifierKey],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`logs` gives each origin that is cosigned the key of its log. Raises `DependencyUnavailableError` when the store is unusable."""
+        """`logs` gives each origin that is cosigned the key of its log, `now` the seconds since 1970.
+
+        Raises `ValueError` for a name that no key can have, `DependencyUnavailableError` when the store is unusable.
+        """
         self.verifier_key = VerifierKey(name, COSIGNATURE_V1, key.public_key)
         self._store_path = store_path
         self._key = key

@@ -1,7 +1,7 @@
 """What storage promises, held against every adapter: memory, a SQLite file and a real Postgres."""
 
 import asyncio
-import hashlib
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -25,21 +25,26 @@ from domain.errors.deliberation import (
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
-from domain.models.event import Happening
+from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
 from domain.models.round import AgentRecord
 from domain.voting.ballot import Answer
+from domain.witness.entry import Entry, accepted, agent_ended, commitment, round_started
+from domain.witness.merkle import leaf_hash
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.deliberation_specimens import (
     NOON,
+    OPTIONS,
     SettableClock,
+    committing,
     deliberation,
     ended,
     failed,
-    happening,
+    intent,
+    opening,
     record,
     revised,
     started,
@@ -100,23 +105,20 @@ class Store:
     async def add(self, **facts: object) -> Deliberation:
         """A new deliberation, added."""
         added = deliberation(**facts)  # type: ignore[arg-type]
-        await self.repository.add(added, [happening(0, type_="deliberation.queued")], owner="me", lease_s=_LEASE_S)
+        await self.repository.add(added, accepted(added), owner="me", lease_s=_LEASE_S)
         return added
 
     async def start(self, **facts: object) -> Deliberation:
         """A new deliberation, added and started."""
         running = started(await self.add(**facts))
-        first = happening(0, type_="deliberation.started")
-        await self.repository.append(Commit(running.id, [first], deliberation=running))
+        await self.repository.append(opening(running))
         return running
 
     async def end(self, running: Deliberation, records: Sequence[AgentRecord]) -> Deliberation:
         """The same one, its records stored and ended."""
         over = ended(running, records)
-        await self.repository.append(Commit(running.id, [happening(1, type_="agent.ended")], records))
-        await self.repository.append(
-            Commit(running.id, [happening(2, type_="deliberation.completed")], deliberation=over)
-        )
+        await self.repository.append(committing(running.id, records=records))
+        await self.repository.append(committing(running.id, deliberation=over))
         return over
 
     async def sequences(self, deliberation_id: str) -> list[int]:
@@ -126,20 +128,19 @@ class Store:
 
 @pytest.fixture(scope="module")
 def migrated_postgres(postgres_server: PostgresServer) -> Iterator[str]:
-    """A Postgres database with the tables, shared by this module because making one takes longer than a test."""
+    """The name of a Postgres database with the tables, which is copied for each test: what is recorded cannot be emptied."""
     postgres_server.create_database("contract")
-    url = postgres_server.url("contract")
-    upgrade(url)
-    yield url
+    upgrade(postgres_server.url("contract"))
+    yield "contract"
     postgres_server.drop_database("contract")
 
 
 @pytest.fixture
-def empty_postgres(migrated_postgres: str) -> str:
-    """The same, emptied."""
-    with psycopg.connect(_conninfo(migrated_postgres)) as connection:
-        connection.execute("TRUNCATE deliberations CASCADE")
-    return migrated_postgres
+def empty_postgres(migrated_postgres: str, postgres_server: PostgresServer) -> Iterator[str]:
+    """The address of an empty copy."""
+    postgres_server.create_database("contract_copy", template=migrated_postgres)
+    yield postgres_server.url("contract_copy")
+    postgres_server.drop_database("contract_copy")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -198,12 +199,19 @@ def _locked(url: str) -> Iterator[None]:
         connection.close()
         return
     with psycopg.connect(_conninfo(url)) as locker:
-        locker.execute("LOCK TABLE events, agent_records IN SHARE ROW EXCLUSIVE MODE")
+        locker.execute("LOCK TABLE witness_entries, agent_records IN SHARE ROW EXCLUSIVE MODE")
         yield
 
 
 def _conninfo(url: str) -> str:
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def _unencodable(given: AgentRecord, **texts: str) -> Entry:
+    """The end of an agent whose entry was made before the texts of its record went wrong."""
+    made = agent_ended("", given, AnswerFormat(AnswerKind.CHOICE, OPTIONS))
+    made.record = replace(given, **texts)  # type: ignore[arg-type]
+    return made
 
 
 async def test_what_was_added_reads_back_exactly(store: Store) -> None:
@@ -230,7 +238,7 @@ async def test_an_id_that_nobody_gave_out_finds_nothing(store: Store) -> None:
 async def test_the_same_deliberation_is_not_added_twice(store: Store) -> None:
     added = await store.add()
     with pytest.raises(DeliberationExistsError):
-        await store.repository.add(added, [happening(9)], owner="you", lease_s=_LEASE_S)
+        await store.repository.add(added, accepted(added), owner="you", lease_s=_LEASE_S)
     assert await store.sequences(added.id) == [1]
 
 
@@ -238,9 +246,9 @@ async def test_an_ended_deliberation_reads_back_exactly_whatever_order_its_recor
     running = await store.start()
     invalid = failed(2, state=AgentState.INVALID)
     for each in (invalid, record(1, answer="no"), record(0)):
-        await store.repository.append(Commit(running.id, [happening(1)], [each]))
+        await store.repository.append(committing(running.id, records=[each]))
     over = ended(running, [record(0), record(1, answer="no"), invalid])
-    await store.repository.append(Commit(running.id, [happening(2)], deliberation=over))
+    await store.repository.append(committing(running.id, deliberation=over))
     found = await store.repository.get(running.id)
     assert found == over
     assert found is not None
@@ -257,9 +265,9 @@ async def test_several_rounds_read_back_exactly(store: Store) -> None:
         [record(2, round_number=1, answer="no"), record(0, round_number=1), failed(1, round_number=1)],
     ]
     for records in rounds:
-        await store.repository.append(Commit(running.id, [happening(1)], records))
+        await store.repository.append(committing(running.id, records=records))
     over = revised(running, rounds)
-    await store.repository.append(Commit(running.id, [happening(2)], deliberation=over))
+    await store.repository.append(committing(running.id, deliberation=over))
     assert await store.repository.get(running.id) == over
 
 
@@ -267,14 +275,14 @@ async def test_records_and_the_end_may_be_stored_in_one_step(store: Store) -> No
     running = await store.start()
     records = [failed(0), failed(1), failed(2)]
     over = revised(running, [records])
-    await store.repository.append(Commit(running.id, [happening(1), happening(2)], records, over))
+    await store.repository.append(committing(running.id, (), records, over))
     assert await store.repository.get(running.id) == over
 
 
 async def test_a_deliberation_at_work_shows_how_it_stands(store: Store) -> None:
     running = await store.start()
-    await store.repository.append(Commit(running.id, [happening(1)], [record(2)]))
-    await store.repository.append(Commit(running.id, [happening(2)], [failed(0)]))
+    await store.repository.append(committing(running.id, records=[record(2)]))
+    await store.repository.append(committing(running.id, records=[failed(0)]))
     found = await store.repository.get(running.id)
     assert found is not None
     assert found.status is DeliberationStatus.RUNNING
@@ -288,23 +296,25 @@ async def test_a_deliberation_at_work_shows_how_it_stands(store: Store) -> None:
     assert found.outcome is None
 
 
-async def test_records_come_in_the_order_of_their_commit_with_the_hash_of_their_content(store: Store) -> None:
+async def test_records_come_in_the_order_of_their_commit_with_the_entries_that_witness_them(store: Store) -> None:
     running = await store.start()
     records = [record(2), failed(1), record(0, answer=None, content="日本 🚗")]
     for each in records:
-        await store.repository.append(Commit(running.id, [happening(1)], [each]))
+        await store.repository.append(committing(running.id, records=[each]))
     stored = await store.repository.records(running.id)
     assert [item.record for item in stored] == records
-    assert [item.content_sha256 for item in stored] == [
-        None if each.content is None else hashlib.sha256(each.content.encode()).hexdigest() for each in records
+    assert [item.witnessed.leaf_hash for item in stored] == [leaf_hash(item.witnessed.entry) for item in stored]
+    assert [item.salts for item in stored] == [bytes(range(64))] * 3
+    assert [json.loads(item.witnessed.entry)["content"] for item in stored] == [
+        commitment(bytes(range(16)), each.content) for each in records
     ]
 
 
 async def test_records_of_one_round_can_be_read_alone(store: Store) -> None:
     running = await store.start()
     later = [record(1, round_number=1), record(0, round_number=1)]
-    await store.repository.append(Commit(running.id, [happening(1)], [record(0), record(1)]))
-    await store.repository.append(Commit(running.id, [happening(2)], later))
+    await store.repository.append(committing(running.id, records=[record(0), record(1)]))
+    await store.repository.append(committing(running.id, records=later))
     assert [item.record for item in await store.repository.records(running.id, round_number=1)] == later
     assert list(await store.repository.records(running.id, round_number=2)) == []
 
@@ -312,7 +322,7 @@ async def test_records_of_one_round_can_be_read_alone(store: Store) -> None:
 async def test_every_answer_reads_back_as_it_was_given(store: Store) -> None:
     running = await store.start(agents=72)
     given = [record(number, answer=answer) for number, answer in enumerate(_ANSWERS)]
-    await store.repository.append(Commit(running.id, [happening(1)], given))
+    await store.repository.append(committing(running.id, records=given, answers=AnswerFormat(AnswerKind.TEXT)))
     stored = [item.record for item in await store.repository.records(running.id)]
     assert stored == given
     assert [repr(each.answer) for each in stored] == [repr(answer) for answer in _ANSWERS]
@@ -322,16 +332,16 @@ async def test_a_content_of_any_size_and_script_reads_back_exactly(store: Store)
     running = await store.start()
     huge = "".join(map(chr, (*range(1, 0xD800), *range(0xE000, 0x11000), 0x1F697, 0x10FFFF))) * 4
     each = record(0, content=huge)
-    await store.repository.append(Commit(running.id, [Happening("agent.ended", NOON, {"x": huge})], [each]))
+    await store.repository.append(committing(running.id, records=[each]))
     (stored,) = await store.repository.records(running.id)
     assert stored.record == each
-    assert (await store.repository.events(running.id, after=2, limit=1))[0].data == {"x": huge}
 
 
 async def test_a_moment_in_another_zone_is_stored_as_the_same_moment(store: Store) -> None:
     running = await store.start()
     elsewhere = datetime(2026, 11, 21, 23, 59, 59, tzinfo=timezone(timedelta(hours=-9, minutes=-30)))
-    await store.repository.append(Commit(running.id, [Happening("agent.started", elsewhere)]))
+    beginning = round_started(running.id, 1, [], at=elsewhere)
+    await store.repository.append(Commit(running.id, [beginning]))
     event = (await store.repository.events(running.id, after=2, limit=1))[0]
     assert event.at == elsewhere
     assert event.at.utcoffset() in {timedelta(0), elsewhere.utcoffset()}
@@ -341,7 +351,7 @@ async def test_seventy_two_concurrent_appends_are_numbered_without_gaps(store: S
     running = await store.start(agents=72)
     async with asyncio.TaskGroup() as group:
         for number in range(72):
-            group.create_task(store.repository.append(Commit(running.id, [happening(number)], [record(number)])))
+            group.create_task(store.repository.append(committing(running.id, records=[record(number)])))
     events = await store.repository.events(running.id, after=2, limit=100)
     assert [event.sequence for event in events] == list(range(3, 75))
     assert {event.data["agent_id"] for event in events} == {f"archon-{number}" for number in range(72)}
@@ -352,7 +362,7 @@ async def test_seventy_two_concurrent_appends_are_numbered_without_gaps(store: S
 
 async def test_appends_keep_the_order_in_which_they_were_made(store: Store) -> None:
     running = await store.start()
-    appends = [store.repository.append(Commit(running.id, [happening(number)])) for number in range(50)]
+    appends = [store.repository.append(committing(running.id, [intent(number)])) for number in range(50)]
     await asyncio.gather(*appends)
     events = await store.repository.events(running.id, after=2, limit=100)
     assert [event.data["agent_id"] for event in events] == [f"archon-{number}" for number in range(50)]
@@ -363,7 +373,7 @@ async def test_ten_deliberations_at_once_do_not_mix_their_numbers(store: Store) 
     async with asyncio.TaskGroup() as group:
         for number in range(20):
             for each in running:
-                group.create_task(store.repository.append(Commit(each.id, [happening(number), happening(number)])))
+                group.create_task(store.repository.append(committing(each.id, [intent(number), intent(number)])))
     for each in running:
         assert await store.sequences(each.id) == list(range(1, 43))
 
@@ -373,10 +383,10 @@ async def test_two_repositories_on_one_database_number_one_deliberation_without_
     repositories = [store.repository, await store.open_another()]
     for turn in range(3):
         for repository in repositories:
-            await repository.append(Commit(running.id, [happening(turn)]))
+            await repository.append(committing(running.id, [intent(turn)]))
     async with asyncio.TaskGroup() as group:
         for number in range(60):
-            commit = Commit(running.id, [happening(number)], [record(number)])
+            commit = committing(running.id, records=[record(number)])
             group.create_task(repositories[number % 2].append(commit))
     assert await store.sequences(running.id) == list(range(1, 69))
     assert len(await store.repository.records(running.id)) == 60
@@ -387,19 +397,19 @@ async def test_many_are_added_by_two_repositories_at_once_and_each_has_its_place
     added = [deliberation() for _ in range(20)]
     async with asyncio.TaskGroup() as group:
         for number, each in enumerate(added):
-            group.create_task(repositories[number % 2].add(each, [happening(1)], owner="me", lease_s=_LEASE_S))
+            group.create_task(repositories[number % 2].add(each, accepted(each), owner="me", lease_s=_LEASE_S))
     page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
     assert sorted(item.id for item in page.items) == sorted(each.id for each in added)
 
 
 async def test_a_repeated_record_stores_nothing_of_its_append_while_its_neighbours_are_stored(store: Store) -> None:
     running, other = await store.start(), await store.start()
-    await store.repository.append(Commit(running.id, [happening(0)], [record(1)]))
+    await store.repository.append(committing(running.id, records=[record(1)]))
     results = await asyncio.gather(
-        store.repository.append(Commit(running.id, [happening(1)], [record(0)])),
-        store.repository.append(Commit(running.id, [happening(7), happening(8)], [record(2), record(1, answer="no")])),
-        store.repository.append(Commit(running.id, [happening(3)], [failed(2)])),
-        store.repository.append(Commit(other.id, [happening(4)], [record(1)])),
+        store.repository.append(committing(running.id, records=[record(0)])),
+        store.repository.append(committing(running.id, records=[record(2), record(1, answer="no")])),
+        store.repository.append(committing(running.id, records=[failed(2)])),
+        store.repository.append(committing(other.id, records=[record(1)])),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [type(None), RecordExistsError, type(None), type(None)]
@@ -414,7 +424,7 @@ async def test_a_repeated_record_stores_nothing_of_its_append_while_its_neighbou
 async def test_one_append_with_the_same_record_twice_is_refused(store: Store) -> None:
     running = await store.start()
     with pytest.raises(RecordExistsError):
-        await store.repository.append(Commit(running.id, [happening(1)], [record(1), record(1)]))
+        await store.repository.append(committing(running.id, records=[record(1), record(1)]))
     assert list(await store.repository.records(running.id)) == []
     assert await store.sequences(running.id) == [1, 2]
 
@@ -423,10 +433,7 @@ async def test_of_twenty_that_record_the_same_agent_one_is_taken(store: Store) -
     running = await store.start()
     repositories = [store.repository, await store.open_another()]
     results = await asyncio.gather(
-        *(
-            repositories[number % 2].append(Commit(running.id, [happening(number)], [record(1)]))
-            for number in range(20)
-        ),
+        *(repositories[number % 2].append(committing(running.id, records=[record(1)])) for number in range(20)),
         return_exceptions=True,
     )
     assert sum(result is None for result in results) == 1
@@ -437,9 +444,9 @@ async def test_of_twenty_that_record_the_same_agent_one_is_taken(store: Store) -
 async def test_appending_to_what_was_never_added_is_refused_and_harms_no_neighbour(store: Store) -> None:
     running, never = await store.start(), started(deliberation())
     results = await asyncio.gather(
-        store.repository.append(Commit(never.id, [happening(1)], [record(1)])),
-        store.repository.append(Commit(running.id, [happening(1)])),
-        store.repository.append(Commit(never.id, deliberation=never)),
+        store.repository.append(committing(never.id, records=[record(1)])),
+        store.repository.append(committing(running.id, [intent(1)])),
+        store.repository.append(committing(never.id, deliberation=never)),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [DeliberationNotFoundError, type(None), DeliberationNotFoundError]
@@ -451,39 +458,39 @@ async def test_what_has_ended_takes_no_more(store: Store) -> None:
     over = await store.end(running, [record(0)])
     again = revised(running, [[record(0)]])
     for refused in (
-        Commit(running.id, [happening(5)]),
-        Commit(running.id, records=[record(1)]),
-        Commit(running.id, [happening(6)], deliberation=again),
-        Commit(running.id, deliberation=again),
+        committing(running.id, [intent(5)]),
+        committing(running.id, records=[record(1)]),
+        committing(running.id, deliberation=again),
+        committing(running.id, deliberation=again),
     ):
         with pytest.raises(DeliberationEndedError):
             await store.repository.append(refused)
     assert await store.repository.get(running.id) == over
-    assert await store.sequences(running.id) == [1, 2, 3, 4]
+    assert await store.sequences(running.id) == [1, 2, 3, 4, 5]
 
 
 async def test_of_two_repositories_that_end_one_deliberation_one_does(store: Store) -> None:
     running = await store.start()
     another = await store.open_another()
-    await another.append(Commit(running.id, [happening(1)], [record(0)]))
-    await store.repository.append(Commit(running.id, [happening(2)]))
+    await another.append(committing(running.id, records=[record(0)]))
+    await store.repository.append(committing(running.id, [intent(2)]))
     completed, given_up = ended(running, [record(0)]), revised(running, [[record(0)]])
     results = await asyncio.gather(
-        store.repository.append(Commit(running.id, [happening(3)], deliberation=completed)),
-        another.append(Commit(running.id, [happening(3)], deliberation=given_up)),
+        store.repository.append(committing(running.id, deliberation=completed)),
+        another.append(committing(running.id, deliberation=given_up)),
         return_exceptions=True,
     )
     assert sorted(type(result).__name__ for result in results) == ["DeliberationEndedError", "NoneType"]
     found = await store.repository.get(running.id)
     assert found == (completed if results[0] is None else given_up)
-    assert await store.sequences(running.id) == [1, 2, 3, 4, 5]
+    assert await store.sequences(running.id) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_an_append_whose_commit_is_held_back_cannot_be_seen(store: Store) -> None:
     running = await store.start()
     another = await store.open_another()
     with store.hold_commits():
-        append = asyncio.create_task(store.repository.append(Commit(running.id, [happening(1)], [record(1)])))
+        append = asyncio.create_task(store.repository.append(committing(running.id, records=[record(1)])))
         for repository in (store.repository, another):
             assert list(await repository.records(running.id)) == []
             assert len(await repository.events(running.id, after=0, limit=10)) == 2
@@ -499,7 +506,7 @@ async def test_what_one_repository_committed_another_reads_at_once(store: Store)
     running = await store.start()
     another = await store.open_another()
     for number in range(5):
-        await store.repository.append(Commit(running.id, [happening(number)], [record(number)]))
+        await store.repository.append(committing(running.id, records=[record(number)]))
         assert [item.record for item in await another.records(running.id)][-1] == record(number)
 
 
@@ -507,12 +514,12 @@ async def test_a_caller_that_is_cancelled_while_its_append_waits_harms_no_neighb
     running = await store.start()
     with store.hold_commits():
         appends = [
-            asyncio.create_task(store.repository.append(Commit(running.id, [happening(number)], [record(number)])))
+            asyncio.create_task(store.repository.append(committing(running.id, records=[record(number)])))
             for number in range(3)
         ]
         await store.repository.records(running.id)
         late = [
-            asyncio.create_task(store.repository.append(Commit(running.id, [happening(number)], [record(number)])))
+            asyncio.create_task(store.repository.append(committing(running.id, records=[record(number)])))
             for number in range(3, 6)
         ]
         await store.repository.records(running.id)
@@ -526,22 +533,22 @@ async def test_a_caller_that_is_cancelled_while_its_append_waits_harms_no_neighb
 
 
 @pytest.mark.parametrize(
-    "commit",
+    "bad",
     [
-        Commit("", [Happening("agent.ended", NOON, {"x": float("nan")})]),
-        Commit("", [Happening("agent.ended", NOON, {"x": "\ud800"})]),
-        Commit("", [Happening("agent.ended", datetime(2026, 11, 21))]),  # noqa: DTZ001 - that is what is refused
-        Commit("", records=[record(0, content="a\x00b")]),
-        Commit("", records=[record(0, content="a\ud800b")]),
-        Commit("", records=[replace(record(0), reasoning="\x00")]),
-        Commit("", records=[replace(failed(0), model="\ud800")]),
+        Commit("", [Entry({"type": "x", "confidence": float("nan")})]),
+        Commit("", [Entry({"type": "x", "model": "\ud800"})]),
+        Commit("", [Entry({"type": "x", "model": "y" * 60_000})]),
+        committing("", records=[record(0, content="a\x00b")]),
+        Commit("", [_unencodable(record(0), content="a\ud800b")]),
+        committing("", records=[replace(record(0), reasoning="\x00")]),
+        Commit("", [_unencodable(failed(0), model="\ud800")]),
     ],
-    ids=["nan", "surrogate in an event", "naive time", "nul", "surrogate", "nul in a reason", "surrogate in a model"],
+    ids=["nan", "surrogate in an entry", "too long", "nul", "surrogate", "nul in a reason", "surrogate in a model"],
 )
-async def test_what_no_database_can_hold_is_refused_and_stores_nothing(store: Store, commit: Commit) -> None:
+async def test_what_no_database_can_hold_is_refused_and_stores_nothing(store: Store, bad: Commit) -> None:
     running = await store.start()
-    refused = replace(commit, deliberation_id=running.id)
-    neighbour = Commit(running.id, [happening(1)])
+    refused = replace(bad, deliberation_id=running.id)
+    neighbour = committing(running.id, [intent(1)])
     results = await asyncio.gather(
         store.repository.append(refused), store.repository.append(neighbour), return_exceptions=True
     )
@@ -553,19 +560,17 @@ async def test_what_no_database_can_hold_is_refused_and_stores_nothing(store: St
 
 async def test_changing_what_was_handed_over_changes_nothing_stored(store: Store) -> None:
     running = await store.start()
-    data: dict[str, object] = {"round": 0, "agents": ["archon-1"]}
-    await store.repository.append(Commit(running.id, [Happening("round.started", NOON, data)]))
-    data["round"] = 9
-    agents = data["agents"]
-    assert isinstance(agents, list)
-    agents.append("archon-2")
+    beginning = round_started(running.id, 1, ["archon-1"], at=NOON)
+    await store.repository.append(Commit(running.id, [beginning]))
+    beginning.document["round"] = 9
+    beginning.document["agents"].append("archon-2")
     (event,) = await store.repository.events(running.id, after=2, limit=1)
-    assert event.data == {"round": 0, "agents": ["archon-1"]}
+    assert event.data == {"round": 1, "agents": ["archon-1"]}
 
 
 async def test_events_resume_exactly_after_the_last_one_seen(store: Store) -> None:
     running = await store.start()
-    await store.repository.append(Commit(running.id, [happening(1), happening(2)]))
+    await store.repository.append(committing(running.id, [intent(1), intent(2)]))
     for after, limit, expected in ((0, 2, [1, 2]), (2, 2, [3, 4]), (4, 9, []), (-5, 1, [1]), (2**70, 9, [])):
         events = await store.repository.events(running.id, after=after, limit=limit)
         assert [event.sequence for event in events] == expected
@@ -575,8 +580,7 @@ async def test_events_resume_exactly_after_the_last_one_seen(store: Store) -> No
 async def test_an_event_reads_back_exactly(store: Store) -> None:
     running = await store.start()
     (event,) = await store.repository.events(running.id, after=1, limit=1)
-    given = happening(0, type_="deliberation.started")
-    assert (event.type, event.at, event.data) == (given.type, given.at, given.data)
+    assert (event.type, event.at, event.data) == ("round.started", NOON, {"round": 1, "agents": ["archon-1"]})
 
 
 async def test_pages_come_newest_first_and_stay_stable_while_new_ones_arrive(store: Store) -> None:
@@ -614,7 +618,7 @@ async def test_a_page_shows_how_each_stands_without_what_the_agents_said(store: 
     records = [record(0), failed(1, state=AgentState.INVALID), record(2, answer="no")]
     over = await store.end(await store.start(), records)
     running = await store.start()
-    await store.repository.append(Commit(running.id, [happening(1)], records))
+    await store.repository.append(committing(running.id, records=records))
     page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
     at_work, finished = page.items
     assert finished == replace(over, rounds=(), failures=without_texts(over.failures))
@@ -673,7 +677,7 @@ async def test_claims_take_the_oldest_first_and_whole(store: Store) -> None:
 
 async def test_a_claimed_deliberation_at_work_comes_with_its_committed_records(store: Store) -> None:
     running = await store.start()
-    await store.repository.append(Commit(running.id, [happening(1)], [record(1), failed(0)]))
+    await store.repository.append(committing(running.id, records=[record(1), failed(0)]))
     await store.repository.release([running.id], owner="me")
     (claimed,) = await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)
     assert claimed.rounds[0].records == (record(1), failed(0))
@@ -720,7 +724,7 @@ async def test_a_cancellation_asked_for_elsewhere_is_heard_at_the_next_renewal(s
 async def test_a_cancellation_is_not_forgotten_by_what_is_stored_after_it(store: Store) -> None:
     queued = await store.add()
     await store.repository.request_cancel(queued.id)
-    await store.repository.append(Commit(queued.id, [happening(1)], deliberation=started(queued)))
+    await store.repository.append(committing(queued.id, deliberation=started(queued)))
     assert list(await store.repository.renew([queued.id], owner="me", lease_s=_LEASE_S)) == [queued.id]
 
 
@@ -752,11 +756,11 @@ async def test_a_store_that_works_passes_its_check(store: Store) -> None:
 async def test_closing_lets_what_was_begun_end_and_refuses_what_comes_later(store: Store) -> None:
     running = await store.start()
     appends = [
-        asyncio.create_task(store.repository.append(Commit(running.id, [happening(number)]))) for number in range(5)
+        asyncio.create_task(store.repository.append(committing(running.id, [intent(number)]))) for number in range(5)
     ]
     await asyncio.sleep(0)
     await store.repository.close()
     assert all(append.done() for append in appends)
     with pytest.raises(DependencyUnavailableError):
-        await store.repository.append(Commit(running.id, [happening(6)]))
+        await store.repository.append(committing(running.id, [intent(6)]))
     assert await store.sequences(running.id) == list(range(1, 8))

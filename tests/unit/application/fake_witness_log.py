@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
 from domain.witness.checkpoint import Checkpoint, SignedNote, VerifierKey
-from domain.witness.merkle import CompactRange, leaf_hash
+from domain.witness.merkle import CompactRange, leaf_hash, root_hash
 from infrastructure.witness.ed25519 import SigningKey, verify_signature
 from infrastructure.witness.signer import CheckpointSigner
 
 ORIGIN = "example.com/conclave"
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,16 @@ class Tools:
     """What reading checkpoints needs."""
 
     check_signature: Any = verify_signature
+
+
+class StillClock:
+    """A clock that stands at noon."""
+
+    def now(self) -> datetime:
+        return NOON
+
+    def monotonic(self) -> float:
+        return 0.0
 
 
 def signer(seed: int = 1) -> CheckpointSigner:
@@ -78,15 +91,18 @@ class FakeWitnessLog:
         log.notes = {size: note for size, note in self.notes.items() if size <= count}
         return log
 
+    def root_of(self, size: int) -> bytes:
+        """The root of the first `size` entries, from their leaves alone."""
+        return root_hash([each.leaf_hash for each in self.stored[:size]])
+
     async def head(self) -> Head:
         self.reads += 1
         return self.head_row
 
     async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         self.reads += 1
-        if start == end or (self.stored and start <= self.stored[-1].index):
-            return [each for each in self.stored[max(0, start - 1) : end] if start <= each.index < end]
-        return []
+        first, last = (bisect_left(self.stored, edge, key=lambda each: each.index) for edge in (start, end))
+        return self.stored[first:last]
 
     async def leaf_hashes(self, start: int, end: int) -> Sequence[bytes]:
         self.reads += 1

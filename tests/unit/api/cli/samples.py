@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from api.documents import deliberation_document, output_document
+from application.services.deliberation_output_service import WitnessedOutput
 from application.services.deliberation_run import decide
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.budget import Usage
@@ -93,7 +94,7 @@ def ended(
         outcome=outcome if status is DeliberationStatus.COMPLETED else None,
         reason=reason,
     )
-    return Sample(deliberation_document(done), [output_document(record) for record in records])
+    return Sample(deliberation_document(done), [output_document(WitnessedOutput(record, place, bytes(32), erased=False)) for place, record in enumerate(records)])
 
 
 def _record(agent_id: str, said: Said, model: str | None) -> AgentRecord:

@@ -54,14 +54,13 @@ def _body(old: int | str, proof: Sequence[bytes | str], note: str) -> bytes:
     return f"old {old}\n{lines}\n{note}".encode()
 
 
-def _witness(store: Path, **settings: object) -> CosigningWitness:
+def _witness(store: Path) -> CosigningWitness:
     return CosigningWitness(
         store,
         key=_WITNESS_KEY,
         name="witness.example/w1",
         logs={_ORIGIN: _SIGNER.verifier_key},
         now=lambda: _NOW + 0.7,
-        **settings,  # type: ignore[arg-type]
     )
 
 
