@@ -202,6 +202,10 @@ def test_erased_texts_are_gone_and_the_log_still_verifies(
     assert ran.code == 0, ran.stderr
     assert ran.document["deliberation_id"] == held
     assert QUESTION not in conclave("minutes", held).stdout
+    for command in (("show", held), ("list",)):
+        shown = conclave(*command).stdout
+        assert "(erased)" in shown
+        assert QUESTION not in shown
     assert conclave("witness", "fsck").code == 0
     file = tmp_path / "log.jsonl"
     assert conclave("witness", "export", str(file), "--with-texts").code == 0
@@ -428,6 +432,19 @@ def test_a_witness_remembers_what_it_cosigned_and_ends_on_a_signal(tmp_path: Pat
     with cosigning(tmp_path, log.vkey) as second:
         assert second.key == first.key
         assert second.post(log.request(0, 7)) == (409, "text/x.tlog.size", b"5\n")
+
+
+def test_what_is_recorded_here_is_cosigned_there(
+    conclave: Command, held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cosigning(tmp_path / "witness", conclave("witness", "key").stdout.strip()) as witness:
+        monkeypatch.setenv("CONCLAVE_WITNESS_ANCHORS", f"witness:http://127.0.0.1:{witness.port}#{witness.key}")
+        assert conclave("deliberate", QUESTION, "--agents", "2", "--json").code == 0
+        checked = conclave("witness", "fsck", "--json").document
+        assert checked["anchor_problems"] == {}
+        note = conclave("witness", "checkpoint").stdout
+        status, _, body = witness.post(f"old 0\n\n{note}".encode())
+        assert (status, int(body)) == (409, checked["tree_size"])
 
 
 def test_a_witness_that_has_lost_its_memory_signs_nothing_with_the_old_key(

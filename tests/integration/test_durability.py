@@ -202,16 +202,16 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_stored_once(
     over = ended(running, [record(0)])
     commits = [
         committing(added.id, [intent(1)], deliberation=running),
-        committing(added.id, [intent(2), intent(3)], [record(0)]),
+        committing(added.id, records=[record(0)]),
         committing(added.id, records=[record(1)]),
-        committing(added.id, [intent(4)], deliberation=over),
+        committing(added.id, deliberation=over),
     ]
     for commit in commits:
         counting.loses_next_acknowledgement = True
         with pytest.raises(DependencyUnavailableError):
             await repository.append(commit)
         await repository.append(commit)
-    assert [event.sequence for event in await repository.events(added.id, after=0, limit=99)] == [1, 2, 3, 4, 5]
+    assert [event.sequence for event in await repository.events(added.id, after=0, limit=99)] == [1, 2, 3, 4, 5, 6]
     assert [item.record for item in await repository.records(added.id)] == [record(0), record(1)]
     assert await repository.get(added.id) == over
     await repository.close()
@@ -228,7 +228,7 @@ async def test_a_postgres_that_is_killed_is_named_and_used_again_when_it_is_back
     await repository.add(added, accepted(added), owner="me", lease_s=10)
     await repository.append(committing(added.id, [intent(1)]))
     await asyncio.to_thread(postgres_server.kill)
-    again = committing(added.id, [intent(2)], [record(1)])
+    again = committing(added.id, records=[record(1)])
     for attempt in (repository.append(again), repository.get(added.id), repository.check()):
         with pytest.raises(DependencyUnavailableError) as away:
             await attempt
@@ -249,7 +249,7 @@ async def test_a_postgres_that_does_not_answer_in_time_is_named_and_used_again_w
     repository = SqlDeliberationRepository(database)
     added = deliberation()
     await repository.add(added, accepted(added), owner="me", lease_s=10)
-    commit = committing(added.id, [intent(1)], [record(1)])
+    commit = committing(added.id, records=[record(1)])
     with psycopg.connect(postgres_server.conninfo(postgres_url.rpartition("/")[2])) as locker:
         locker.execute("LOCK TABLE witness_entries")
         for attempt in (repository.append(commit), repository.events(added.id, after=0, limit=9)):
@@ -292,7 +292,7 @@ async def test_a_sqlite_that_others_keep_locked_is_named_and_works_again_afterwa
     locker.close()
     await repository.append(committing(added.id, [intent(2)]))
     events = await repository.events(added.id, after=0, limit=9)
-    assert [(event.sequence, event.data["agent_id"]) for event in events] == [(1, "archon-0"), (2, "archon-2")]
+    assert [(event.sequence, event.data.get("agent_id")) for event in events] == [(1, None), (2, "archon-2")]
     await repository.close()
     await database.close()
 
@@ -304,7 +304,7 @@ async def test_a_full_disk_is_named_and_nothing_of_the_append_is_stored(sqlite: 
     pages = await sqlite.read(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar())
     await sqlite.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
     with pytest.raises(DependencyUnavailableError, match="disk is full"):
-        await repository.append(committing(added.id, [intent(1)], [record(1, content="x" * 100_000)]))
+        await repository.append(committing(added.id, records=[record(1, content="x" * 100_000)]))
     assert len(await repository.events(added.id, after=0, limit=9)) == 1
     assert list(await repository.records(added.id)) == []
     await repository.close()

@@ -123,7 +123,7 @@ async def test_a_fault_is_named_as_what_it_was_and_touches_nobody_else(
         ("watchman", state, kind, calls)
     ]
     assert (ended.roll_call.asked, ended.roll_call[state], ended.roll_call.took_part) == (24, 1, 23)
-    assert len({record.agent_id for record in outputs}) == 24
+    assert len({output.record.agent_id for output in outputs}) == 24
     assert ended.usage.calls == 23 + calls == llm_server.stats()["requests"]
     assert ended.failures[0].failure is not None
     assert "a-secret" not in ended.failures[0].failure.message
@@ -154,7 +154,7 @@ async def test_a_failure_that_passes_is_mended_by_the_second_attempt(llm_server:
         ended = await finished(conclave, specification(12))
         outputs = await conclave.outputs.outputs(ended.id)
     assert (ended.roll_call.took_part, ended.usage.calls) == (12, 24)
-    assert {record.attempts for record in outputs} == {2}
+    assert {output.record.attempts for output in outputs} == {2}
 
 
 async def test_cancelling_closes_the_sockets(llm_server: LlmServer, tmp_path: Path) -> None:

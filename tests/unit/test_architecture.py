@@ -14,13 +14,15 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 # The one file, or the one folder, in which each vendor package is imported.
 PLACES = {
-    "aiohttp": "infrastructure/orchestrators/openai_orchestrator.py",
     "alembic": "infrastructure/persistence/",
+    "cryptography": "infrastructure/witness/ed25519.py",
     "fastapi": "api/rest/",
     "h11": "api/rest/",
+    "orjson": "infrastructure/witness/canonical_json.py",
     "prometheus_client": "infrastructure/telemetry/prometheus_metrics.py",
     "psycopg": "infrastructure/persistence/",
     "pydantic_settings": "infrastructure/settings.py",
+    "rfc8785": "infrastructure/witness/canonical_json.py",
     "rich": "api/cli/",
     "sqlalchemy": "infrastructure/persistence/",
     "starlette": "api/rest/",
@@ -30,8 +32,12 @@ PLACES = {
     "uvloop": "infrastructure/event_loop.py",
     "xllamacpp": "infrastructure/orchestrators/embedded_model_server.py",
 }
-# Describes data at both edges: requests in the doors, settings at the environment.
-EDGES = {"pydantic": ("api/", "infrastructure/settings.py"), "pydantic_core": ("api/", "infrastructure/settings.py")}
+# Describes data at both edges, requests in the doors and settings at the environment; talks to models and to anchors.
+EDGES = {
+    "aiohttp": ("infrastructure/orchestrators/openai_orchestrator.py", "infrastructure/witness/anchor_http.py"),
+    "pydantic": ("api/", "infrastructure/settings.py"),
+    "pydantic_core": ("api/", "infrastructure/settings.py"),
+}
 
 
 def vendor_imports() -> dict[str, set[str]]:
@@ -57,7 +63,9 @@ def test_each_vendor_package_is_imported_in_one_place() -> None:
 
 @pytest.mark.parametrize("module", ["api.cli.main", "domain.models", "application.services", "infrastructure.stubs"])
 def test_importing_brings_in_nothing_heavy(module: str) -> None:
-    heavy = "pydantic,sqlalchemy,aiohttp,fastapi,prometheus_client,structlog,alembic,uvicorn,xllamacpp"
+    heavy = (
+        "pydantic,cryptography,orjson,sqlalchemy,aiohttp,fastapi,prometheus_client,structlog,alembic,uvicorn,xllamacpp"
+    )
     code = f"import sys, {module}; print([name for name in '{heavy}'.split(',') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SOURCES)
     assert done.stdout.strip() == "[]"

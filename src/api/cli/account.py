@@ -9,7 +9,14 @@ from typing import Any
 from api.cli.page import Page, counted
 from api.cli.plain_text import visible
 
-__all__ = ["MAX_ID_CHARACTERS", "MAX_MESSAGE_CHARACTERS", "TOOK_PART", "describe_duration", "write_account"]
+__all__ = [
+    "MAX_ID_CHARACTERS",
+    "MAX_MESSAGE_CHARACTERS",
+    "TOOK_PART",
+    "describe_duration",
+    "question_of",
+    "write_account",
+]
 
 MAX_ID_CHARACTERS = 128
 MAX_MESSAGE_CHARACTERS = 300
@@ -40,6 +47,11 @@ def describe_duration(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
 
 
+def question_of(document: Document) -> str:
+    """The question, or that it was erased."""
+    return "(erased)" if document.get("erased") else str(document.get("question", ""))
+
+
 def _write_roll_call(page: Page, document: Document, outputs: Sequence[Document]) -> None:
     if document.get("status") in {"queued", "running"}:
         ended = len({str(output.get("agent_id")) for output in outputs})
@@ -66,7 +78,7 @@ def _write_failures(page: Page, document: Document) -> None:
         where = f" in round {round_number}" if several_rounds else ""
         named = f"{len(members)} {visible(state.replace('_', ' '))}: {visible(kind, limit=MAX_ID_CHARACTERS)}"
         page.paragraph(f"{named}{where} after {counted(attempts, 'attempt')}", indent=2, style="red")
-        message = str(members[0].get("message", ""))
+        message = str(members[0].get("message") or "")
         if message:
             example = "for example: " if len(members) > 1 and message != shape else ""
             page.paragraph(example + visible(message, limit=MAX_MESSAGE_CHARACTERS), indent=4)
@@ -78,7 +90,7 @@ def _by_cause(failures: Iterable[Document], *, by_message: bool) -> Mapping[_Cau
     """Failures by state, kind, attempts, round, and their message without the agent's own name."""
     causes: dict[_Cause, list[Document]] = {}
     for failure in failures:
-        shape = str(failure.get("message", "")).replace(str(failure.get("agent_id")), "") if by_message else ""
+        shape = str(failure.get("message") or "").replace(str(failure.get("agent_id")), "") if by_message else ""
         attempts = int(failure.get("attempts", 0))
         cause = (str(failure.get("state")), str(failure.get("kind")), attempts, str(failure.get("round")), shape)
         causes.setdefault(cause, []).append(failure)

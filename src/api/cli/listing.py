@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from api.cli.account import question_of
 from api.cli.bars import cut, fit
 from api.cli.plain_text import visible
 
@@ -55,7 +56,7 @@ def _line(console: Console, item: Mapping[str, Any]) -> Text:
 
 
 def _said(item: Mapping[str, Any]) -> str:
-    question = visible(str(item.get("question", "")), limit=_MAX_TEXT_CHARACTERS)
+    question = visible(question_of(item), limit=_MAX_TEXT_CHARACTERS)
     outcome = item.get("outcome") or {}
     if outcome.get("status") == "decided":
         decision = outcome.get("decision")

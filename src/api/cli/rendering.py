@@ -10,7 +10,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Console
 
-from api.cli.account import MAX_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, TOOK_PART, write_account
+from api.cli.account import MAX_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, TOOK_PART, question_of, write_account
 from api.cli.bars import histogram, tally_lines
 from api.cli.page import Page, counted
 from api.cli.plain_text import visible, visible_lines
@@ -81,7 +81,7 @@ class _View:
             self._page.paragraph(line, style="yellow")
         if lines:
             self._page.gap()
-        for line in visible_lines(str(self._document.get("question", "")), limit=_MAX_QUESTION_CHARACTERS):
+        for line in visible_lines(question_of(self._document), limit=_MAX_QUESTION_CHARACTERS):
             self._page.paragraph(line, style="bold")
         self._page.gap()
         self._page.paragraph(self._decision(), style="bold green" if self._is_decided else "bold")

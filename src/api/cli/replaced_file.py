@@ -33,22 +33,17 @@ def replaced_file(path: Path, *, private: bool) -> Iterator[TextIO]:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             yield file
-            _to_disk(file, path)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(target)
         _folder_to_disk(target.parent)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            # A write names no file, and whoever reads the message would look elsewhere.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-
-
-def _to_disk(file: TextIO, path: Path) -> None:
-    try:
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-        # The system names no file here, and whoever reads the message would look elsewhere.
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _folder_to_disk(folder: Path) -> None:

@@ -21,10 +21,9 @@ def render_report(console: Console, report: VerificationReport) -> None:
     """Print the whole report. Long lists are cut, and say so."""
     page = Page(console)
     what = "a whole log" if report.kind == "log" else "a bundle"
+    entries = "1 entry" if report.entries_checked == 1 else f"{report.entries_checked} entries"
     page.paragraph(
-        f"Verified: {what}, {counted(report.entries_checked, 'entry').replace('entrys', 'entries')} "
-        f"of {visible(report.origin, limit=_MAX_CHARACTERS)}",
-        style="bold green",
+        f"Verified: {what}, {entries} of {visible(report.origin, limit=_MAX_CHARACTERS)}", style="bold green"
     )
     page.paragraph(f"Checkpoint: tree size {report.tree_size}, root hash {report.root_hash.hex()}")
     for deliberation in report.deliberations[:_MAX_DELIBERATIONS]:

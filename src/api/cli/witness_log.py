@@ -64,7 +64,10 @@ def key(as_json: JsonOption = False) -> None:
 
 
 def checkpoint(as_json: JsonOption = False) -> None:
-    """Print the signed checkpoint of the log as it stands (C2SP signed note)."""
+    """Print the signed checkpoint of the log (C2SP).
+
+    It says how many entries there are now, and the root over them.
+    """
     from api.bootstrap import run
     from api.cli.terminal import print_document
     from domain.witness.checkpoint import Checkpoint, SignedNote
@@ -122,9 +125,9 @@ def export(
 
 
 def fsck(as_json: JsonOption = False) -> None:
-    """Check all of the log: every leaf, node and checkpoint, and what was anchored elsewhere.
+    """Check all of the log.
 
-    Exit code 3 names the first thing that is wrong.
+    Every leaf, node and checkpoint, and what was anchored elsewhere; exit code 3 comes with the first thing that is wrong.
     """
     from api.bootstrap import audit_log, configure_logging, load_settings
     from api.cli.counter import Counter
@@ -202,7 +205,7 @@ def erase(
 
 
 def accept_restore(reason: ReasonOption, as_json: JsonOption = False) -> None:
-    """Accept that entries are lost because a backup was restored.
+    """Accept that a restored backup lost entries.
 
     The log then goes on, and keeps both heads: what it had, and what it has.
     """

@@ -172,7 +172,7 @@ class Failure(_Document):
     round: int
     state: _State
     kind: str
-    message: str
+    message: str | None = Field(description="Null once the texts are erased.")
     attempts: int
     duration_seconds: float
 
@@ -186,12 +186,21 @@ class Usage(_Document):
     cost_usd: float
 
 
+class WitnessSpan(_Document):
+    """Where a deliberation's entries stand in the log, and the head that covers them."""
+
+    first_index: int
+    last_index: int
+    tree_size: int
+    root_hash: str = Field(description="In hex.")
+
+
 class Deliberation(_Document):
     """One question put to one roster, and what has come of it so far."""
 
     id: str
     status: _Status
-    question: str
+    question: str | None = Field(description="Null once its texts are erased.")
     context: str | None
     answer: Answer
     protocol: Protocol
@@ -215,7 +224,8 @@ class Deliberation(_Document):
     outcome: Outcome | None = Field(description="Null unless completed.")
     failures: list[Failure]
     usage: Usage
-    witness: dict[str, Any] | None
+    witness: WitnessSpan | None = Field(description="Where its record stands in the log, once it has one.")
+    erased: bool = Field(description="Whether its texts were removed; what the log commits to stays.")
 
 
 class DeliberationPage(_Document):
@@ -229,7 +239,7 @@ class OutputFailure(_Document):
     """Why an agent has no usable output."""
 
     kind: str
-    message: str
+    message: str | None = Field(description="Null once the texts are erased.")
     attempts: int
 
 
@@ -252,8 +262,9 @@ class Output(_Document):
     model_asked: str | None
     model: str | None = Field(description="The model that answered.")
     usage: Usage
-    leaf_index: int | None
-    leaf_hash: str | None
+    leaf_index: int = Field(description="The place of its entry in the log.")
+    leaf_hash: str = Field(description="The hash of that entry, in hex.")
+    erased: bool = Field(description="Whether its texts were removed.")
 
 
 class OutputPage(_Document):

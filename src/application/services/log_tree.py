@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
 from application.ports.witness_log import WitnessLogReader
@@ -71,9 +72,14 @@ class LogTree:
             tile = level, start // TILE_WIDTH
             other = spans.get(tile, (start, end))
             spans[tile] = min(start, other[0]), max(end, other[1])
-        for (level, _), (start, end) in sorted(spans.items()):
-            read = self._reader.leaf_hashes(start, end) if level == 0 else self._reader.nodes(level, start, end)
-            found = await read
+        wanted = [(level, start, end) for (level, _), (start, end) in sorted(spans.items())]
+        read = await asyncio.gather(
+            *(
+                self._reader.leaf_hashes(start, end) if level == 0 else self._reader.nodes(level, start, end)
+                for level, start, end in wanted
+            )
+        )
+        for (level, start, end), found in zip(wanted, read, strict=True):
             if len(found) != end - start:
                 raise VerificationRefusedError(
                     f"of the stored hashes [{start}, {end}) at tile level {level} there are {len(found)}",

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +38,7 @@ __all__ = ["ConsistencyProof", "InclusionProof", "RestartableAnchor", "Signer", 
 _logger = logging.getLogger(__name__)
 _EXPORT_PAGE = 2_048
 _RECHECK_S = 10.0
+_ANCHOR_S = 20.0
 _ACCEPTED = b'"deliberation.accepted"'
 
 
@@ -83,6 +84,15 @@ class ConsistencyProof:
     first_root: bytes
     second_root: bytes
     hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one deliberation has in the log: its entries, what they say, and the texts that belong to them."""
+
+    entries: Sequence[LoggedEntry]
+    documents: Sequence[Mapping[str, Any]]
+    disclosures: Sequence[Disclosure]
 
 
 class WitnessService:
@@ -201,28 +211,28 @@ class WitnessService:
 
         Raises `DeliberationNotFoundError`, and `LogUnverifiedError` where what is stored does not hash to what was recorded.
         """
-        entries, proofs, note, _ = await self._proven(deliberation_id)
-        disclosures = await self._sound_disclosures(deliberation_id)
+        told = await self._told(deliberation_id)
+        proofs, note, _ = await self._proven(told.entries)
         return {
             "version": 1,
             "checkpoint": note,
             "public_key": str(self.verifier_key),
             "entries": [
                 {"index": each.index, "entry": each.entry.decode(), "inclusion_proof": [step.hex() for step in proof]}
-                for each, proof in zip(entries, proofs, strict=True)
+                for each, proof in zip(told.entries, proofs, strict=True)
             ],
-            "disclosures": [_disclosure_document(each) for each in disclosures],
+            "disclosures": [_disclosure_document(each) for each in told.disclosures],
         }
 
     async def minutes(self, deliberation_id: str) -> str:
         """The procedural record in Markdown, from entries that are proven to be in the log. Raises like `bundle`."""
-        entries, _, note, checkpoint = await self._proven(deliberation_id)
-        disclosures = await self._sound_disclosures(deliberation_id)
+        told = await self._told(deliberation_id)
+        _, note, checkpoint = await self._proven(told.entries)
         return write_minutes(
-            [json.loads(each.entry) for each in entries],
-            {each.sha256: each.text for each in disclosures},
+            told.documents,
+            {each.sha256: each.text for each in told.disclosures},
             Record(
-                indexes=tuple(each.index for each in entries),
+                indexes=tuple(each.index for each in told.entries),
                 tree_size=checkpoint.tree_size,
                 root_hash=checkpoint.root_hash,
                 checkpoint=note,
@@ -259,8 +269,8 @@ class WitnessService:
         Raises `DeliberationNotFoundError`, `IllegalTransitionError` while it runs, and `LogUnverifiedError`.
         """
         self._require_well()
-        document = self._statement("erased", reason, key_name, deliberation_id=deliberation_id)
-        return await self._log.erase(Erasure(deliberation_id, document))
+        document, disclosures = self._statement("erased", reason, key_name, deliberation_id=deliberation_id)
+        return await self._log.erase(Erasure(deliberation_id, document, disclosures))
 
     async def accept_restore(self, *, reason: str, key_name: str | None) -> LoggedEntry:
         """Record that what was signed beyond the present log is lost, with both heads, and clear `problem`.
@@ -279,7 +289,10 @@ class WitnessService:
                 self._statement("restore.accepted", reason, key_name, lost=_head_document(lost), kept=kept)
                 for lost in check.lost
             ]
-            accepted = await self._log.append(statements)
+            accepted = await self._log.append(
+                [document for document, _ in statements],
+                disclosures=[each for _, disclosures in statements for each in disclosures],
+            )
             await self._recheck()
         self._require_well()
         return accepted[0]
@@ -344,27 +357,27 @@ class WitnessService:
         if self._newest is not None and await self._is_abandoned(tree, head, self._newest[0]):
             self._newest = None
         last = await self._last_signed(stored, tree, head)
-        signed_before = [] if last is None else [SignedHead("the newest stored checkpoint", last)]
+        signed_before = [] if last is None else [SignedHead("the newest stored checkpoint", last[0])]
         if self._newest is not None:
             signed_before.append(SignedHead("the checkpoint that this process signed last", self._newest[0]))
         for signed in signed_before:
             await require_follows(tree, head, signed)
-        if stored is not None and last is not None and last.tree_size == head.tree_size:
-            note = stored
+        if last is not None and last[0].tree_size == head.tree_size:
+            note = last[1]
         else:
             note = self._signer.sign(head.tree_size, head.root_hash)
             await self._log.add_checkpoint(head.tree_size, note)
         self._newest = self._reader.open(note), note
         return note
 
-    async def _last_signed(self, stored: str | None, tree: LogTree, head: Head) -> Checkpoint | None:
-        """The newest stored checkpoint, passing over those of a history that an operator has accepted to be lost."""
-        checkpoint = None if stored is None else self._reader.open(stored)
-        while checkpoint is not None and await self._is_abandoned(tree, head, checkpoint):
-            checkpoint = await self._newest_below(min(checkpoint.tree_size, head.tree_size + 1))
-        return checkpoint
+    async def _last_signed(self, stored: str | None, tree: LogTree, head: Head) -> tuple[Checkpoint, str] | None:
+        """The newest stored checkpoint and its note, passing over those of a history that an operator has accepted to be lost."""
+        last = None if stored is None else (self._reader.open(stored), stored)
+        while last is not None and await self._is_abandoned(tree, head, last[0]):
+            last = await self._newest_below(min(last[0].tree_size, head.tree_size + 1))
+        return last
 
-    async def _newest_below(self, size: int) -> Checkpoint | None:
+    async def _newest_below(self, size: int) -> tuple[Checkpoint, str] | None:
         """The stored checkpoint of the greatest size below that one, by bisection: the port reads them upwards only."""
         found = None
         low, high = -1, size - 1
@@ -375,7 +388,7 @@ class WitnessService:
             if first is None or first.tree_size >= size:
                 high = middle
             else:
-                found, low = first, first.tree_size
+                found, low = (first, notes[0]), first.tree_size
         return found
 
     async def _is_abandoned(self, tree: LogTree, head: Head, checkpoint: Checkpoint) -> bool:
@@ -393,7 +406,8 @@ class WitnessService:
 
     async def _ask(self, anchor: Anchor) -> None:
         try:
-            note = await anchor.latest()
+            async with asyncio.timeout(_ANCHOR_S):
+                note = await anchor.latest()
             if note is not None:
                 self._anchored[anchor.name] = self._reader.open(note)
         except Exception as error:  # noqa: BLE001 - whatever an anchor does is shown, and stops nothing
@@ -407,7 +421,8 @@ class WitnessService:
     async def _publish_to(self, anchor: Anchor, note: str, checkpoint: Checkpoint) -> bool:
         """Whether the anchor holds something that has to be compared with the log."""
         try:
-            await self._hand_over(anchor, note, checkpoint)
+            async with asyncio.timeout(_ANCHOR_S):
+                await self._hand_over(anchor, note, checkpoint)
         except Exception as error:  # noqa: BLE001 - whatever an anchor does is shown, and stops nothing
             self._unheard.discard(anchor.name)
             is_new = self._note_anchor_problem(anchor, error)
@@ -441,6 +456,8 @@ class WitnessService:
     def _note_anchor_problem(self, anchor: Anchor, error: Exception) -> bool:
         """Whether it is another problem than the anchor had before."""
         text = str(error) or type(error).__name__
+        if isinstance(error, TimeoutError):
+            text = f"it did not answer within {_ANCHOR_S:g} s"
         if self.anchor_problems.get(anchor.name) == text:
             return False
         self.anchor_problems[anchor.name] = text
@@ -461,22 +478,30 @@ class WitnessService:
         _require_sound(entries)
         return entries
 
-    async def _sound_disclosures(self, deliberation_id: str) -> Sequence[Disclosure]:
+    async def _told(self, deliberation_id: str) -> _Told:
+        # Texts first: every one of them then belongs to an entry that is read after it.
         disclosures = await self._log.disclosures_of(deliberation_id)
-        for each in disclosures:
-            computed = commitment(bytes.fromhex(each.salt), each.text)
-            if computed != {"sha256": each.sha256}:
-                evidence = {"recorded": each.sha256, "computed": str((computed or {}).get("sha256"))}
-                raise unverified(
-                    VerificationRefusedError("a stored text does not hash to its commitment", evidence=evidence)
-                )
-        return disclosures
-
-    async def _proven(self, deliberation_id: str) -> tuple[Sequence[LoggedEntry], list[list[bytes]], str, Checkpoint]:
-        entries = await self._log.entries_of(deliberation_id)
+        entries = sorted(await self._log.entries_of(deliberation_id), key=lambda each: each.index)
         if not entries:
             raise DeliberationNotFoundError(deliberation_id=deliberation_id)
         _require_sound(entries)
+        documents = [json.loads(each.entry) for each in entries]
+        if any(document["type"] == "erased" for document in documents):
+            disclosures = await self._log.disclosures_of(deliberation_id)
+        committed = {sha256 for document in documents for sha256 in _commitments(document)}
+        for each in disclosures:
+            computed = commitment(bytes.fromhex(each.salt), each.text)
+            if computed != {"sha256": each.sha256} or each.sha256 not in committed:
+                raise unverified(
+                    VerificationRefusedError(
+                        f"a stored text of deliberation {deliberation_id!r} does not hash to a commitment of its entries",
+                        index=entries[0].index,
+                        evidence={"text_sha256": str((computed or {}).get("sha256"))},
+                    )
+                )
+        return _Told(entries, documents, disclosures)
+
+    async def _proven(self, entries: Sequence[LoggedEntry]) -> tuple[list[list[bytes]], str, Checkpoint]:
         # Signed after the entries were read, so that it covers them all.
         note = await self.checkpoint()
         checkpoint = self._reader.open(note)
@@ -489,7 +514,7 @@ class WitnessService:
                 )
         except VerificationRefusedError as error:
             raise unverified(error) from error
-        return entries, proofs, note, checkpoint
+        return proofs, note, checkpoint
 
     async def _exported_texts(self, size: int) -> AsyncIterator[str]:
         # A second pass, because the ids of all deliberations would not fit a bounded memory.
@@ -498,26 +523,27 @@ class WitnessService:
                 if _ACCEPTED not in each.entry:
                     continue
                 document = json.loads(each.entry)
-                if document.get("type") == "deliberation.accepted":
-                    for disclosure in await self._sound_disclosures(document["deliberation_id"]):
+                if document.get("type") != "deliberation.accepted":
+                    continue
+                told = await self._told(document["deliberation_id"])
+                exported = [own for entry, own in zip(told.entries, told.documents, strict=True) if entry.index < size]
+                committed = {sha256 for own in exported for sha256 in _commitments(own)}
+                for disclosure in told.disclosures:
+                    if disclosure.sha256 in committed:
                         yield _line({"disclosure": _disclosure_document(disclosure)})
 
-    def _statement(self, kind: str, reason: str, key_name: str | None, **facts: Any) -> Mapping[str, Any]:
-        salts = os.urandom(SALT_BYTES), os.urandom(SALT_BYTES)
-        # The log commits to the reason only; the words stay with the operator, in the service's own messages.
-        _logger.warning(
-            "%s: %s",
-            kind,
-            reason,
-            extra={"reason_salt": salts[0].hex(), "key_name": key_name, "key_name_salt": salts[1].hex()},
-        )
-        return {
-            "type": kind,
-            "at": time_text(self._clock.now()),
-            **facts,
-            "reason": commitment(salts[0], reason),
-            "key_name": commitment(salts[1], key_name),
-        }
+    def _statement(
+        self, kind: str, reason: str, key_name: str | None, **facts: Any
+    ) -> tuple[Mapping[str, Any], Sequence[Disclosure]]:
+        """What an operator did, as an entry, and its texts."""
+        texts = [("reason", reason, os.urandom(SALT_BYTES)), ("key_name", key_name, os.urandom(SALT_BYTES))]
+        committed = {name: commitment(salt, text) for name, text, salt in texts}
+        disclosures = [
+            Disclosure(found["sha256"], salt.hex(), text)
+            for name, text, salt in texts
+            if text is not None and (found := committed[name]) is not None
+        ]
+        return {"type": kind, "at": time_text(self._clock.now()), **facts, **committed}, disclosures
 
 
 def _require_range(pointer: str, value: int, first: int, last: int) -> None:
@@ -536,6 +562,18 @@ def _require_sound(entries: Sequence[LoggedEntry]) -> None:
                     "the entry does not hash to its stored leaf", index=each.index, evidence=evidence
                 )
             )
+
+
+def _commitments(value: Any) -> Iterator[str]:
+    """Every commitment (hex) in a document."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _commitments(inner)
+    elif isinstance(value, dict):
+        if value.keys() == {"sha256"}:
+            yield value["sha256"]
+        for inner in value.values():
+            yield from _commitments(inner)
 
 
 def _head_document(head: Head) -> dict[str, Any]:

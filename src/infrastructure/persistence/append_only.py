@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import DDL, MetaData, event
+from sqlalchemy.schema import ExecutableDDLElement
 
 __all__ = ["GUARDS", "guard"]
 
@@ -179,7 +180,11 @@ def guard(metadata: MetaData) -> None:
     """Have the guards made with the tables of `metadata`, and the functions dropped after them."""
     for dialect, statements in GUARDS.items():
         for statement in statements:
-            event.listen(metadata, "after_create", DDL(statement.replace("%", "%%")).execute_if(dialect=dialect))
+            event.listen(metadata, "after_create", _only_on(dialect, statement))
     for function in _FUNCTIONS:
-        dropped = DDL(f"DROP FUNCTION IF EXISTS {function}()").execute_if(dialect="postgresql")
-        event.listen(metadata, "after_drop", dropped)
+        event.listen(metadata, "after_drop", _only_on("postgresql", f"DROP FUNCTION IF EXISTS {function}()"))
+
+
+def _only_on(dialect: str, statement: str) -> ExecutableDDLElement:
+    ddl: ExecutableDDLElement = DDL(statement.replace("%", "%%"))  # type: ignore[no-untyped-call]
+    return ddl.execute_if(dialect=dialect)

@@ -46,6 +46,7 @@ __all__ = [
     "record_of",
     "specification_values",
     "standing_values",
+    "stored_bytes",
 ]
 
 _RECORD = agent_records.c
@@ -274,12 +275,17 @@ def record_of(row: Iterable[Any]) -> AgentRecord:
 def entry_of(row: Iterable[Any]) -> LoggedEntry:
     """The values of `ENTRY_COLUMNS` as an entry."""
     index, leaf_hash, entry = tuple(row)
-    return LoggedEntry(index, bytes(leaf_hash), bytes(entry))
+    return LoggedEntry(index, stored_bytes(leaf_hash), stored_bytes(entry))
+
+
+def stored_bytes(value: Any) -> bytes:
+    """The bytes in a column of bytes. Where somebody put something else there, bytes that verify as nothing."""
+    return bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
 
 
 def events_of_entry(sequence: int, entry: bytes) -> list[Event]:
     """The events that an entry makes; `sequence` is the number of the last."""
-    document = load(bytes(entry).decode())
+    document = load(stored_bytes(entry).decode())
     told = events_of(document)
     at = time_from_text(document["at"])
     first = sequence - len(told) + 1

@@ -18,7 +18,7 @@ from infrastructure.persistence.disclosing import opened, without_specification_
 from infrastructure.persistence.documents import dump, from_document, is_storable, load, to_document
 from infrastructure.persistence.leases import UNFINISHED
 from infrastructure.persistence.reads import read_one, read_records
-from infrastructure.persistence.rows import ENTRY_COLUMNS, RosterTexts, entry_of, specification_values
+from infrastructure.persistence.rows import ENTRY_COLUMNS, RosterTexts, entry_of, specification_values, stored_bytes
 from infrastructure.persistence.sequencer import EncodedEntry, Sequencer
 from infrastructure.persistence.standing import Result
 from infrastructure.persistence.tables import (
@@ -69,7 +69,7 @@ class SqlWitnessLog:
         """As in `WitnessLogReader`."""
         index = witness_entries.c.idx
         found = select(witness_entries.c.leaf_hash).where(index >= _bound(start), index < _bound(end)).order_by(index)
-        return await self._database.read(lambda connection: [bytes(row[0]) for row in connection.execute(found)])
+        return await self._database.read(lambda connection: [stored_bytes(row[0]) for row in connection.execute(found)])
 
     async def nodes(self, tile_level: int, start: int, end: int) -> Sequence[bytes]:
         """As in `WitnessLogReader`."""
@@ -79,7 +79,7 @@ class SqlWitnessLog:
             .where(witness_nodes.c.tile_level == tile_level, place >= _bound(start), place < _bound(end))
             .order_by(place)
         )
-        return await self._database.read(lambda connection: [bytes(row[0]) for row in connection.execute(found)])
+        return await self._database.read(lambda connection: [stored_bytes(row[0]) for row in connection.execute(found)])
 
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         """As in `WitnessLogReader`."""
@@ -114,11 +114,12 @@ class SqlWitnessLog:
 
         def write(connection: Connection) -> Sequence[LoggedEntry]:
             tail = self._sequencer.open(connection)
-            placed = []
-            for entry in encoded:
-                own = entry.document.get("deliberation_id")
-                sequence = None if own is None else _last_sequence(connection, own)
-                placed.append(tail.place(entry, deliberation_id=own, sequence=sequence))
+            owners = [entry.document.get("deliberation_id") for entry in encoded]
+            sequences = {own: _last_sequence(connection, own) for own in set(owners) if own is not None}
+            placed = [
+                tail.place(entry, deliberation_id=own, sequence=sequences.get(own))
+                for entry, own in zip(encoded, owners, strict=True)
+            ]
             tail.close()
             _disclose(connection, None, disclosures)
             return [LoggedEntry(*tail.row(index)) for index in placed]

@@ -59,6 +59,7 @@ class FakeWitnessLog:
     stored_nodes: dict[int, list[bytes]] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
     texts: dict[str, list[Disclosure]] = field(default_factory=dict)
+    system_texts: list[Disclosure] = field(default_factory=list)
     reads: int = 0
     tree: CompactRange = field(default_factory=CompactRange)
     head_row: Head = field(default_factory=lambda: Head(0, CompactRange().root()))
@@ -126,11 +127,15 @@ class FakeWitnessLog:
         self.reads += 1
         return [self.notes[size] for size in sorted(self.notes) if size > after_size][:limit]
 
-    async def append(self, documents: Sequence[Mapping[str, Any]]) -> Sequence[LoggedEntry]:
+    async def append(
+        self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
+    ) -> Sequence[LoggedEntry]:
+        self.system_texts += disclosures
         return self.add_documents(*documents)
 
     async def erase(self, erasure: Erasure) -> LoggedEntry:
         self.texts.pop(erasure.deliberation_id, None)
+        self.system_texts += erasure.disclosures
         return self.add_documents(erasure.document)[0]
 
     async def add_checkpoint(self, tree_size: int, note: str) -> None:

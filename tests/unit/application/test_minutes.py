@@ -148,7 +148,7 @@ def test_the_procedure_is_told_from_question_to_record() -> None:
         "## Failures",
         "## Record",
     ]
-    for told in (
+    for expected in (
         "> Close the centre?",
         "> A small town.",
         "- weekends only",
@@ -167,7 +167,7 @@ def test_the_procedure_is_told_from_question_to_record() -> None:
         f"| Root hash | {ROOT.hex()} |",
         "    example.com/log",
     ):
-        assert told in minutes
+        assert expected in minutes
 
 
 def test_a_deliberation_that_runs_has_no_outcome_yet() -> None:

@@ -15,6 +15,7 @@ from application.services.verification.texts import CommittedTexts
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import VerifierKey
 from tests import witness_specimens as specimens
+from tests.witness_mutations import mutations
 from tests.witness_specimens import Document, Log, LogKey, Story, as_bytes, as_lines
 
 TOOLS = VerificationTools(check_signature=specimens.check_signature, parse_canonical=specimens.parse_canonical)
@@ -594,8 +595,6 @@ def test_a_text_is_disclosed_once_however_far_apart(log: Log, limits: dict[str, 
 
 
 def test_every_random_mutation_of_a_bundle_or_an_export_is_refused(log: Log, sized: Callable[[int, int], int]) -> None:
-    from tests.witness_mutations import mutations
-
     originals: list[Any] = [*(log.bundle(story) for story in STORIES), log.export()]
     hidden = 0
     for original, mutated in mutations(originals, sized(600, 10_000), seed=3):

@@ -94,7 +94,8 @@ def ended(
         outcome=outcome if status is DeliberationStatus.COMPLETED else None,
         reason=reason,
     )
-    return Sample(deliberation_document(done), [output_document(WitnessedOutput(record, place, bytes(32), erased=False)) for place, record in enumerate(records)])
+    shown = [WitnessedOutput(record, place, bytes(32), erased=False) for place, record in enumerate(records)]
+    return Sample(deliberation_document(done), [output_document(output) for output in shown])
 
 
 def _record(agent_id: str, said: Said, model: str | None) -> AgentRecord:

@@ -1,5 +1,6 @@
 """A file is the old one or the whole new one, and nothing lies about."""
 
+import errno
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_a_place_for_no_file_is_named(tmp_path: Path, place: str) -> None:
     with pytest.raises(ConfigurationError) as raised, replaced_file(tmp_path / place, private=False):
         pytest.fail("there is no such file")
     assert (raised.value.variable, repr(str(tmp_path / place)) in raised.value.problem) == ("FILE", True)
+
+
+def test_a_disk_that_is_full_is_told_by_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as raised, replaced_file(tmp_path / "file", private=False):
+        pass
+    assert raised.value.filename == str(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_device_is_never_replaced() -> None:
