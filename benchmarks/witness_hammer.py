@@ -35,14 +35,13 @@ from domain.witness.checkpoint import open_checkpoint
 from domain.witness.entry import commitment, time_text
 from domain.witness.merkle import leaf_hash
 from domain.witness.proof import verify_consistency, verify_inclusion
-from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_witness_log import SqlWitnessLog
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.signer import CheckpointSigner
 from tests.servers.postgres import PostgresServer
 
-__all__ = ["main"]
+__all__ = ["database_of", "document_of", "main"]
 
 _ORIGIN = "conclave.hammer/log"
 _SEED = bytes(range(32))
@@ -60,7 +59,7 @@ def main() -> int:
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--out", type=Path, help="append the result to this file, one JSON document a line")
     given = parser.parse_args()
-    with _database(given.database) as url:
+    with database_of(given.database) as url:
         found = _hammer(url, given.seconds, given.writers, given.readers, given.batch)
     document = {"database": given.database, "writers": given.writers, "readers": given.readers, **found}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -71,7 +70,8 @@ def main() -> int:
 
 
 @contextmanager
-def _database(kind: str) -> Iterator[str]:
+def database_of(kind: str) -> Iterator[str]:
+    """The address of a fresh database with an empty log, on Postgres that of the application role."""
     if kind == "sqlite":
         with tempfile.TemporaryDirectory() as folder:
             url = f"sqlite:///{Path(folder) / 'conclave.db'}"
@@ -79,7 +79,7 @@ def _database(kind: str) -> Iterator[str]:
             yield url
         return
     with PostgresServer() as server:
-        server.create_database("hammer")
+        server.createdatabase_of("hammer")
         owner = server.url("hammer")
         role = make_url(owner).set(username=_ROLE, password=secrets.token_hex(12))
         url = role.render_as_string(hide_password=False)
@@ -143,7 +143,7 @@ def _job(work: Any, url: str, until: float, fact: int, results: Any) -> None:
 async def _write(url: str, until: float, batch: int) -> dict[str, Any]:
     database = await open_database(url, busy_timeout_s=30)
     log = SqlWitnessLog(database)
-    prepared = [_document(number) for number in range(batch)]
+    prepared = [document_of(number) for number in range(batch)]
     waits: list[float] = []
     problem = None
     began = time.perf_counter()
@@ -164,10 +164,12 @@ async def _write(url: str, until: float, batch: int) -> dict[str, Any]:
     return {"kind": "writer", "entries": len(waits) * batch, "seconds": spent, "waits_ms": waits, "problem": problem}
 
 
-def _document(number: int) -> dict[str, Any]:
+def document_of(number: int) -> dict[str, Any]:
+    """An entry as large as the end of an agent."""
     text = secrets.token_hex(8)
     return {
         "type": "agent.ended",
+        "at": time_text(datetime.now(UTC)),
         "round": 0,
         "agent_id": f"archon-{number}",
         "attempt": 1,

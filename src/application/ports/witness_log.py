@@ -63,6 +63,10 @@ class WitnessLogReader(Protocol):
         """The stored hashes of the perfect subtrees of 256 ** `tile_level` leaves (level from 1), ascending by place."""
         ...
 
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
+        """What `leaf_hashes` (tile level 0) and `nodes` give for each (tile level, start, end), all of one moment and in one read."""
+        ...
+
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         """All entries that carry this deliberation's id, ascending."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
 from application.ports.witness_log import WitnessLogReader
@@ -23,7 +22,7 @@ __all__ = ["LogTree"]
 class LogTree:
     """The tree of one log as it is stored. What was read once is kept, so make one for each answer.
 
-    A proof costs at most two reads for each tile level: the tile beside its leaf, and the one at the tree's right edge.
+    A proof costs one read, of at most two spans for each tile level: the tile beside its leaf, and the one at the right edge.
     """
 
     def __init__(self, reader: WitnessLogReader) -> None:
@@ -73,12 +72,7 @@ class LogTree:
             other = spans.get(tile, (start, end))
             spans[tile] = min(start, other[0]), max(end, other[1])
         wanted = [(level, start, end) for (level, _), (start, end) in sorted(spans.items())]
-        read = await asyncio.gather(
-            *(
-                self._reader.leaf_hashes(start, end) if level == 0 else self._reader.nodes(level, start, end)
-                for level, start, end in wanted
-            )
-        )
+        read = await self._reader.spans(wanted) if wanted else []
         for (level, start, end), found in zip(wanted, read, strict=True):
             if len(found) != end - start:
                 raise VerificationRefusedError(

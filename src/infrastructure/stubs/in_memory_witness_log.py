@@ -33,7 +33,8 @@ class InMemoryWitnessLog:
         if "record_sha256" in document:
             leaves = b"".join(entry.leaf_hash for entry in self._owners.get(str(own), ()))
             document = {**document, "record_sha256": hashlib.sha256(leaves).hexdigest()}
-        data = encode(document)
+        # A copy, because the encoder's own buffer is many times as large as what stands in it.
+        data = bytes(memoryview(encode(document)))
         entry = LoggedEntry(len(self.logged), leaf_hash(data), data)
         for level, _, node in self._tree.extend([entry.leaf_hash]):
             self._nodes.setdefault(level, []).append(node)
@@ -58,6 +59,13 @@ class InMemoryWitnessLog:
     async def nodes(self, tile_level: int, start: int, end: int) -> Sequence[bytes]:
         """As in `WitnessLogReader`."""
         return self._nodes.get(tile_level, [])[max(start, 0) : max(end, 0)]
+
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
+        """As in `WitnessLogReader`."""
+        return [
+            await (self.leaf_hashes(start, end) if level == 0 else self.nodes(level, start, end))
+            for level, start, end in wanted
+        ]
 
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         """As in `WitnessLogReader`."""

@@ -113,6 +113,12 @@ class FakeWitnessLog:
         self.reads += 1
         return self.stored_nodes.get(tile_level, [])[start:end]
 
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
+        return [
+            await (self.leaf_hashes(start, end) if level == 0 else self.nodes(level, start, end))
+            for level, start, end in wanted
+        ]
+
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         return [each for each in self.stored if json.loads(each.entry).get("deliberation_id") == deliberation_id]
 
