@@ -71,8 +71,9 @@ _GUARDS = {
         "CREATE TRIGGER disclosures_no_update BEFORE UPDATE ON disclosures BEGIN SELECT RAISE(ABORT, "
         "'conclave: disclosures only grows'); END",
         "CREATE TRIGGER disclosures_no_delete BEFORE DELETE ON disclosures WHEN NOT EXISTS (SELECT 1 FROM "
-        "erasures WHERE deliberation_id = OLD.deliberation_id) BEGIN SELECT RAISE(ABORT, 'conclave: "
-        "disclosures only grows'); END",
+        "erasures JOIN witness_entries ON witness_entries.idx = erasures.idx WHERE erasures.deliberation_id = "
+        "OLD.deliberation_id AND instr(CAST(entry AS TEXT), OLD.sha256) = 0) BEGIN SELECT RAISE(ABORT, "
+        "'conclave: disclosures only grows'); END",
         "CREATE TRIGGER witness_head_no_delete BEFORE DELETE ON witness_head BEGIN SELECT RAISE(ABORT, "
         "'conclave: witness_head only grows'); END",
         "CREATE TRIGGER witness_head_grows BEFORE UPDATE ON witness_head WHEN NEW.id <> OLD.id OR "
@@ -122,10 +123,11 @@ _GUARDS = {
         "TG_OP, TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING "
         "ERRCODE = 'insufficient_privilege'; END IF; RETURN NEW; END $$",
         "CREATE FUNCTION conclave_gone_if_erased() RETURNS trigger LANGUAGE plpgsql SET search_path = "
-        "pg_catalog, pg_temp AS $$ DECLARE is_erased boolean; BEGIN EXECUTE format('SELECT EXISTS (SELECT 1 "
-        "FROM %I.erasures WHERE deliberation_id = $1)', TG_TABLE_SCHEMA) INTO is_erased USING "
-        "OLD.deliberation_id; IF NOT is_erased THEN RAISE WARNING 'conclave: % of % was refused for %', TG_OP, "
-        "TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING ERRCODE = "
+        "pg_catalog, pg_temp AS $$ DECLARE may_go boolean; BEGIN EXECUTE format('SELECT EXISTS (SELECT 1 FROM "
+        "%I.erasures AS gone JOIN %I.witness_entries AS told ON told.idx = gone.idx WHERE gone.deliberation_id "
+        "= $1 AND position($2 IN told.entry) = 0)', TG_TABLE_SCHEMA, TG_TABLE_SCHEMA) INTO may_go USING "
+        "OLD.deliberation_id, convert_to(OLD.sha256, 'UTF8'); IF NOT may_go THEN RAISE WARNING 'conclave: % of "
+        "% was refused for %', TG_OP, TG_TABLE_NAME, session_user; RAISE EXCEPTION 'conclave: % only grows', TG_TABLE_NAME USING ERRCODE = "
         "'insufficient_privilege'; END IF; RETURN OLD; END $$",
         "CREATE FUNCTION conclave_witnessed() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, "
         "pg_temp AS $$ DECLARE is_witnessed boolean; BEGIN EXECUTE format('SELECT EXISTS (SELECT 1 FROM "

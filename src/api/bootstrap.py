@@ -115,6 +115,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         metrics.watch_log(lambda: repository.tree_size, lambda: witness.problem is None)
         if purpose is not Purpose.READ:
             await witness.check_at_start()
+            await witness.note_key()
             if witness.problem is not None:
                 await halt.set_halted(str(witness.problem))
         voices = await _open_voices(settings, purpose, stack)

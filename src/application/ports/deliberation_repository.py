@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from application.ports.witness_log import LoggedEntry
-from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.models.round import AgentRecord
 from domain.witness.entry import Entry
@@ -54,8 +54,11 @@ class DeliberationRepository(Protocol):
         """Store a new deliberation with its first entry, held by `owner` for `lease_s` seconds from the start."""
         ...
 
-    async def append(self, commit: Commit) -> None:
-        """Store what happened. A record that is already there (same round and agent) is an error and stores nothing."""
+    async def append(self, commit: Commit) -> WitnessSpan | None:
+        """Store what happened; where the record of the deliberation stands, once this ended it.
+
+        A record that is already there (same round and agent) is an error and stores nothing.
+        """
         ...
 
 

@@ -71,8 +71,12 @@ class WitnessLogReader(Protocol):
         """All entries that carry this deliberation's id, ascending."""
         ...
 
+    async def system_entries(self, after_index: int, limit: int) -> Sequence[LoggedEntry]:
+        """The first `limit` entries after that index which belong to no deliberation, ascending; costs nothing for all others."""
+        ...
+
     async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
-        """The texts of this deliberation's entries that are not erased, in the order of the entries."""
+        """The texts of this deliberation's entries that are not erased; of an erased one those of the erasure itself."""
         ...
 
     async def latest_checkpoint(self) -> str | None:

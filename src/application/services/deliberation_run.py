@@ -19,7 +19,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent import Agent
 from domain.models.agent_output import AgentFailure
-from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
@@ -54,7 +54,7 @@ class DeliberationRun:
         self._clock = clock
         self._batch: Batch | None = None
         self._cause: StopCause | None = None
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[WitnessSpan | None] | None = None
 
     def stop(self, cause: StopCause) -> None:
         """End it early: agents at work end with the cause, what was answered is kept."""
@@ -137,9 +137,9 @@ class DeliberationRun:
         if status is None:
             raise RuntimeError("a deliberation that was not stopped has asked nobody")
         ended = self.deliberation.end(status, at=now, rounds=rounds, outcome=outcome, reason=reason)
-        await self._store([deliberation_ended(ended, cause=reason)], deadline, deliberation=ended)
-        self.deliberation = ended
-        return ended
+        span = await self._store([deliberation_ended(ended, cause=reason)], deadline, deliberation=ended)
+        self.deliberation = replace(ended, witness=span)
+        return self.deliberation
 
     async def _store(
         self,
@@ -147,14 +147,14 @@ class DeliberationRun:
         deadline: float,
         *,
         deliberation: Deliberation | None = None,
-    ) -> None:
+    ) -> WitnessSpan | None:
         """Commit, waiting for a store that is away until the deadline (at least for some seconds) before giving up."""
         commit = Commit(self.deliberation.id, entries, deliberation)
         give_up = max(deadline, self._clock.monotonic() + sum(_STORE_PAUSES_S))
         pauses = iter(_STORE_PAUSES_S)
         while True:
             try:
-                await self._repository.append(commit)
+                span = await self._repository.append(commit)
                 break
             except DependencyUnavailableError as error:
                 pause = next(pauses, _STORE_PAUSES_S[-1])
@@ -170,6 +170,7 @@ class DeliberationRun:
                 if self._opening is not None and self._opening is not asyncio.current_task():
                     await asyncio.wait([self._opening])
         self._feed.announce(self.deliberation.id)
+        return span
 
 
 class _Gathering:

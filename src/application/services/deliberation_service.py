@@ -43,6 +43,8 @@ _HEARTBEAT_S = 1.0
 _EVENT_PAGE = 500
 _RETRY_AFTER_S = 5
 _MARKING_S = 5.0
+# What a run that ended like this holds is what is stored; one that was stopped may have been asked to cancel elsewhere.
+_SHOWN_AS_ENDED = frozenset({DeliberationStatus.COMPLETED, DeliberationStatus.INQUORATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +196,17 @@ class DeliberationService:
 
     async def wait(self, deliberation_id: str, *, timeout_s: float | None) -> Deliberation:
         """The deliberation once it ended, or as it is after `timeout_s` seconds."""
+        run: DeliberationRun | None = None
         with self.feed.listen(deliberation_id) as news:
             try:
                 async with asyncio.timeout(timeout_s):
                     while True:
                         news.clear()
+                        run = self._running.get(deliberation_id) or run
                         # Reading a deliberation is dear beside an event of it, so nothing is read while it is known to run.
                         if not self._is_here(deliberation_id):
+                            if run is not None and run.deliberation.status in _SHOWN_AS_ENDED:
+                                return run.deliberation
                             found = await self.get(deliberation_id)
                             if found.status.is_terminal or self._stopping:
                                 return found

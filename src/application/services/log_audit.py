@@ -51,7 +51,8 @@ async def audit(
 ) -> AuditReport:
     """Look at every entry, stored node and checkpoint once, in pages; the log may grow meanwhile.
 
-    Memory does not grow with the log. `progress` is told how many entries were seen. Raises `VerificationRefusedError` naming
+    Checkpoints may be signed with `key`, with `retired_keys` and with those that the log names as its own. Memory does not grow
+    with the log. `progress` is told how many entries were seen. Raises `VerificationRefusedError` naming
     the first thing that is wrong, and `DependencyUnavailableError` when the store is away.
     """
     head = await reader.head()
@@ -104,7 +105,7 @@ class _Walk:
         last = -1
         while notes := await self._reader.checkpoints(last, _CHECKPOINT_PAGE):
             for note in notes:
-                checkpoint = self._opener.open(note)
+                checkpoint = await self._open(note)
                 if checkpoint.tree_size <= last:
                     raise VerificationRefusedError(
                         f"the signed checkpoint of {checkpoint.tree_size} entries stands after that of {last}"
@@ -112,6 +113,13 @@ class _Walk:
                 last = checkpoint.tree_size
                 self._checkpoints += 1
                 yield checkpoint
+
+    async def _open(self, note: str) -> Checkpoint:
+        try:
+            return self._opener.open(note)
+        except VerificationRefusedError:
+            self._opener = await self._opener.widened(self._reader)
+            return self._opener.open(note)
 
     async def _compare(self, checkpoint: Checkpoint) -> None:
         derived = self._tree.root()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from application.ports.witness_log import Head, LoggedEntry, WitnessLogReader
+from application.ports.witness_log import Head, WitnessLogReader
+from application.services.administration import administrative_entries, named_keys
 from application.services.log_tree import LogTree
 from domain.errors.witness import LogUnverifiedError, VerificationRefusedError
 from domain.witness.checkpoint import Checkpoint, SignatureCheck, VerifierKey, open_checkpoint
@@ -22,6 +22,7 @@ __all__ = [
     "SignedHead",
     "accepted_restores",
     "check_log",
+    "open_with_named_keys",
     "require_follows",
     "require_nothing_beyond",
     "unverified",
@@ -30,7 +31,7 @@ __all__ = [
 _PAGE = 2_048
 _EDGE = 256
 _NO_END = 2**62
-_RESTORE = b'"restore.accepted"'
+_RESTORE = "restore.accepted"
 _REPAIR = "Nothing more is added to it: run `conclave witness fsck`, and restore the database from a backup."
 _ACCEPT = (
     "Nothing more is added to it: bring back the database that has those entries or, where a backup was restored on "
@@ -90,6 +91,19 @@ class CheckpointReader:
     keys: Sequence[VerifierKey]
     check_signature: SignatureCheck
 
+    async def widened(self, reader: WitnessLogReader) -> CheckpointReader:
+        """One that takes the keys which the log itself names too. Raises `VerificationRefusedError` where they cannot be read."""
+        named = (await named_keys(reader)).all
+        return replace(self, keys=(*self.keys, *(key for key in named if key not in self.keys)))
+
+    def is_present(self, note: str) -> bool:
+        """Whether the present key has signed it."""
+        try:
+            replace(self, keys=self.keys[:1]).open(note)
+        except VerificationRefusedError:
+            return False
+        return True
+
     def open(self, note: str) -> Checkpoint:
         """The checkpoint. Raises `VerificationRefusedError` where none of the keys has signed it, naming the first."""
         refusal: VerificationRefusedError | None = None
@@ -115,7 +129,10 @@ async def check_log(
     try:
         await _require_sound_edge(reader, head)
         await require_follows(tree, head, None)
-        stored = [] if note is None else [SignedHead("the newest stored checkpoint", checkpoints.open(note))]
+        stored = []
+        if note is not None:
+            checkpoint = await open_with_named_keys(reader, checkpoints, note)
+            stored.append(SignedHead("the newest stored checkpoint", checkpoint))
     except VerificationRefusedError as error:
         return LogCheck(head, unverified(error))
     doubtful: list[tuple[SignedHead, VerificationRefusedError]] = []
@@ -137,6 +154,14 @@ async def check_log(
     _, worst = max(unexplained, key=lambda each: each[0].tree_size)
     lost = _fewest_heads([checkpoint for checkpoint, _ in unexplained], head)
     return LogCheck(head, unverified(worst, remedy=_ACCEPT), lost, restores)
+
+
+async def open_with_named_keys(reader: WitnessLogReader, checkpoints: CheckpointReader, note: str) -> Checkpoint:
+    """The checkpoint, signed with a key of `checkpoints` or else with one that the log names; raises like `open`."""
+    try:
+        return checkpoints.open(note)
+    except VerificationRefusedError:
+        return (await checkpoints.widened(reader)).open(note)
 
 
 async def require_follows(tree: LogTree, head: Head, signed: SignedHead | None) -> None:
@@ -186,14 +211,9 @@ async def require_follows(tree: LogTree, head: Head, signed: SignedHead | None) 
 
 
 async def accepted_restores(reader: WitnessLogReader, tree_size: int) -> Sequence[AcceptedRestore]:
-    """All restores that were accepted in the first `tree_size` entries. Reads every entry, a page at a time."""
-    found: list[AcceptedRestore] = []
-    for start in range(0, tree_size, _PAGE):
-        entries = await reader.entries(start, min(start + _PAGE, tree_size))
-        # An option of a question may hold these bytes too: only the parsed type counts.
-        restores = (_restore(entry) for entry in entries if _RESTORE in entry.entry)
-        found.extend(restore for restore in restores if restore is not None)
-    return found
+    """All restores that were accepted in the first `tree_size` entries. Raises `VerificationRefusedError` for one that is unreadable."""
+    found = administrative_entries(reader, _RESTORE)
+    return [_restore(index, document) async for index, document in found if index < tree_size]
 
 
 async def require_nothing_beyond(reader: WitnessLogReader, head: Head, page: int = _PAGE) -> None:
@@ -240,12 +260,9 @@ def _fewest_heads(checkpoints: Sequence[Checkpoint], head: Head) -> tuple[Head, 
     return tuple(lost)
 
 
-def _restore(entry: LoggedEntry) -> AcceptedRestore | None:
+def _restore(index: int, document: Mapping[str, Any]) -> AcceptedRestore:
     try:
-        document = json.loads(entry.entry)
-        if document["type"] != "restore.accepted":
-            return None
         lost = Head(int(document["lost"]["tree_size"]), bytes.fromhex(document["lost"]["root_hash"]))
         return AcceptedRestore(lost, int(document["kept"]["tree_size"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise VerificationRefusedError("the entry is no restore that could be read", index=entry.index) from error
+        raise VerificationRefusedError("the entry is no restore that could be read", index=index) from error

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from application.ports.anchor import Anchor, AnchorConflictError
 from application.ports.clock import Clock, SystemClock
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, WitnessLog
+from application.services.administration import KEY_ADDED, KEY_RETIRED, named_keys
 from application.services.log_check import (
     CheckpointReader,
     LogCheck,
@@ -112,7 +113,7 @@ class WitnessService:
         clock: Clock | None = None,
         retired_keys: Sequence[VerifierKey] = (),
     ) -> None:
-        """`retired_keys` are earlier keys of this log, by which older checkpoints are signed."""
+        """`retired_keys` are earlier keys of this log, by which older checkpoints are signed, beside those that the log names."""
         self.verifier_key = signer.verifier_key
         self.problem: LogUnverifiedError | None = None
         self.anchor_problems: dict[str, str] = {}
@@ -135,6 +136,30 @@ class WitnessService:
         await self._ask_anchors()
         async with self._signing:
             await self._recheck()
+
+    async def note_key(self) -> Sequence[LoggedEntry]:
+        """Record the signing key unless it is the one that the log named last, and that those before it are retired.
+
+        Returns what was added. Adds nothing while there is a `problem`, and sets it where the log's keys cannot be read.
+        """
+        async with self._signing:
+            if self.problem is not None:
+                return ()
+            try:
+                present = (await named_keys(self._log)).present
+            except VerificationRefusedError as error:
+                self._note_problem(unverified(error))
+                return ()
+            own = self.verifier_key
+            if present and present[-1] == own:
+                return ()
+            former = [key for key in present if key != own]
+            if former:
+                _logger.warning("the log's key %s is retired: it is signed with %s from now on", former[-1], own)
+            reason = "the service was started with another key" if former else "the log had no key"
+            statements = [self._statement(KEY_ADDED, reason, None, vkey=str(own))]
+            statements += [self._statement(KEY_RETIRED, reason, None, vkey=str(key)) for key in former]
+            return await self._add(statements)
 
     async def checkpoint(self) -> str:
         """The signed note of the present head; signed, and stored, if the newest is older.
@@ -246,7 +271,7 @@ class WitnessService:
         Raises `LogUnverifiedError` at the first entry that is missing or damaged, and at the end if the root differs.
         """
         note = await self.checkpoint()
-        checkpoint = self._reader.open(note)
+        checkpoint = await self._open(note)
         size = checkpoint.tree_size
         header = {"version": 1, "kind": "log", "checkpoint": note, "public_key": str(self.verifier_key)}
         yield _line({**header, "tree_size": size})
@@ -289,10 +314,7 @@ class WitnessService:
                 self._statement("restore.accepted", reason, key_name, lost=_head_document(lost), kept=kept)
                 for lost in check.lost
             ]
-            accepted = await self._log.append(
-                [document for document, _ in statements],
-                disclosures=[each for _, disclosures in statements for each in disclosures],
-            )
+            accepted = await self._add(statements)
             await self._recheck()
         self._require_well()
         return accepted[0]
@@ -302,7 +324,7 @@ class WitnessService:
         if self._check is None:
             await self.check_at_start()
         note = await self.checkpoint()
-        checkpoint = self._reader.open(note)
+        checkpoint = await self._open(note)
         behind = [anchor for anchor in self._anchors if self._anchored.get(anchor.name) != checkpoint]
         doubts = await asyncio.gather(*(self._publish_to(anchor, note, checkpoint) for anchor in behind))
         if any(doubts):
@@ -347,6 +369,20 @@ class WitnessService:
             self._note_problem(check.problem)
         return check
 
+    async def _add(self, statements: Sequence[tuple[Mapping[str, Any], Sequence[Disclosure]]]) -> Sequence[LoggedEntry]:
+        return await self._log.append(
+            [document for document, _ in statements],
+            disclosures=[each for _, disclosures in statements for each in disclosures],
+        )
+
+    async def _open(self, note: str) -> Checkpoint:
+        """The checkpoint; the keys that the log names are read once one is needed."""
+        try:
+            return self._reader.open(note)
+        except VerificationRefusedError:
+            self._reader = await self._reader.widened(self._log)
+            return self._reader.open(note)
+
     async def _signed_head(self) -> str:
         stored = await self._log.latest_checkpoint()
         head = await self._log.head()
@@ -362,17 +398,17 @@ class WitnessService:
             signed_before.append(SignedHead("the checkpoint that this process signed last", self._newest[0]))
         for signed in signed_before:
             await require_follows(tree, head, signed)
-        if last is not None and last[0].tree_size == head.tree_size:
+        if last is not None and last[0].tree_size == head.tree_size and self._reader.is_present(last[1]):
             note = last[1]
         else:
             note = self._signer.sign(head.tree_size, head.root_hash)
             await self._log.add_checkpoint(head.tree_size, note)
-        self._newest = self._reader.open(note), note
+        self._newest = await self._open(note), note
         return note
 
     async def _last_signed(self, stored: str | None, tree: LogTree, head: Head) -> tuple[Checkpoint, str] | None:
         """The newest stored checkpoint and its note, passing over those of a history that an operator has accepted to be lost."""
-        last = None if stored is None else (self._reader.open(stored), stored)
+        last = None if stored is None else (await self._open(stored), stored)
         while last is not None and await self._is_abandoned(tree, head, last[0]):
             last = await self._newest_below(min(last[0].tree_size, head.tree_size + 1))
         return last
@@ -384,7 +420,7 @@ class WitnessService:
         while low < high:
             middle = (low + high) // 2
             notes = await self._log.checkpoints(middle, 1)
-            first = self._reader.open(notes[0]) if notes else None
+            first = await self._open(notes[0]) if notes else None
             if first is None or first.tree_size >= size:
                 high = middle
             else:
@@ -409,7 +445,7 @@ class WitnessService:
             async with asyncio.timeout(_ANCHOR_S):
                 note = await anchor.latest()
             if note is not None:
-                self._anchored[anchor.name] = self._reader.open(note)
+                self._anchored[anchor.name] = await self._open(note)
         except Exception as error:  # noqa: BLE001 - whatever an anchor does is shown, and stops nothing
             self._unheard.add(anchor.name)
             self._note_anchor_problem(anchor, error)
@@ -504,7 +540,7 @@ class WitnessService:
     async def _proven(self, entries: Sequence[LoggedEntry]) -> tuple[list[list[bytes]], str, Checkpoint]:
         # Signed after the entries were read, so that it covers them all.
         note = await self.checkpoint()
-        checkpoint = self._reader.open(note)
+        checkpoint = await self._open(note)
         size = checkpoint.tree_size
         try:
             proofs = await LogTree(self._log).inclusion_proofs([each.index for each in entries], size)

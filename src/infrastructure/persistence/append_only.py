@@ -82,6 +82,11 @@ def _sqlite() -> list[str]:
         for table in _NUMBERED
     ]
     is_erased = "EXISTS (SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)"
+    # The texts of the erasure itself say why, and stay.
+    may_go = (
+        "EXISTS (SELECT 1 FROM erasures JOIN witness_entries ON witness_entries.idx = erasures.idx "  # noqa: S608 - names of our own tables
+        "WHERE erasures.deliberation_id = OLD.deliberation_id AND instr(CAST(entry AS TEXT), OLD.sha256) = 0)"
+    )
     is_witnessed = (
         "EXISTS (SELECT 1 FROM witness_entries WHERE idx = NEW.idx AND deliberation_id = NEW.deliberation_id "  # noqa: S608 - names of our own tables
         f"AND instr(CAST(entry AS TEXT), '{_ERASURE}') > 0)"
@@ -91,7 +96,7 @@ def _sqlite() -> list[str]:
         "BEGIN SELECT RAISE(ABORT, 'conclave: erasures takes only what an entry says'); END",
         "CREATE TRIGGER disclosures_no_update BEFORE UPDATE ON disclosures "
         "BEGIN SELECT RAISE(ABORT, 'conclave: disclosures only grows'); END",
-        f"CREATE TRIGGER disclosures_no_delete BEFORE DELETE ON disclosures WHEN NOT {is_erased} "
+        f"CREATE TRIGGER disclosures_no_delete BEFORE DELETE ON disclosures WHEN NOT {may_go} "
         "BEGIN SELECT RAISE(ABORT, 'conclave: disclosures only grows'); END",
         "CREATE TRIGGER witness_head_no_delete BEFORE DELETE ON witness_head "
         "BEGIN SELECT RAISE(ABORT, 'conclave: witness_head only grows'); END",
@@ -131,6 +136,12 @@ def _postgres() -> list[str]:
         "EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.erasures WHERE deliberation_id = $1)', TG_TABLE_SCHEMA) "
         "INTO is_erased USING OLD.deliberation_id;"
     )
+    # The texts of the erasure itself say why, and stay.
+    may_go = (
+        "EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.erasures AS gone JOIN %I.witness_entries AS told ON told.idx = gone.idx "
+        "WHERE gone.deliberation_id = $1 AND position($2 IN told.entry) = 0)', TG_TABLE_SCHEMA, TG_TABLE_SCHEMA) "
+        "INTO may_go USING OLD.deliberation_id, convert_to(OLD.sha256, 'UTF8');"
+    )
     is_witnessed = (
         "EXECUTE format('SELECT EXISTS (SELECT 1 FROM %I.witness_entries WHERE idx = $1 AND deliberation_id = $2 "  # noqa: S608 - names of our own tables
         "AND position($3 IN entry) > 0)', TG_TABLE_SCHEMA) "
@@ -142,8 +153,8 @@ def _postgres() -> list[str]:
         f"IF NEW.id <> OLD.id OR NEW.tree_size <= OLD.tree_size THEN {refuse} END IF; RETURN NEW; END $$",
         f"CREATE FUNCTION conclave_erased_only() {begin} DECLARE is_erased boolean; BEGIN {is_erased} "
         f"IF NOT ({_ERASED} AND {_kept('IS NOT DISTINCT FROM')} AND is_erased) THEN {refuse} END IF; RETURN NEW; END $$",
-        f"CREATE FUNCTION conclave_gone_if_erased() {begin} DECLARE is_erased boolean; BEGIN {is_erased} "
-        f"IF NOT is_erased THEN {refuse} END IF; RETURN OLD; END $$",
+        f"CREATE FUNCTION conclave_gone_if_erased() {begin} DECLARE may_go boolean; BEGIN {may_go} "
+        f"IF NOT may_go THEN {refuse} END IF; RETURN OLD; END $$",
         f"CREATE FUNCTION conclave_witnessed() {begin} DECLARE is_witnessed boolean; BEGIN {is_witnessed} "
         "IF NOT is_witnessed THEN RAISE WARNING 'conclave: % of % was refused for %', TG_OP, TG_TABLE_NAME, session_user; "
         "RAISE EXCEPTION 'conclave: erasures takes only what an entry says' USING ERRCODE = 'insufficient_privilege'; "

@@ -15,6 +15,7 @@ from domain.errors.deliberation import (
     DeliberationNotFoundError,
     RecordExistsError,
 )
+from domain.models.deliberation import WitnessSpan
 from infrastructure.persistence.bulk_insert import BulkInsert
 from infrastructure.persistence.leases import UNFINISHED, LeaseClock
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
@@ -34,6 +35,7 @@ _CHANGE = (
     .where(deliberations.c.id == bindparam("own"), or_(*(deliberations.c.status == status for status in UNFINISHED)))
     .values({name: bindparam(name) for name in STANDING_COLUMNS})
 )
+_FIRST_INDEX = select(deliberations.c.first_index).where(deliberations.c.id == bindparam("own"))
 _WITNESSED = ("last_index", "tree_size", "root_hash")
 _CHANGE_AND_LET_GO = _CHANGE.values(
     lease_owner=None, lease_until=None, **{name: bindparam(name) for name in _WITNESSED}
@@ -75,7 +77,7 @@ class Appending:
     """One call of `add` or `append` as rows that lack only their numbers.
 
     `standing` holds the columns of `deliberations` that change. `doubtful` says that an earlier try of the same call may have been
-    committed after all.
+    committed after all. `span` is set where the deliberation ends with it.
     """
 
     deliberation_id: str
@@ -83,6 +85,7 @@ class Appending:
     addition: Addition | None = None
     standing: Mapping[str, Any] | None = None
     doubtful: bool = False
+    span: WitnessSpan | None = None
 
     def places(self) -> list[tuple[int, str]]:
         """The rounds and agents whose ends are among the entries."""
@@ -115,7 +118,7 @@ class Appends:
         numbers, ended = self._numbers(connection, items, known if tail.tree.to_bytes() == self._committed else {})
         record_rows: list[tuple[Any, ...]] = []
         added: list[tuple[Addition, int]] = []
-        changed: list[tuple[str, Mapping[str, Any], int]] = []
+        changed: list[tuple[Appending, Mapping[str, Any], int]] = []
         for item in items:
             if item.doubtful and self._is_stored(connection, item):
                 continue
@@ -136,7 +139,7 @@ class Appends:
             if item.addition is not None:
                 added.append((item.addition, index))
             if item.standing is not None:
-                changed.append((deliberation_id, item.standing, index))
+                changed.append((item, item.standing, index))
                 if item.standing["status"] not in UNFINISHED:
                     ended[deliberation_id] = item.standing["status"]
         tail.close()
@@ -220,18 +223,23 @@ class Appends:
         self._insert_specifications(connection, specified)
 
     def _update(
-        self, connection: Connection, changes: Sequence[tuple[str, Mapping[str, Any], int]], tail: LogTail
+        self, connection: Connection, changes: Sequence[tuple[Appending, Mapping[str, Any], int]], tail: LogTail
     ) -> None:
-        for deliberation_id, standing, index in changes:
+        for item, standing, index in changes:
+            deliberation_id = item.deliberation_id
             values: dict[str, Any] = {"own": deliberation_id, **standing}
             if standing["status"] in UNFINISHED:
-                change = _CHANGE
+                changed = connection.execute(_CHANGE, values).rowcount
             else:
-                change = _CHANGE_AND_LET_GO
-                values |= {"last_index": index, "tree_size": tail.tree.size, "root_hash": tail.tree.root().hex()}
-            if connection.execute(change, values).rowcount == 0:
-                own = deliberations.c.id == deliberation_id
-                status = connection.execute(select(deliberations.c.status).where(own)).scalar()
+                size, root = tail.tree.size, tail.tree.root().hex()
+                values |= {"last_index": index, "tree_size": size, "root_hash": root}
+                changed = connection.execute(_CHANGE_AND_LET_GO, values).rowcount
+                first = connection.execute(_FIRST_INDEX, {"own": deliberation_id}).scalar()
+                item.span = None if first is None else WitnessSpan(first, index, size, root)
+            if changed == 0:
+                status = connection.execute(
+                    select(deliberations.c.status).where(deliberations.c.id == deliberation_id)
+                ).scalar()
                 if status is None:
                     raise DeliberationNotFoundError(deliberation_id=deliberation_id)
                 raise DeliberationEndedError(deliberation_id=deliberation_id, status=status)

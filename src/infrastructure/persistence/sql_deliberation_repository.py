@@ -14,7 +14,7 @@ from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import Commit, Page, StoredRecord
 from application.ports.metrics import Metrics, NullMetrics
 from domain.errors.dependency import DependencyUnavailableError
-from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
@@ -94,7 +94,7 @@ class SqlDeliberationRepository:
         )
         await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 
-    async def append(self, commit: Commit) -> None:
+    async def append(self, commit: Commit) -> WitnessSpan | None:
         """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
         item = Appending(
             commit.deliberation_id,
@@ -103,11 +103,12 @@ class SqlDeliberationRepository:
             doubtful=self._doubtful.pop(id(commit), None) is not None,
         )
         try:
-            await self._commits.submit(item)
+            span: WitnessSpan | None = await self._commits.submit(item)
         except DependencyUnavailableError:
             if len(self._doubtful) < _MAX_KNOWN:
                 self._doubtful[id(commit)] = commit
             raise
+        return span
 
     def _appended(self, entry: Entry) -> AppendedEntry:
         encoded, events = EncodedEntry.of(entry.document), event_count(entry.document)
@@ -213,7 +214,7 @@ class SqlDeliberationRepository:
     ) -> tuple[list[Any], dict[str, Numbers]]:
         appendings = [item for item in batch if isinstance(item, Appending)]
         numbers = self._appends.write(connection, appendings, known) if appendings else {}
-        return [item.work(connection) if isinstance(item, _Sharing) else None for item in batch], numbers
+        return [item.work(connection) if isinstance(item, _Sharing) else item.span for item in batch], numbers
 
     def _one_by_one(self, connection: Connection, batch: Sequence[Appending | _Sharing]) -> list[Any]:
         self._appends.lock(connection, {item.deliberation_id for item in batch if isinstance(item, Appending)})
@@ -234,7 +235,7 @@ class SqlDeliberationRepository:
         if isinstance(item, _Sharing):
             return item.work(connection)
         self._appends.write_alone(connection, item)
-        return None
+        return item.span
 
 
 def _can_write(connection: Connection) -> None:

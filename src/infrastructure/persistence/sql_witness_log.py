@@ -112,6 +112,14 @@ class SqlWitnessLog:
         question = select(*ENTRY_COLUMNS).where(own).order_by(witness_entries.c.sequence, witness_entries.c.idx)
         return await self._database.read(lambda connection: [entry_of(row) for row in connection.execute(question)])
 
+    async def system_entries(self, after_index: int, limit: int) -> Sequence[LoggedEntry]:
+        """As in `WitnessLogReader`."""
+        index = witness_entries.c.idx
+        # They have no sequence either: said here, it lets the index on both columns give them in their order.
+        of_nobody = witness_entries.c.deliberation_id.is_(None), witness_entries.c.sequence.is_(None)
+        question = select(*ENTRY_COLUMNS).where(*of_nobody, index > _bound(after_index)).order_by(index).limit(limit)
+        return await self._database.read(lambda connection: [entry_of(row) for row in connection.execute(question)])
+
     async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
         """As in `WitnessLogReader`."""
         if not is_storable(deliberation_id):
@@ -169,7 +177,7 @@ class SqlWitnessLog:
             tail.close()
             connection.execute(insert(erasures).values(deliberation_id=own, idx=index))
             connection.execute(delete(disclosures).where(disclosures.c.deliberation_id == own))
-            _disclose(connection, None, erasure.disclosures)
+            _disclose(connection, own, erasure.disclosures)
             self._remove_texts(connection, found)
             return LoggedEntry(*tail.row(index))
 

@@ -8,6 +8,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from domain.errors.agent import AgentInvocationError
@@ -52,6 +53,7 @@ class AgentOrchestratorStub:
         self._hanging = frozenset(hanging)
         self._abstaining = abstaining_fraction
         self._seed = seed
+        self._leaning: tuple[tuple[object, ...], _Lean] | None = None
         self.invocations = 0
         self.active_count = 0
         self.peak_active_count = 0
@@ -89,13 +91,22 @@ class AgentOrchestratorStub:
         text = f"{seed}\x00{request.context.topic_content}\x00{request.agent_id}\x00{request.round_number}\x00{purpose}"
         return random.Random(hashlib.sha256(text.encode(errors="replace")).digest())  # noqa: S311 - a simulation
 
+    def _lean(self, request: AgentRequest) -> _Lean:
+        """What all agents asked the same lean to; made once for those who are asked together."""
+        seed = self._seed if request.seed is None else request.seed
+        asked = (seed, request.context.topic_content, request.expected)
+        known = self._leaning
+        if known is None or known[0] != asked:
+            draw = random.Random(f"{seed}\x00{request.context.topic_content}")  # noqa: S311 - a simulation
+            options = ("yes", "no") if request.expected is None else request.expected.options or ("yes", "no")
+            known = self._leaning = (asked, _Lean(_weights(options, draw), draw.random()))
+        return known[1]
+
     def _content(self, request: AgentRequest) -> str:
         if request.expected is None:
             return f"[simulated] {request.agent_id} has considered: {request.context.topic_content[:200]}"
         draw = self._generator(request, "answer")
-        seed = self._seed if request.seed is None else request.seed
-        lean = random.Random(f"{seed}\x00{request.context.topic_content}")  # noqa: S311 - a simulation
-        answer = None if draw.random() < self._abstaining else _draw_answer(request.expected, lean, draw)
+        answer = None if draw.random() < self._abstaining else _draw_answer(request.expected, self._lean(request), draw)
         reasoning = f"[simulated] {request.agent_id} chose {draw.choice(_TEMPERS)}."
         confidence = round(draw.uniform(0.4, 0.95), 2)
         return json.dumps({"answer": answer, "confidence": confidence, "reasoning": reasoning}, ensure_ascii=False)
@@ -106,30 +117,31 @@ def log_normal_latency(median_seconds: float, sigma: float) -> Callable[[random.
     return lambda generator: generator.lognormvariate(math.log(median_seconds), sigma)
 
 
-def _draw_answer(expected: AnswerFormat, lean: random.Random, draw: random.Random) -> object:
-    if expected.kind is AnswerKind.VERDICT:
-        return _draw_option(("yes", "no"), lean, draw)
-    if expected.kind is AnswerKind.CHOICE:
-        return _draw_option(expected.options, lean, draw)
+@dataclass(frozen=True, slots=True)
+class _Lean:
+    """How much each option is liked, and where on the scale the middle of all estimates lies (0 to 1)."""
+
+    weights: dict[str, float]
+    middle: float
+
+
+def _draw_answer(expected: AnswerFormat, lean: _Lean, draw: random.Random) -> object:
+    weights = lean.weights
+    if expected.kind in {AnswerKind.VERDICT, AnswerKind.CHOICE}:
+        return draw.choices(list(weights), list(weights.values()))[0]
     if expected.kind.has_options:
-        weights = _weights(expected.options, lean)
         ranked = sorted(expected.options, key=lambda option: -(draw.random() ** (1 / weights[option])))
         return ranked if expected.kind is AnswerKind.RANKING else ranked[: draw.randint(1, max(1, len(ranked) // 2))]
     if expected.kind is AnswerKind.TEXT:
         return "[simulated] It depends on who carries the cost."
     if expected.kind is AnswerKind.PROBABILITY:
-        return round(min(1.0, max(0.0, draw.gauss(lean.uniform(0.2, 0.8), 0.12))), 3)
+        return round(min(1.0, max(0.0, draw.gauss(0.2 + 0.6 * lean.middle, 0.12))), 3)
     low, high = (expected.minimum, expected.maximum)
     if low is None or high is None:
         low, high = 0.0, 100.0
-    middle = lean.uniform(0.25, 0.75)
+    middle = 0.25 + 0.5 * lean.middle
     return round(low + (high - low) * min(1.0, max(0.0, draw.gauss(middle, 0.15))), 2)
 
 
 def _weights(options: tuple[str, ...], lean: random.Random) -> dict[str, float]:
     return {option: lean.uniform(0.2, 1.0) ** 2 for option in options}
-
-
-def _draw_option(options: tuple[str, ...], lean: random.Random, draw: random.Random) -> str:
-    weights = _weights(options, lean)
-    return draw.choices(options, [weights[option] for option in options])[0]

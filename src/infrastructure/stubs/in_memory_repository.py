@@ -130,7 +130,7 @@ class InMemoryRepository:
         kept.events += _events(entry.entry, after=0)
         self._kept[deliberation.id] = kept
 
-    async def append(self, commit: Commit) -> None:
+    async def append(self, commit: Commit) -> WitnessSpan | None:
         """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
         for entry in commit.entries:
             encode({**entry.document, "record_sha256": ""})
@@ -165,6 +165,8 @@ class InMemoryRepository:
                     ended, witness=WitnessSpan(kept.first_index, last, head.tree_size, head.root_hash.hex())
                 )
             kept.deliberation = ended
+            return ended.witness
+        return None
 
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """As in `DeliberationReader`."""

@@ -21,6 +21,7 @@ class InMemoryWitnessLog:
         self.logged: list[LoggedEntry] = []
         self.erased: set[str] = set()
         self._owners: dict[str, list[LoggedEntry]] = {}
+        self._of_nobody: list[LoggedEntry] = []
         self._tree = CompactRange()
         self._nodes: dict[int, list[bytes]] = {}
         self._checkpoints: dict[int, str] = {}
@@ -39,8 +40,7 @@ class InMemoryWitnessLog:
         for level, _, node in self._tree.extend([entry.leaf_hash]):
             self._nodes.setdefault(level, []).append(node)
         self.logged.append(entry)
-        if own is not None:
-            self._owners.setdefault(own, []).append(entry)
+        (self._of_nobody if own is None else self._owners.setdefault(own, [])).append(entry)
         self._texts.setdefault(own, []).extend(disclosures)
         return entry
 
@@ -70,6 +70,10 @@ class InMemoryWitnessLog:
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         """As in `WitnessLogReader`."""
         return list(self._owners.get(deliberation_id, ()))
+
+    async def system_entries(self, after_index: int, limit: int) -> Sequence[LoggedEntry]:
+        """As in `WitnessLogReader`."""
+        return [entry for entry in self._of_nobody if entry.index > after_index][:limit]
 
     async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
         """As in `WitnessLogReader`."""
@@ -101,8 +105,7 @@ class InMemoryWitnessLog:
             raise IllegalTransitionError(present="erased", wanted="erased")
         self.erased.add(own)
         entry = self.place(erasure.document)
-        self._texts.pop(own, None)
-        self._texts.setdefault(None, []).extend(erasure.disclosures)
+        self._texts[own] = list(erasure.disclosures)
         return entry
 
     async def add_checkpoint(self, tree_size: int, note: str) -> None:

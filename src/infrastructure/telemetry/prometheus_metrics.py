@@ -218,9 +218,6 @@ class PrometheusMetrics:
                     "From the start of a deliberation to its end.",
                     self._deliberation_seconds.sample(),
                 ),
-            )
-            histograms = (
-                *histograms,
                 (
                     "conclave_witness_append_seconds",
                     "From handing entries over to their being durable.",

@@ -122,6 +122,11 @@ class FakeWitnessLog:
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         return [each for each in self.stored if json.loads(each.entry).get("deliberation_id") == deliberation_id]
 
+    async def system_entries(self, after_index: int, limit: int) -> Sequence[LoggedEntry]:
+        self.reads += 1
+        later = (each for each in self.stored if each.index > after_index)
+        return [each for each in later if b'"deliberation_id"' not in each.entry][:limit]
+
     async def disclosures_of(self, deliberation_id: str) -> Sequence[Disclosure]:
         return list(self.texts.get(deliberation_id, ()))
 
@@ -140,8 +145,7 @@ class FakeWitnessLog:
         return self.add_documents(*documents)
 
     async def erase(self, erasure: Erasure) -> LoggedEntry:
-        self.texts.pop(erasure.deliberation_id, None)
-        self.system_texts += erasure.disclosures
+        self.texts[erasure.deliberation_id] = list(erasure.disclosures)
         return self.add_documents(erasure.document)[0]
 
     async def add_checkpoint(self, tree_size: int, note: str) -> None:

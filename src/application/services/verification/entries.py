@@ -11,6 +11,7 @@ from application.services.verification.reading import shown
 from domain.errors.witness import VerificationRefusedError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.roll_call import AgentState
+from domain.witness.checkpoint import VerifierKey
 
 __all__ = ["AFTER_THE_END", "MAX_ENTRY_BYTES", "WITHIN", "commitments", "read_entry"]
 
@@ -123,6 +124,16 @@ def _is_hash(value: Any) -> bool:
     return type(value) is str and _HASH.fullmatch(value) is not None
 
 
+def _is_key(value: Any) -> bool:
+    if type(value) is not str:
+        return False
+    try:
+        VerifierKey.parse(value)
+    except VerificationRefusedError:
+        return False
+    return True
+
+
 def _or_null(check: _Check) -> _Check:
     return lambda value: value is None or check(value)
 
@@ -213,6 +224,7 @@ _OPTIONAL: Mapping[str, Mapping[str, _Check]] = {
         "truncated": lambda value: type(value) is bool,
         "model_asked": _or_null(_is_text),
     },
+    **dict.fromkeys(("key.added", "key.retired"), {"vkey": _is_key}),
     "deliberation.ended": {
         "cause": _or_null(_is_text),
         "rounds": _is_list(_is_object(round=_is_count, roll_call=_is_roll_call, tally=_is_object())),
