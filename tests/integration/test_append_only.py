@@ -475,6 +475,33 @@ def test_an_erasure_needs_the_entry_that_says_so(application_url: str, index: in
         connection.execute(tables.erasures.insert(), {"deliberation_id": _KEPT, "idx": index})
 
 
+def test_the_texts_of_the_erasure_itself_stay(application_url: str) -> None:
+    told, reason, question = "0197-told", "4" * 64, "5" * 64
+    deliberation = {
+        "id": told,
+        "position": 9,
+        "status": "completed",
+        "created_at": _MOMENT,
+        "orchestrator": "simulated",
+        "simulated": True,
+        "cancel_requested": False,
+    }
+    data = f'{{"reason":{{"sha256":"{reason}"}},"type":"erased"}}'.encode()
+    entry = {"idx": 90, "leaf_hash": b"h" * 32, "deliberation_id": told, "entry": data}
+    texts = tables.disclosures
+    # Never committed, so that the other tests find what they expect.
+    with open_sync_engine(application_url).connect() as connection:
+        connection.execute(tables.deliberations.insert(), deliberation)
+        connection.execute(tables.witness_entries.insert(), entry)
+        connection.execute(tables.erasures.insert(), {"deliberation_id": told, "idx": 90})
+        for sha256 in (reason, question):
+            values = {"sha256": sha256, "deliberation_id": told, "salt": b"s" * 16, "text": "why"}
+            connection.execute(texts.insert(), values)
+        assert connection.execute(texts.delete().where(texts.c.sha256 == question)).rowcount == 1
+        with pytest.raises(Exception, match="disclosures only grows"):
+            connection.execute(texts.delete().where(texts.c.sha256 == reason))
+
+
 def test_an_erased_text_does_not_come_back(application_url: str) -> None:
     engine = open_sync_engine(application_url)
     records = tables.agent_records

@@ -236,6 +236,38 @@ def test_what_cannot_be_done_is_one_clear_line(conclave: Command, arguments: tup
     assert said in ran.stderr.splitlines()[-1]
 
 
+def test_bundle_and_minutes_say_why_texts_were_erased(
+    conclave: Command, held: str, tmp_path: Path, settings: Mapping[str, str]
+) -> None:
+    assert conclave("witness", "erase", held, "--reason", REASON).code == 0
+    assert f"reason: {REASON}" in conclave("minutes", held).stdout
+    file = tmp_path / "log.jsonl"
+    assert conclave("witness", "export", str(file), "--with-texts").code == 0
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert REASON in [line["disclosure"]["text"] for line in lines if "disclosure" in line]
+    key = conclave("witness", "key").stdout.strip()
+    assert conclave("witness", "verify", str(file), "--key", key).code == 0
+
+
+def test_another_signing_key_is_witnessed_and_the_log_goes_on(
+    conclave: Command, held: str, tmp_path: Path, settings: Mapping[str, str]
+) -> None:
+    first = conclave("witness", "key").stdout.strip()
+    (Path(settings["CONCLAVE_DATA_DIR"]) / "witness.key").rename(tmp_path / "old.key")
+    second = conclave("witness", "key").stdout.strip()
+    assert conclave("deliberate", QUESTION, "--agents", "2", "--json").code == 0
+    assert conclave("witness", "fsck").code == 0
+    note = conclave("witness", "checkpoint").stdout
+    open_checkpoint(note, VerifierKey.parse(second), verification_tools().check_signature)
+    file = tmp_path / "log.jsonl"
+    assert conclave("witness", "export", str(file)).code == 0
+    entries = [json.loads(line).get("entry", "{}") for line in file.read_text(encoding="utf-8").splitlines()]
+    named = [(each["type"], each["vkey"]) for each in map(json.loads, entries) if "vkey" in each]
+    assert named == [("key.added", first), ("key.added", second), ("key.retired", first)]
+    assert conclave("witness", "verify", str(file), "--key", second).code == 0
+    assert conclave("witness", "verify", str(file), "--key", first).code == 3
+
+
 def test_there_is_nothing_to_accept_while_all_is_well(conclave: Command, held: str) -> None:
     ran = conclave("witness", "accept-restore", "--reason", REASON)
     assert (ran.code, ran.stdout) == (1, "")

@@ -18,6 +18,9 @@ ConclaveError
 │   ├── UnreadableBallotError       a reply that is no ballot
 │   ├── RecordExistsError           an agent ends once a round
 │   └── RecordMismatchError         stored text that does not hash to its record
+├── WitnessError
+│   ├── VerificationRefusedError    something does not prove what it should
+│   └── LogUnverifiedError          the service's own log; nothing more is added to it
 ├── SystemHaltedError               nothing is called until the halt is cleared
 ├── ConfigurationError              a setting that stops the start
 └── DependencyUnavailableError      a database or provider that is away
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     )
     from domain.errors.dependency import DependencyUnavailableError
     from domain.errors.halt import SystemHaltedError
+    from domain.errors.witness import LogUnverifiedError, VerificationRefusedError, WitnessError
 
 __all__ = [
     "AgentAlreadyActiveError",
@@ -72,6 +76,7 @@ __all__ = [
     "IllegalTransitionError",
     "InvalidRosterError",
     "InvalidSpecificationError",
+    "LogUnverifiedError",
     "QueueFullError",
     "RecordExistsError",
     "RecordMismatchError",
@@ -79,9 +84,11 @@ __all__ = [
     "ServiceStoppingError",
     "SystemHaltedError",
     "UnreadableBallotError",
+    "VerificationRefusedError",
+    "WitnessError",
 ]
 
-_MODULES = ("conclave_error", "agent", "deliberation", "halt", "configuration", "dependency")
+_MODULES = ("conclave_error", "agent", "deliberation", "halt", "configuration", "dependency", "witness")
 
 
 def __getattr__(name: str) -> object:

@@ -84,7 +84,7 @@ def _sqlite() -> list[str]:
     is_erased = "EXISTS (SELECT 1 FROM erasures WHERE deliberation_id = OLD.deliberation_id)"
     # The texts of the erasure itself say why, and stay.
     may_go = (
-        "EXISTS (SELECT 1 FROM erasures JOIN witness_entries ON witness_entries.idx = erasures.idx "  # noqa: S608 - names of our own tables
+        "EXISTS (SELECT 1 FROM erasures JOIN witness_entries ON witness_entries.idx = erasures.idx "
         "WHERE erasures.deliberation_id = OLD.deliberation_id AND instr(CAST(entry AS TEXT), OLD.sha256) = 0)"
     )
     is_witnessed = (

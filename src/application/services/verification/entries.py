@@ -224,7 +224,8 @@ _OPTIONAL: Mapping[str, Mapping[str, _Check]] = {
         "truncated": lambda value: type(value) is bool,
         "model_asked": _or_null(_is_text),
     },
-    **dict.fromkeys(("key.added", "key.retired"), {"vkey": _is_key}),
+    "key.added": {"vkey": _is_key},
+    "key.retired": {"vkey": _is_key},
     "deliberation.ended": {
         "cause": _or_null(_is_text),
         "rounds": _is_list(_is_object(round=_is_count, roll_call=_is_roll_call, tally=_is_object())),
