@@ -400,6 +400,7 @@ async def examine(settings: Settings) -> list[Check]:
         Check("data folder", works=True, detail=str(settings.data_dir)),
         await _examine_database(settings),
         await asyncio.to_thread(_examine_role, settings),
+        await _examine_record(settings),
         await _examine_orchestrator(settings),
         _examine_rosters(settings),
         _examine_doors(settings),
@@ -442,6 +443,25 @@ def _examine_role(settings: Settings) -> Check:
         remedy="CONCLAVE_DATABASE_URL: name a role that owns nothing, and the owner in CONCLAVE_OWNER_DATABASE_URL only; "
         "then run: conclave db upgrade",
     )
+
+
+async def _examine_record(settings: Settings) -> Check:
+    name = "record"
+    try:
+        async with open_conclave(settings, purpose=Purpose.READ) as conclave:
+            witness = conclave.witness
+            await witness.check_at_start()
+    except ConfigurationError as error:
+        return Check(name, works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
+    except DependencyUnavailableError as error:
+        return Check(name, works=False, detail=error.problem, remedy=error.remedy)
+    if witness.problem is not None:
+        return Check(name, works=False, detail=witness.problem.problem, remedy=witness.problem.remedy)
+    if witness.anchor_problems:
+        away = "; ".join(f"{anchor}: {problem}" for anchor, problem in witness.anchor_problems.items())
+        return Check(name, works=False, detail=f"anchors: {away}", remedy="CONCLAVE_WITNESS_ANCHORS: mend these.")
+    anchors = "" if settings.witness_anchors else "; no anchors, so a rollback of all of it would not be seen"
+    return Check(name, works=True, detail=f"continues its last checkpoint, key {witness.verifier_key.name}{anchors}")
 
 
 async def _examine_orchestrator(settings: Settings) -> Check:

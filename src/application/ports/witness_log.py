@@ -48,7 +48,7 @@ class WitnessLogReader(Protocol):
     """Reads what is committed, by half-open ranges of indexes. Raises `DependencyUnavailableError` when the store is away."""
 
     async def head(self) -> Head:
-        """Size and root, as of one moment."""
+        """Size and root, as of one moment. Raises `VerificationRefusedError` where what is stored is no head of any tree."""
         ...
 
     async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:

@@ -64,22 +64,23 @@ class DeliberationOutputService:
 
 def _says(entry: bytes, deliberation_id: str, item: StoredRecord, answers: AnswerFormat) -> bool:
     """Whether the entry is the one that this record makes with these salts."""
-    recorded = json.loads(entry)
     salts = item.salts
     try:
+        recorded = json.loads(entry)
         expected = agent_ended(
             deliberation_id, item.record, answers, salts=lambda size: (salts or b"").ljust(size, b"\x00")
         )
     except ValueError:
-        # An answer that is none of the options can only come from a changed row.
+        # An entry that is no JSON, or an answer that is none of the options, can only come from a changed row.
+        return False
+    if not isinstance(recorded, dict):
         return False
     made = expected.document
     return _without_texts(recorded) == _without_texts(made) if salts is None else bool(recorded == made)
 
 
 def _without_texts(document: dict[str, Any]) -> dict[str, Any]:
-    failure = document["failure"]
-    kind = None if failure is None else failure["kind"]
-    answer = document["answer"]
+    failure, answer = document.get("failure"), document.get("answer")
+    kind = failure.get("kind") if isinstance(failure, dict) else failure
     rest = {"content": None, "reasoning": None, "failure": kind, "answer": None if isinstance(answer, dict) else answer}
     return {**document, **rest}

@@ -24,6 +24,7 @@ from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
 from domain.models.round import AgentRecord, FailureCause, Round
+from domain.models.text import clean
 from domain.voting.ballot import Ballot
 from domain.voting.ballot_reader import read_ballot
 from domain.voting.rule import Rule, apply_rule, rules_for
@@ -32,6 +33,9 @@ from domain.witness.entry import Entry, agent_ended, call_intended, deliberation
 __all__ = ["DeliberationRun", "decide", "end_interrupted"]
 
 _logger = logging.getLogger(__name__)
+# What a provider or an orchestrator of somebody else's names itself may be of any length; an entry may not.
+_MAX_MODEL = 256
+_MAX_KIND = 128
 _STORE_PAUSES_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -310,7 +314,7 @@ def _record(
             ending.attempts,
             started_at,
             finished_at,
-            failure=FailureCause(ending.kind, ending.message),
+            failure=FailureCause(clean(ending.kind)[:_MAX_KIND], ending.message),
             model_asked=request.model,
             usage=ending.usage,
             duration_seconds=ending.duration_seconds,
@@ -335,7 +339,7 @@ def _record(
         reasoning=ballot.reasoning,
         failure=failure,
         model_asked=request.model,
-        model=ending.model,
+        model=None if ending.model is None else clean(ending.model)[:_MAX_MODEL],
         usage=ending.usage,
         truncated=ending.truncated,
         duration_seconds=ending.duration_seconds,

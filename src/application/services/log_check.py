@@ -124,7 +124,10 @@ async def check_log(
     `audit` looks at all of them. Raises `DependencyUnavailableError` when the store is away.
     """
     note = await reader.latest_checkpoint()
-    head = await reader.head()
+    try:
+        head = await reader.head()
+    except VerificationRefusedError as error:
+        return LogCheck(Head(0, EMPTY_ROOT), unverified(error))
     tree = LogTree(reader)
     try:
         await _require_sound_edge(reader, head)

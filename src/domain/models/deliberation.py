@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -22,6 +23,8 @@ from domain.voting.rule import Rule
 __all__ = ["Deliberation", "DeliberationStatus", "Specification", "WitnessSpan"]
 
 _MAX_METADATA = 32
+_MAX_OPTIONS_BYTES = 8_192
+_MAX_MEMBERS_BYTES = 40_000
 
 
 class DeliberationStatus(StrEnum):
@@ -49,6 +52,11 @@ _FOLLOWS: Mapping[DeliberationStatus, frozenset[DeliberationStatus]] = {
 }
 
 
+def _json_bytes(value: object) -> int:
+    # Whatever has no UTF-8 is refused for that by the check of its own field.
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+
+
 @dataclass(frozen=True, slots=True)
 class Specification:
     """Everything that was asked for, checked: what is run is exactly this."""
@@ -73,11 +81,27 @@ class Specification:
             *self.limits.problems(),
             *self.sampling.problems(),
             *self._metadata_problems(),
+            *self._record_problems(),
         ]
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             found.append(FieldProblem("/seed", "must fit into 64 bits"))
         if found:
             raise InvalidSpecificationError(found)
+
+    def _record_problems(self) -> list[FieldProblem]:
+        """What would not fit into the entries that record it, of which each has an end: options stand in the last one four times."""
+        found = []
+        options = _json_bytes(self.question.answer.options)
+        if options > _MAX_OPTIONS_BYTES:
+            problem = f"take {options} bytes together as JSON, at most {_MAX_OPTIONS_BYTES} are taken"
+            found.append(FieldProblem("/answer/options", problem))
+        members = _json_bytes([(agent.id, agent.model) for agent in self.roster.agents])
+        if members > _MAX_MEMBERS_BYTES:
+            problem = (
+                f"the ids and models take {members} bytes together as JSON, at most {_MAX_MEMBERS_BYTES} are taken"
+            )
+            found.append(FieldProblem("/agents", problem))
+        return found
 
     def _metadata_problems(self) -> list[FieldProblem]:
         if len(self.metadata) > _MAX_METADATA:

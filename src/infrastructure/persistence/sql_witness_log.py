@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
+from domain.errors.witness import VerificationRefusedError
 from domain.models.deliberation import Deliberation
 from domain.models.question import AnswerKind
 from domain.witness.entry import accepted_texts, record_texts
@@ -61,8 +62,16 @@ class SqlWitnessLog:
 
         def read(connection: Connection) -> Head:
             question = select(witness_head.c.tree_size, witness_head.c.frontier).where(witness_head.c.id == 1)
-            size, frontier = connection.execute(question).one()
-            return Head(size, CompactRange.from_bytes(size, bytes(frontier)).root())
+            found = connection.execute(question).one_or_none()
+            if found is None:
+                raise VerificationRefusedError("the log's head is missing")
+            size, frontier = found.tree_size, stored_bytes(found.frontier)
+            try:
+                return Head(size, CompactRange.from_bytes(size, frontier).root())
+            except (TypeError, ValueError) as error:
+                raise VerificationRefusedError(
+                    "the log's head is none of any tree", evidence={"head_size": repr(size), "frontier": frontier.hex()}
+                ) from error
 
         return await self._database.read(read)
 

@@ -262,4 +262,4 @@ def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> 
 def _safe(accept: str | None) -> str:
     """The Accept header, or nothing when it asks for a version that the vendor's negotiation would fail on or repeat."""
     asked = _VERSION_ASKED.findall(accept or "")
-    return accept or "" if all(_VERSION.fullmatch(version.strip()) for version in asked) else ""
+    return accept or "" if all(_VERSION.fullmatch(version.strip(" \t")) for version in asked) else ""

@@ -176,7 +176,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 def _fact(number: int, **fields: object) -> Mapping[str, Any]:
-    return {"type": "key.activated", "at": time_text(NOON), "number": number, **fields}
+    return {"type": "test.fact", "at": time_text(NOON), "number": number, **fields}
 
 
 def _erasure(deliberation_id: str) -> Erasure:
@@ -242,10 +242,10 @@ async def test_entries_of_deliberations_and_others_are_one_log(store: Store) -> 
     entries = await _require_whole(log)
     types = [json.loads(entry.entry)["type"] for entry in entries]
     assert types == [
-        "key.activated",
+        "test.fact",
         "deliberation.accepted",
         "round.started",
-        "key.activated",
+        "test.fact",
         "agent.ended",
         "agent.ended",
         "deliberation.ended",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
-from application.ports.deliberation_repository import Commit
+from application.ports.deliberation_repository import Commit, StoredRecord
+from application.ports.witness_log import LoggedEntry
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
@@ -26,7 +27,7 @@ from domain.errors.halt import SystemHaltedError
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.agent_pool import AgentPool
 from domain.models.budget import Limits, Quorum
-from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
+from domain.models.deliberation import Deliberation, DeliberationStatus, Specification, WitnessSpan
 from domain.models.event import Event
 from domain.models.protocol import Protocol
 from domain.models.question import AnswerFormat, AnswerKind, Question
@@ -402,10 +403,10 @@ class HeldBack(InMemoryRepository):
         super().__init__(clock=VirtualClock())
         self.gate = asyncio.Event()
 
-    async def append(self, commit: Commit) -> None:
-        if commit.records:
+    async def append(self, commit: Commit) -> WitnessSpan | None:
+        if any(entry.record is not None for entry in commit.entries):
             await self.gate.wait()
-        await super().append(commit)
+        return await super().append(commit)
 
 
 async def test_nothing_that_is_not_committed_can_be_seen_anywhere() -> None:
@@ -429,19 +430,39 @@ async def test_waiting_gives_the_present_state_when_time_is_up() -> None:
         assert (await house.service.wait(accepted.id, timeout_s=3)).status is DeliberationStatus.RUNNING
 
 
-async def test_outputs_are_read_only_while_they_match_what_was_committed() -> None:
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda item: replace(item, record=replace(item.record, content="forged")),
+        lambda item: replace(item, record=replace(item.record, state=AgentState.ABSTAINED, answer=None)),
+        lambda item: replace(item, record=replace(item.record, answer="none of the options")),
+        lambda item: replace(item, record=replace(item.record, reasoning="because")),
+        lambda item: replace(item, record=replace(item.record, model="a better one")),
+        lambda item: replace(item, salts=bytes(64)),
+        lambda item: replace(item, witnessed=replace(item.witnessed, leaf_hash=bytes(32))),
+        lambda item: replace(item, witnessed=replace(item.witnessed, entry=item.witnessed.entry + b" ")),
+        lambda item: replace(item, witnessed=LoggedEntry(-1, b"", b"")),
+    ],
+    ids=["content", "state", "answer", "reasoning", "model", "salts", "leaf hash", "entry", "no entry"],
+)
+async def test_outputs_are_read_only_while_they_match_what_was_committed(
+    forged: Callable[[StoredRecord], StoredRecord],
+) -> None:
     async with opened(build(Canned({}))) as house:
         ended = await finished(house, specification(2))
     outputs = DeliberationOutputService(house.repository)
-    assert {record.content for record in await outputs.outputs(ended.id)} == {'{"answer": "yes"}'}
+    assert {output.record.content for output in await outputs.outputs(ended.id)} == {'{"answer": "yes"}'}
 
     class Forged(InMemoryRepository):
-        async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[object]:  # type: ignore[override]
+        async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
             stored = await house.repository.records(deliberation_id, round_number=round_number)
-            return [type(item)(item.record, "0" * 64) for item in stored]
+            return [forged(item) for item in stored]
+
+        async def get(self, deliberation_id: str) -> Deliberation | None:
+            return await house.repository.get(deliberation_id)
 
     with pytest.raises(RecordMismatchError):
-        await DeliberationOutputService(Forged(clock=VirtualClock())).outputs(ended.id)  # type: ignore[arg-type]
+        await DeliberationOutputService(Forged(clock=VirtualClock())).outputs(ended.id)
 
 
 async def test_the_same_seed_gives_the_same_outcome_twice() -> None:

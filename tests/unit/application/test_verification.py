@@ -539,6 +539,20 @@ def test_a_signed_log_whose_entries_do_not_agree_is_refused(lie: str) -> None:
     assert refused.index is not None
 
 
+def test_keys_that_the_log_names_are_read() -> None:
+    log = Log()
+    log.add_system("key.added", vkey=log.key.vkey).add_system("key.retired", vkey=log.key.vkey)
+    assert check_export(log.export()).entries_checked == 2
+
+
+@pytest.mark.parametrize("kind", ["key.added", "key.retired"])
+@pytest.mark.parametrize("vkey", [None, 7, "", "example.com/log+00000000+AAAA"])
+def test_what_is_no_key_is_refused_as_the_log_s(kind: str, vkey: object) -> None:
+    refused = refusal_of_export(Log().add_system("halt.set").add_system(kind, vkey=vkey).export())
+    assert refused.index == 1
+    assert "'vkey'" in refused.what
+
+
 def test_a_deliberation_that_did_not_meet_its_quorum_may_not_be_completed() -> None:
     story = specimens.inquorate().retold(
         lambda each: _ending(each).update(
