@@ -35,6 +35,7 @@ from domain.witness.checkpoint import open_checkpoint
 from domain.witness.entry import commitment, time_text
 from domain.witness.merkle import leaf_hash
 from domain.witness.proof import verify_consistency, verify_inclusion
+from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_witness_log import SqlWitnessLog
 from infrastructure.witness.ed25519 import SigningKey
@@ -79,7 +80,7 @@ def database_of(kind: str) -> Iterator[str]:
             yield url
         return
     with PostgresServer() as server:
-        server.createdatabase_of("hammer")
+        server.create_database("hammer")
         owner = server.url("hammer")
         role = make_url(owner).set(username=_ROLE, password=secrets.token_hex(12))
         url = role.render_as_string(hide_password=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 __all__ = ["Disclosure", "Erasure", "Head", "LoggedEntry", "WitnessLog", "WitnessLogReader"]
@@ -11,11 +11,15 @@ __all__ = ["Disclosure", "Erasure", "Head", "LoggedEntry", "WitnessLog", "Witnes
 
 @dataclass(frozen=True, slots=True)
 class LoggedEntry:
-    """An entry at its place: `entry` is the canonical JSON, of which `leaf_hash` (32 bytes) is the stored RFC 6962 leaf hash."""
+    """An entry at its place: `entry` is the canonical JSON, of which `leaf_hash` (32 bytes) is the stored RFC 6962 leaf hash.
+
+    `deliberation_id` is the one under which the store finds it, which has to be what the entry says.
+    """
 
     index: int
     leaf_hash: bytes
     entry: bytes
+    deliberation_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

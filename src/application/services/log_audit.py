@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -184,7 +185,22 @@ def _leaves(entries: Sequence[LoggedEntry], start: int, end: int) -> list[bytes]
                 index=index,
                 evidence={"stored_leaf": entry.leaf_hash.hex(), "computed_leaf": leaf.hex()},
             )
+        if (says := _deliberation_of(entry.entry)) != entry.deliberation_id:
+            raise VerificationRefusedError(
+                "the entry is filed under another deliberation than it says",
+                index=index,
+                evidence={"filed_under": str(entry.deliberation_id), "entry_says": str(says)},
+            )
         leaves.append(leaf)
     if len(leaves) != end - start:
         raise VerificationRefusedError("the entry is missing", index=start + len(leaves))
     return leaves
+
+
+def _deliberation_of(entry: bytes) -> object:
+    # Only what stands under the right deliberation is found by whoever asks for its bundle.
+    try:
+        document = json.loads(entry)
+    except ValueError:
+        return None
+    return document.get("deliberation_id") if isinstance(document, dict) else None

@@ -123,8 +123,8 @@ async def check_log(
     Those were read before this is called, so a sound log is at least as large. Entries are hashed at the right edge only:
     `audit` looks at all of them. Raises `DependencyUnavailableError` when the store is away.
     """
-    note = await reader.latest_checkpoint()
     try:
+        note = await reader.latest_checkpoint()
         head = await reader.head()
     except VerificationRefusedError as error:
         return LogCheck(Head(0, EMPTY_ROOT), unverified(error))

@@ -102,8 +102,8 @@ def read_records(
     question = _WITNESSED if round_number is None else _WITNESSED_OF_ROUND
     values = {"own": deliberation_id, "round": round_number}
     found = []
-    for index, leaf_hash, entry, salts, *record in connection.execute(question, values).all():
-        witnessed = LoggedEntry(-1, b"", b"") if index is None else entry_of((index, leaf_hash, entry))
+    for index, leaf_hash, entry, owner, salts, *record in connection.execute(question, values).all():
+        witnessed = LoggedEntry(-1, b"", b"") if index is None else entry_of((index, leaf_hash, entry, owner))
         found.append(StoredRecord(record_of(record), witnessed, None if salts is None else bytes(salts)))
     return found
 

@@ -56,7 +56,12 @@ DELIBERATION_COLUMNS = (
     specifications.c.roster,
     specifications.c.salts,
 )
-ENTRY_COLUMNS = (witness_entries.c.idx, witness_entries.c.leaf_hash, witness_entries.c.entry)
+ENTRY_COLUMNS = (
+    witness_entries.c.idx,
+    witness_entries.c.leaf_hash,
+    witness_entries.c.entry,
+    witness_entries.c.deliberation_id,
+)
 _NO_PART = {_RECORD.deliberation_id, _RECORD.ordinal, _RECORD.leaf_index, _RECORD.salts}
 RECORD_COLUMNS = tuple(column for column in agent_records.c if column not in _NO_PART)
 _TEXTS = {_RECORD.content, _RECORD.answer, _RECORD.reasoning}
@@ -274,8 +279,8 @@ def record_of(row: Iterable[Any]) -> AgentRecord:
 
 def entry_of(row: Iterable[Any]) -> LoggedEntry:
     """The values of `ENTRY_COLUMNS` as an entry."""
-    index, leaf_hash, entry = tuple(row)
-    return LoggedEntry(index, stored_bytes(leaf_hash), stored_bytes(entry))
+    index, leaf_hash, entry, deliberation_id = tuple(row)
+    return LoggedEntry(index, stored_bytes(leaf_hash), stored_bytes(entry), deliberation_id)
 
 
 def stored_bytes(value: Any) -> bytes:

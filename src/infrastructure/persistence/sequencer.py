@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect
 
+from application.ports.witness_log import LoggedEntry
 from domain.witness.entry import MAX_ENTRY_BYTES
 from domain.witness.merkle import CompactRange, leaf_hash
 from infrastructure.persistence.bulk_insert import BulkInsert
@@ -62,10 +63,10 @@ class LogTail:
         if self._rows:
             self._sequencer.insert(self._connection, self._rows, nodes, self.tree)
 
-    def row(self, index: int) -> tuple[int, bytes, bytes]:
-        """Index, leaf hash and data of an entry that was placed here."""
-        found = self._rows[index - self._size]
-        return found[0], found[1], found[4]
+    def placed(self, index: int) -> LoggedEntry:
+        """An entry that was placed here."""
+        _, leaf, deliberation_id, _, data = self._rows[index - self._size]
+        return LoggedEntry(index, leaf, data, deliberation_id)
 
     def _record_of(self, deliberation_id: str | None) -> str:
         """SHA-256 (hex) over the leaf hashes of all entries of a deliberation so far, in their order."""

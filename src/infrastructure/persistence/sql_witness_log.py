@@ -137,14 +137,16 @@ class SqlWitnessLog:
 
     async def latest_checkpoint(self) -> str | None:
         """As in `WitnessLogReader`."""
-        note = select(witness_checkpoints.c.note).order_by(witness_checkpoints.c.tree_size.desc()).limit(1)
-        return await self._database.read(lambda connection: connection.execute(note).scalar())
+        newest = select(witness_checkpoints).order_by(witness_checkpoints.c.tree_size.desc()).limit(1)
+        found = await self._database.read(lambda connection: connection.execute(newest).first())
+        return None if found is None else _note_of(found.tree_size, found.note)
 
     async def checkpoints(self, after_size: int, limit: int) -> Sequence[str]:
         """As in `WitnessLogReader`."""
         size = witness_checkpoints.c.tree_size
-        notes = select(witness_checkpoints.c.note).where(size > _bound(after_size)).order_by(size).limit(limit)
-        return await self._database.read(lambda connection: connection.execute(notes).scalars().all())
+        question = select(witness_checkpoints).where(size > _bound(after_size)).order_by(size).limit(limit)
+        found = await self._database.read(lambda connection: connection.execute(question).all())
+        return [_note_of(row.tree_size, row.note) for row in found]
 
     async def append(
         self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
@@ -162,7 +164,7 @@ class SqlWitnessLog:
             ]
             tail.close()
             _disclose(connection, None, disclosures)
-            return [LoggedEntry(*tail.row(index)) for index in placed]
+            return [tail.placed(index) for index in placed]
 
         return await self._database.write(write)
 
@@ -188,7 +190,7 @@ class SqlWitnessLog:
             connection.execute(delete(disclosures).where(disclosures.c.deliberation_id == own))
             _disclose(connection, own, erasure.disclosures)
             self._remove_texts(connection, found)
-            return LoggedEntry(*tail.row(index))
+            return tail.placed(index)
 
         return await self._database.write(write)
 
@@ -233,6 +235,15 @@ class SqlWitnessLog:
         result = without_texts(from_document(Result, load(kept)))
         cleared = update(deliberations).where(deliberations.c.id == own)
         connection.execute(cleared.values(result=dump(to_document(result))))
+
+
+def _note_of(tree_size: int, note: str) -> str:
+    """The checkpoint that is kept under that size. Raises `VerificationRefusedError` when it is one of another size."""
+    lines = note.split("\n", 2)
+    if len(lines) < 2 or lines[1] != str(tree_size):
+        evidence = {"kept_under": str(tree_size), "signed_size": lines[1] if len(lines) > 1 else ""}
+        raise VerificationRefusedError("a stored checkpoint is kept under the size of another", evidence=evidence)
+    return note
 
 
 def _bound(index: int) -> int:

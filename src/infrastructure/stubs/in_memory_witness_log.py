@@ -36,7 +36,7 @@ class InMemoryWitnessLog:
             document = {**document, "record_sha256": hashlib.sha256(leaves).hexdigest()}
         # A copy, because the encoder's own buffer is many times as large as what stands in it.
         data = bytes(memoryview(encode(document)))
-        entry = LoggedEntry(len(self.logged), leaf_hash(data), data)
+        entry = LoggedEntry(len(self.logged), leaf_hash(data), data, None if own is None else str(own))
         for level, _, node in self._tree.extend([entry.leaf_hash]):
             self._nodes.setdefault(level, []).append(node)
         self.logged.append(entry)

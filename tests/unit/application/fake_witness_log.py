@@ -74,7 +74,10 @@ class FakeWitnessLog:
     def add(self, entries: Sequence[bytes]) -> list[LoggedEntry]:
         """Append these bytes as entries."""
         start = len(self.stored)
-        added = [LoggedEntry(index, leaf_hash(entry), entry) for index, entry in enumerate(entries, start)]
+        added = [
+            LoggedEntry(index, leaf_hash(entry), entry, json.loads(entry).get("deliberation_id"))
+            for index, entry in enumerate(entries, start)
+        ]
         for level, _, node in self.tree.extend([each.leaf_hash for each in added]):
             self.stored_nodes.setdefault(level, []).append(node)
         self.stored += added
