@@ -275,6 +275,15 @@ def _insert_entry(log: Stored, draw: random.Random) -> None:
     log.witness_entries.append(copied)
 
 
+def _refile_entry(log: Stored, draw: random.Random) -> None:
+    row = draw.choice(log.witness_entries)
+    row[2] = draw.choice([None, "another"]) if row[2] is not None else "another"
+
+
+def _keep_checkpoint_elsewhere(log: Stored, draw: random.Random) -> None:
+    draw.choice(log.witness_checkpoints)[0] += draw.choice([-1, 1, 3, 1_000])
+
+
 def _edit_node(log: Stored, draw: random.Random) -> None:
     row = draw.choice(log.witness_nodes)
     row[2] = _other_bytes(row[2], draw)
@@ -379,6 +388,8 @@ _AUDITED: Sequence[Mutation] = (
     _shift_entries,
     _truncate,
     _insert_entry,
+    _refile_entry,
+    _keep_checkpoint_elsewhere,
     _edit_node,
     _swap_nodes,
     _delete_node,

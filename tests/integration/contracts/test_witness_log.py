@@ -405,19 +405,23 @@ async def test_the_end_of_a_deliberation_names_entries_of_the_same_commit_too(st
     assert json.loads(last.entry)["record_sha256"] == digest
 
 
+def _note(size: int, *, told_apart_by: str = "") -> str:
+    """As much of a checkpoint as a store reads: the size that it is kept under."""
+    return f"conclave.test/witness\n{size}\n{told_apart_by}\n"
+
+
 async def test_of_checkpoints_of_one_size_the_first_is_kept(store: Store) -> None:
     log = store.writer.log
-    await log.add_checkpoint(7, "first")
-    await log.add_checkpoint(7, "second")
-    assert await log.latest_checkpoint() == "first"
-    assert list(await log.checkpoints(-1, 10)) == ["first"]
+    await log.add_checkpoint(7, _note(7, told_apart_by="first"))
+    await log.add_checkpoint(7, _note(7, told_apart_by="second"))
+    assert await log.latest_checkpoint() == _note(7, told_apart_by="first")
+    assert list(await log.checkpoints(-1, 10)) == [_note(7, told_apart_by="first")]
 
 
 async def test_two_that_sign_one_head_at_once_keep_one_checkpoint(store: Store) -> None:
     another = await store.open_another()
-    await asyncio.gather(
-        *(writer.log.add_checkpoint(3, f"note {number}") for number in range(5) for writer in (store.writer, another))
-    )
+    notes = [_note(3, told_apart_by=str(number)) for number in range(5)]
+    await asyncio.gather(*(writer.log.add_checkpoint(3, note) for note in notes for writer in (store.writer, another)))
     (kept,) = await another.log.checkpoints(-1, 10)
     assert await store.writer.log.latest_checkpoint() == kept
 
@@ -425,11 +429,11 @@ async def test_two_that_sign_one_head_at_once_keep_one_checkpoint(store: Store) 
 async def test_the_latest_checkpoint_is_the_greatest_and_they_are_read_upwards(store: Store) -> None:
     log = store.writer.log
     for size in (5, 0, 300, 9, 256):
-        await log.add_checkpoint(size, f"of {size}")
-    assert await log.latest_checkpoint() == "of 300"
-    assert list(await log.checkpoints(-1, 10)) == ["of 0", "of 5", "of 9", "of 256", "of 300"]
-    assert list(await log.checkpoints(0, 2)) == ["of 5", "of 9"]
-    assert list(await log.checkpoints(9, 10)) == ["of 256", "of 300"]
+        await log.add_checkpoint(size, _note(size))
+    assert await log.latest_checkpoint() == _note(300)
+    assert list(await log.checkpoints(-1, 10)) == [_note(size) for size in (0, 5, 9, 256, 300)]
+    assert list(await log.checkpoints(0, 2)) == [_note(5), _note(9)]
+    assert list(await log.checkpoints(9, 10)) == [_note(256), _note(300)]
     assert list(await log.checkpoints(300, 10)) == []
 
 
@@ -520,7 +524,7 @@ async def test_writers_that_race_make_one_log_without_gap_or_fork(store: Store) 
     ]
     # Each deliberation is worked on by the writer that did not begin it.
     commits = [commit_all(writers[1 - place // 2], own) for place, own in enumerate(running)]
-    checkpoints = [writer.log.add_checkpoint(at_start, "note") for writer in writers]
+    checkpoints = [writer.log.add_checkpoint(at_start, _note(at_start)) for writer in writers]
     appended = await asyncio.gather(*appends, *commits, *checkpoints)
 
     entries = await _require_whole(store.writer.log)
