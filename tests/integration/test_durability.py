@@ -17,6 +17,7 @@ from sqlalchemy import Connection, create_engine, event
 
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
+from domain.errors.witness import LogUnverifiedError
 from domain.witness.entry import accepted
 from infrastructure.persistence.database import Database, PostgresDatabase, open_database
 from infrastructure.persistence.engine import open_async_engine, require_durable
@@ -398,3 +399,22 @@ def _run_until_killed(command: list[str], folder: Path, *, lines: int) -> int:
         child.send_signal(signal.SIGKILL)
         assert all(line == b"acknowledged\n" for line in first)
         return len(first) + child.stdout.read().count(b"acknowledged\n")
+
+
+@pytest.mark.parametrize(
+    "damage", ["DELETE FROM witness_head", "UPDATE witness_head SET frontier = x'00', tree_size = 9"]
+)
+async def test_a_head_that_somebody_damaged_takes_no_more(sqlite: Database, damage: str) -> None:
+    repository = SqlDeliberationRepository(sqlite)
+
+    def break_it(connection: Connection) -> None:
+        for guard in ("witness_head_no_delete", "witness_head_grows"):
+            connection.exec_driver_sql(f"DROP TRIGGER {guard}")
+        connection.exec_driver_sql(damage)
+
+    await sqlite.write(break_it)
+    new = deliberation()
+    with pytest.raises(LogUnverifiedError, match="fsck"):
+        await repository.add(new, accepted(new), owner="me", lease_s=10)
+    assert await repository.get(new.id) is None
+    await repository.close()

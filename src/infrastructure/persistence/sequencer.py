@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect
 
 from application.ports.witness_log import LoggedEntry
+from domain.errors.witness import LogUnverifiedError
 from domain.witness.entry import MAX_ENTRY_BYTES
 from domain.witness.merkle import CompactRange, leaf_hash
 from infrastructure.persistence.bulk_insert import BulkInsert
@@ -17,6 +18,9 @@ from infrastructure.persistence.tables import witness_entries, witness_nodes
 from infrastructure.witness.canonical_json import canonical_json
 
 __all__ = ["EncodedEntry", "LogTail", "Sequencer", "encode"]
+
+
+_REMEDY = "Nothing more is added to it: run `conclave witness fsck`, and bring the database back from a backup."
 
 
 @dataclass(slots=True)
@@ -92,9 +96,18 @@ class Sequencer:
         self._insert_nodes = BulkInsert(witness_nodes, dialect)
 
     def open(self, connection: Connection) -> LogTail:
-        """The end of the log, nobody else's until the transaction ends. Lock nothing else of the database before."""
-        size, frontier = connection.exec_driver_sql(self._head).one()
-        return LogTail(self, connection, CompactRange.from_bytes(size, bytes(frontier)))
+        """The end of the log, nobody else's until the transaction ends. Lock nothing else of the database before.
+
+        Raises `LogUnverifiedError` for a head that somebody has damaged.
+        """
+        found = connection.exec_driver_sql(self._head).first()
+        try:
+            if found is None:
+                raise LogUnverifiedError(problem="its head is missing", remedy=_REMEDY)
+            tree = CompactRange.from_bytes(found[0], bytes(found[1]))
+        except (TypeError, ValueError) as error:
+            raise LogUnverifiedError(problem="its head is none of any tree", remedy=_REMEDY) from error
+        return LogTail(self, connection, tree)
 
     def insert(
         self,
