@@ -112,7 +112,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         repository = SqlDeliberationRepository(database, metrics=metrics)
         stack.push_async_callback(repository.close)
         witness = _open_witness(settings, database)
-        metrics.watch_log(lambda: repository.tree_size, lambda: witness.problem is None)
+        metrics.watch_log(lambda: max(repository.tree_size, witness.tree_size), lambda: witness.problem is None)
         if purpose is not Purpose.READ:
             await witness.check_at_start()
             await witness.note_key()

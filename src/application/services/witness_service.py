@@ -128,6 +128,12 @@ class WitnessService:
         self._anchored: dict[str, Checkpoint] = {}
         self._unheard: set[str] = set()
 
+    @property
+    def tree_size(self) -> int:
+        """How many entries the log had when this last looked, whoever wrote them; 0 before the first look."""
+        checked = 0 if self._check is None else self._check.head.tree_size
+        return checked if self._newest is None else max(checked, self._newest[0].tree_size)
+
     async def check_at_start(self) -> None:
         """Compare the log with all that was signed of it, and set or clear `problem`; does not raise for a mismatch.
 

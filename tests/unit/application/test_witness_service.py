@@ -101,6 +101,17 @@ async def test_a_checkpoint_is_signed_over_the_present_head_and_stored(size: int
     assert log.notes == {size: note}
 
 
+async def test_the_size_that_metrics_show_is_that_of_the_log_from_the_start_on_whoever_writes() -> None:
+    log = FakeWitnessLog.of(300)
+    witness = service(log)
+    assert witness.tree_size == 0
+    await witness.check_at_start()
+    assert witness.tree_size == 300
+    log.add([b"{}"] * 5)
+    await witness.checkpoint()
+    assert witness.tree_size == 305
+
+
 async def test_a_head_that_did_not_move_is_signed_once() -> None:
     log = FakeWitnessLog.of(3)
     witness = service(log)
