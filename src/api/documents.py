@@ -8,12 +8,12 @@ from typing import Any
 
 from application.services.deliberation_output_service import WitnessedOutput
 from domain.models.agent import Roster
-from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat
-from domain.models.round import AgentRecord, Round
+from domain.models.round import AgentRecord
+from domain.witness.entry import outcome_document, round_document, usage_document
 
 __all__ = [
     "answer_document",
@@ -49,10 +49,10 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
         "reason": deliberation.reason,
         "cancel_requested": deliberation.cancel_requested,
         "roll_call": deliberation.roll_call.as_counts(),
-        "rounds": [_round(round_) for round_ in deliberation.rounds],
+        "rounds": [round_document(round_) for round_ in deliberation.rounds],
         "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
         "failures": [_failure(record, erased=deliberation.erased) for record in deliberation.failures],
-        "usage": _usage(deliberation.usage),
+        "usage": usage_document(deliberation.usage),
         "witness": None if deliberation.witness is None else _witness(deliberation.witness),
         "erased": deliberation.erased,
     }
@@ -122,7 +122,7 @@ def output_document(output: WitnessedOutput) -> dict[str, Any]:
         "duration_seconds": round(record.duration_seconds, 6),
         "model_asked": record.model_asked,
         "model": record.model,
-        "usage": _usage(record.usage),
+        "usage": usage_document(record.usage),
         "leaf_index": output.leaf_index,
         "leaf_hash": output.leaf_hash.hex(),
         "erased": output.erased,
@@ -153,36 +153,11 @@ def roster_document(roster: Roster) -> dict[str, Any]:
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "status": outcome.status.value,
-        "decision": outcome.decision,
-        "rule": outcome.rule,
-        "tally": dict(outcome.tally),
-        "margin": outcome.margin,
-        "spread": outcome.spread,
-        "dissent": {
-            "percentage": outcome.dissent.percentage,
-            "positions": [
-                {
-                    "answer": position.answer,
-                    "count": position.count,
-                    "agents": list(position.agents),
-                    "reasons": list(position.reasons),
-                }
-                for position in outcome.dissent.positions
-            ],
-        },
-        "blind_tally": dict(outcome.blind_tally),
-        "changed": [
-            {"agent_id": change.agent_id, "from": change.before, "to": change.after} for change in outcome.changed
-        ],
-        "effective_votes": outcome.effective_votes,
-        "robustness": {"rules_agreeing": list(outcome.rules_agreeing), "votes_to_flip": outcome.votes_to_flip},
-    }
-
-
-def _round(round_: Round) -> dict[str, Any]:
-    return {"round": round_.number, "roll_call": round_.roll_call.as_counts(), "tally": dict(round_.tally)}
+    """What the record says of it, with the reasons of each position, which are texts and stand beside the record."""
+    document = outcome_document(outcome)
+    for shown, position in zip(document["dissent"]["positions"], outcome.dissent.positions, strict=True):
+        shown["reasons"] = list(position.reasons)
+    return document
 
 
 def _failure(record: AgentRecord, *, erased: bool) -> dict[str, Any]:
@@ -194,15 +169,6 @@ def _failure(record: AgentRecord, *, erased: bool) -> dict[str, Any]:
         "message": None if erased else record.failure.message if record.failure else "",
         "attempts": record.attempts,
         "duration_seconds": round(record.duration_seconds, 6),
-    }
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "calls": usage.calls,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost_usd": usage.cost_usd,
     }
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "deliberation_ended",
     "outcome_document",
     "record_texts",
+    "round_document",
     "round_started",
     "salt_at",
     "time_text",
@@ -222,7 +223,7 @@ def deliberation_ended(deliberation: Deliberation, *, cause: str | None = None) 
             "cause": cause,
             "outcome": None if deliberation.outcome is None else outcome_document(deliberation.outcome),
             "roll_call": deliberation.roll_call.as_counts(),
-            "rounds": [_round_document(round_) for round_ in deliberation.rounds],
+            "rounds": [round_document(round_) for round_ in deliberation.rounds],
             "usage": usage_document(deliberation.usage),
             "record_sha256": None,
         }
@@ -264,7 +265,8 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _round_document(round_: Round) -> dict[str, Any]:
+def round_document(round_: Round) -> dict[str, Any]:
+    """Number, roll call and tally of a finished round."""
     return {"round": round_.number, "roll_call": round_.roll_call.as_counts(), "tally": dict(round_.tally)}
 
 
