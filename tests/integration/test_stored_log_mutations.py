@@ -271,7 +271,7 @@ def _truncate(log: Stored, draw: random.Random) -> None:
 
 def _insert_entry(log: Stored, draw: random.Random) -> None:
     copied = list(draw.choice(log.witness_entries))
-    copied[0] = log.size + draw.choice((0, 1, 100, 10_000_000, 2**40))
+    copied[0] = draw.choice((log.size, log.size + 1, log.size + 100, 10_000_000, 2**40, -1, -(2**40)))
     log.witness_entries.append(copied)
 
 

@@ -73,6 +73,8 @@ class _Walk:
 
     async def run(self, progress: Callable[[int], None] | None) -> AuditReport:
         size = self._head.tree_size
+        if before := await self._reader.entries(-_NO_END, 0):
+            raise VerificationRefusedError("an entry stands before the first", index=before[0].index)
         signed = self._signed()
         waiting = await anext(signed, None)
         while waiting is not None and waiting.tree_size == 0:

@@ -247,7 +247,7 @@ def _note_of(tree_size: int, note: str) -> str:
 
 
 def _bound(index: int) -> int:
-    return max(-1, min(index, _MAX_INDEX))
+    return max(-_MAX_INDEX, min(index, _MAX_INDEX))
 
 
 def _last_sequence(connection: Connection, deliberation_id: str) -> int | None:
