@@ -3,7 +3,9 @@
 python -m benchmarks.witness_log [--entries 1000000] [--database sqlite|postgres] [--out FILE]
 
 Appends are made by one process in batches of 72, each batch a commit of its own, and then one by one; on Postgres by the application
-role. Beside them, in the same run and on the same disk, stands what the database takes for bare rows of the same size.
+role. Beside them, in the same run and on the same disk, stands what the database takes for bare rows of the same size. Proofs are of
+entries drawn by chance, in the newest tree and in trees of sizes drawn by chance, one after the other; then of the latter again
+from a server in a process of its own, over one connection.
 """
 
 from __future__ import annotations
@@ -11,14 +13,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import resource
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +37,14 @@ from infrastructure.persistence.database import open_database
 from infrastructure.persistence.sql_witness_log import SqlWitnessLog
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.signer import CheckpointSigner
+from tests.servers.keeper import free_port
 
 __all__ = ["main"]
 
 _BATCH = 72
 _FILLING = 1_008
+_PROOFS = 500
+_WARM_UP = 20
 _ROWS_OF_BARE = 20_000
 
 
@@ -47,6 +57,7 @@ def main() -> int:
     given = parser.parse_args()
     with database_of(given.database) as url:
         found = asyncio.run(_measure(url, given.entries))
+        found |= _over_http(url, found["entries"])
     if given.database == "sqlite":
         found["bare_sqlite_rows_per_second"] = _bare_sqlite()
     document = {"database": given.database, **found}
@@ -101,13 +112,9 @@ async def _read(log: SqlWitnessLog) -> dict[str, Any]:
     checked = time.perf_counter() - start
     await service.checkpoint()
     chance = random.Random(1)
-    proofs = []
-    for _ in range(300):
-        index = chance.randrange(size)
-        start = time.perf_counter()
-        await service.inclusion(index=index, tree_size=size)
-        proofs.append(time.perf_counter() - start)
-    proofs.sort()
+    newest = [(chance.randrange(size), size) for _ in range(_PROOFS)]
+    any_size = _any_size(chance, size)
+    proofs = await _proof_times(service, newest), await _proof_times(service, any_size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     report = await audit(log, key=service.verifier_key, tools=tools)
@@ -116,11 +123,69 @@ async def _read(log: SqlWitnessLog) -> dict[str, Any]:
     return {
         "entries": size,
         "start_check_ms": round(checked * 1e3, 2),
-        "inclusion_proof_ms_p50": round(statistics.median(proofs) * 1e3, 3),
-        "inclusion_proof_ms_p95": round(proofs[int(len(proofs) * 0.95)] * 1e3, 3),
+        **_shares("inclusion_proof_ms", proofs[0]),
+        **_shares("inclusion_proof_any_size_ms", proofs[1]),
         "fsck_s": round(audited, 2),
         "fsck_more_rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before,
     }
+
+
+def _any_size(chance: random.Random, size: int) -> list[tuple[int, int]]:
+    sizes = [chance.randrange(1, size + 1) for _ in range(_PROOFS)]
+    return [(chance.randrange(each), each) for each in sizes]
+
+
+async def _proof_times(service: WitnessService, wanted: Sequence[tuple[int, int]]) -> list[float]:
+    spent = []
+    for index, size in wanted:
+        start = time.perf_counter()
+        await service.inclusion(index=index, tree_size=size)
+        spent.append(time.perf_counter() - start)
+    return spent
+
+
+def _shares(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    return {f"{name}_p{part}": round(ordered[int(len(ordered) * part / 100)] * 1e3, 3) for part in (50, 95, 99)}
+
+
+def _over_http(url: str, size: int) -> dict[str, float]:
+    """How long the answers to requests for proofs take, from the request's first byte to the answer's last."""
+    with tempfile.TemporaryDirectory() as folder, _serving(url, folder) as port:
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        spent = []
+        for index, tree_size in [(0, size)] * _WARM_UP + _any_size(random.Random(2), size):
+            start = time.perf_counter()
+            connection.request("GET", f"/v1/witness/proofs/inclusion?index={index}&tree_size={tree_size}")
+            answer = connection.getresponse()
+            body = answer.read()
+            spent.append(time.perf_counter() - start)
+            assert answer.status == 200, body
+        connection.close()
+    return _shares("inclusion_proof_any_size_http_ms", spent[_WARM_UP:])
+
+
+@contextmanager
+def _serving(url: str, folder: str) -> Iterator[int]:
+    port = free_port()
+    environ = {
+        **os.environ,
+        "CONCLAVE_DATA_DIR": folder,
+        "CONCLAVE_DATABASE_URL": url,
+        "CONCLAVE_ORCHESTRATOR": "simulated",
+        "CONCLAVE_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "api.cli.main", "serve"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            if not any(b"listening" in line for line in process.stderr):
+                raise SystemExit("the server did not start; see what `conclave serve` says on this database")
+            # It would stand still once nobody takes what it writes.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            yield port
+        finally:
+            process.kill()
 
 
 def _bare_sqlite() -> int:

@@ -1,11 +1,13 @@
-"""Whatever somebody who owns the database changes in the stored log, the audit or the check at start refuses it."""
+"""Whatever somebody who owns the database changes in the stored log, or in what is shown of deliberations, is refused and named."""
 
+import json
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,31 @@ import pytest
 from psycopg import sql
 
 from api.bootstrap import verification_tools
+from application.ports.witness_log import Erasure
 from application.services.log_audit import AuditReport, audit
 from application.services.witness_service import WitnessService
+from domain.errors.deliberation import RecordMismatchError
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.entry import accepted, time_text
 from domain.witness.merkle import CompactRange, leaf_hash
+from infrastructure.persistence import tables
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.persistence.sql_witness_log import SqlWitnessLog
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.signer import CheckpointSigner
-from tests.deliberation_specimens import NOON, committing, deliberation, ended, opening, record, started
+from tests.deliberation_specimens import (
+    NOON,
+    committing,
+    deliberation,
+    ended,
+    failed,
+    opening,
+    record,
+    revised,
+    started,
+)
 
 _SEED = 20_261_121
 _SIGNED = (1, 200, 256, 300, 520)
@@ -35,6 +50,10 @@ _COLUMNS = {
     "witness_nodes": "tile_level, place, hash",
     "witness_checkpoints": "tree_size, note",
     "witness_head": "id, tree_size, frontier",
+    "erasures": "deliberation_id, idx",
+    "deliberations": ", ".join(tables.deliberations.columns.keys()),
+    "specifications": ", ".join(tables.specifications.columns.keys()),
+    "agent_records": ", ".join(tables.agent_records.columns.keys()),
 }
 
 Row = list[Any]
@@ -48,6 +67,10 @@ class Stored:
     witness_nodes: list[Row] = field(default_factory=list)
     witness_checkpoints: list[Row] = field(default_factory=list)
     witness_head: list[Row] = field(default_factory=list)
+    erasures: list[Row] = field(default_factory=list)
+    deliberations: list[Row] = field(default_factory=list)
+    specifications: list[Row] = field(default_factory=list)
+    agent_records: list[Row] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -116,13 +139,30 @@ class Ground:
 
     owner: Owner
     log: SqlWitnessLog
+    repository: SqlDeliberationRepository
     sound: Stored
     signer: CheckpointSigner
     newest: str
 
-    async def audit(self) -> AuditReport:
+    async def audit(self, *, log_alone: bool = False) -> AuditReport:
         """What the audit says."""
-        return await audit(self.log, key=self.signer.verifier_key, tools=verification_tools())
+        deliberations = None if log_alone else self.repository
+        key, tools = self.signer.verifier_key, verification_tools()
+        return await audit(self.log, key=key, tools=tools, deliberations=deliberations)
+
+    async def shown(self) -> tuple[bool, bool]:
+        """Whether every deliberation is shown when it is asked for, and whether all of them are listed."""
+        alone = True
+        for row in self.owner.run("SELECT id FROM deliberations", ()):
+            try:
+                await self.repository.get(row[0])
+            except RecordMismatchError:
+                alone = False
+        try:
+            await self.repository.page(status=None, key_name=None, limit=50, cursor=None)
+        except RecordMismatchError:
+            return alone, False
+        return alone, True
 
     async def refusal_at_start(self) -> str | None:
         """What stops a service that starts now, whose newest checkpoint is anchored."""
@@ -148,21 +188,28 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         sound = owner.read()
         newest = await log.latest_checkpoint()
         assert newest is not None
-        yield Ground(owner, log, sound, signer, newest)
+        yield Ground(owner, log, repository, sound, signer, newest)
     await repository.close()
     await database.close()
 
 
 async def _fill(repository: SqlDeliberationRepository, log: SqlWitnessLog, signer: CheckpointSigner) -> None:
+    records = [record(0), record(1, answer="no"), failed(2)]
     for number in range(4):
-        own = deliberation()
-        await repository.add(own, accepted(own), owner="me", lease_s=10.0)
+        own = deliberation(key_name="mine")
+        await repository.add(own, accepted(own), lease="me/1", lease_s=10.0)
         running = started(own)
         await repository.append(opening(running))
-        records = [record(0), record(1)]
         await repository.append(committing(running.id, records=records))
-        await repository.append(committing(running.id, deliberation=ended(running, records)))
+        if number < 3:
+            over = revised(running, [records]) if number == 2 else ended(running, records)
+            await repository.append(committing(running.id, deliberation=over))
+        if number == 1:
+            document = {"type": "erased", "at": time_text(NOON), "deliberation_id": own.id, "reason": None}
+            await log.erase(Erasure(own.id, document))
         await log.append([_fact(number * 1_000 + each) for each in range(130)])
+    queued = deliberation()
+    await repository.add(queued, accepted(queued), lease="me/1", lease_s=10.0)
     leaves = await log.leaf_hashes(0, 1_000)
     tree = CompactRange()
     for size in _SIGNED:
@@ -280,6 +327,22 @@ def _refile_entry(log: Stored, draw: random.Random) -> None:
     row[2] = draw.choice([None, "another"]) if row[2] is not None else "another"
 
 
+def _edit_sequence(log: Stored, draw: random.Random) -> None:
+    row = draw.choice(log.witness_entries)
+    row[3] = draw.choice([each for each in (None, 0, 1, 2, 7, 1_000, -1) if each != row[3]])
+
+
+def _swap_sequences(log: Stored, draw: random.Random) -> None:
+    own = draw.choice(log.deliberations)[0]
+    rows = [row for row in log.witness_entries if row[2] == own]
+    pairs = [(one, other) for one in rows for other in rows if one[3] < other[3]]
+    if pairs:
+        one, other = draw.choice(pairs)
+        one[3], other[3] = other[3], one[3]
+    else:
+        rows[0][3] += 1
+
+
 def _keep_checkpoint_elsewhere(log: Stored, draw: random.Random) -> None:
     draw.choice(log.witness_checkpoints)[0] += draw.choice([-1, 1, 3, 1_000])
 
@@ -374,7 +437,265 @@ def _fork_without_checkpoints(log: Stored, draw: random.Random) -> None:
     log.witness_checkpoints = []
 
 
+def _at(table: str, column: str) -> int:
+    return _COLUMNS[table].split(", ").index(column)
+
+
+_SPECIFIED = (
+    "question text",
+    "question context",
+    "question answer kind",
+    "question answer options 0",
+    "question answer options 2",
+    "rule kind",
+    "rule fraction",
+    "protocol wave_size",
+    "quorum min_answered_fraction",
+    "limits agent_timeout_s",
+    "limits deadline_s",
+    "limits max_attempts",
+    "limits max_total_tokens",
+    "limits max_cost_usd",
+    "sampling temperature",
+    "sampling max_output_tokens",
+    "metadata origin",
+    "seed",
+)
+_ROSTER = ("name", "agents 0 id", "agents 1 persona text", "agents 2 model")
+_CAME_TO = (
+    "roll_call answered",
+    "roll_call timed_out",
+    "rounds 0 number",
+    "rounds 0 tally yes",
+    "rounds 0 agents 0",
+    "outcome status",
+    "outcome rule",
+    "outcome decision",
+    "outcome tally yes",
+    "outcome tally no",
+    "outcome margin",
+    "outcome dissent percentage",
+    "outcome dissent positions 0 answer",
+    "outcome dissent positions 0 agents 0",
+    "outcome dissent positions 0 reasons 0",
+    "outcome blind_tally yes",
+    "outcome effective_votes",
+    "outcome rules_agreeing 0",
+    "outcome votes_to_flip",
+    "failures 0 agent_id",
+    "failures 0 state",
+    "failures 0 attempts",
+    "failures 0 failure kind",
+    "failures 0 failure message",
+    "failures 0 duration_seconds",
+    "usage calls",
+    "usage input_tokens",
+    "usage cost_usd",
+    "models 0",
+    "reason",
+)
+_STANDING = (
+    "status",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "orchestrator",
+    "simulated",
+    "result",
+    "first_index",
+    "last_index",
+    "tree_size",
+    "root_hash",
+)
+_NEEDED = ("status", "created_at", "orchestrator")
+_RECORDED = (
+    "round_number",
+    "agent_id",
+    "state",
+    "attempts",
+    "started_at",
+    "finished_at",
+    "content",
+    "answer",
+    "confidence",
+    "reasoning",
+    "failure_kind",
+    "failure_message",
+    "model_asked",
+    "model",
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "truncated",
+    "duration_seconds",
+    "leaf_index",
+    "salts",
+)
+_WORDS = (
+    "queued",
+    "running",
+    "completed",
+    "inquorate",
+    "failed",
+    "answered",
+    "abstained",
+    "throttled",
+    "forged",
+    '"no"',
+)
+
+
+def _other(value: Any, draw: random.Random) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + draw.choice((1, -1, 1_000))
+    if isinstance(value, bytes):
+        return _flipped(value, draw)
+    if isinstance(value, datetime):
+        return value + timedelta(seconds=1)
+    if isinstance(value, str) and value.endswith("Z") and value[:4].isdecimal():
+        return value.replace(":00:", ":01:")
+    return draw.choice([each for each in _WORDS if each != value])
+
+
+def _opposite(value: Any) -> Any:
+    """The other truth value. SQLite has numbers for them, of which every one but 0 reads as true."""
+    return type(value)(not value)
+
+
+def _forge_within(rows: Sequence[Row], column: int, paths: Sequence[str], draw: random.Random) -> None:
+    """Change one value within a document, in a row that has such a value."""
+    while True:
+        steps: list[Any] = [int(step) if step.isdecimal() else step for step in draw.choice(paths).split()]
+        row = draw.choice(rows)
+        document = inner = json.loads(row[column] or "null")
+        try:
+            for step in steps[:-1]:
+                inner = inner[step]
+            value = inner[steps[-1]]
+        except (LookupError, TypeError):
+            continue
+        if value is not None:
+            break
+    inner[steps[-1]] = _other(value, draw)
+    row[column] = json.dumps(document)
+
+
+def _forge_specification(log: Stored, draw: random.Random) -> None:
+    _forge_within(log.specifications, _at("specifications", "specification"), _SPECIFIED, draw)
+
+
+def _forge_roster(log: Stored, draw: random.Random) -> None:
+    _forge_within(log.specifications, _at("specifications", "roster"), _ROSTER, draw)
+
+
+def _forge_result(log: Stored, draw: random.Random) -> None:
+    _forge_within(log.deliberations, _at("deliberations", "result"), _CAME_TO, draw)
+
+
+def _forge_standing(log: Stored, draw: random.Random) -> None:
+    name = draw.choice(_STANDING)
+    column = _at("deliberations", name)
+    row = draw.choice([each for each in log.deliberations if each[column] is not None])
+    if name == "simulated":
+        row[column] = _opposite(row[column])
+    elif name in _NEEDED:
+        row[column] = _other(row[column], draw)
+    else:
+        row[column] = draw.choice((None, _other(row[column], draw)))
+
+
+def _forge_key_name(log: Stored, draw: random.Random) -> None:
+    erased = {row[0] for row in log.erasures}
+    row = draw.choice([each for each in log.deliberations if each[0] not in erased])
+    row[_at("deliberations", "key_name")] = "yours"
+
+
+def _forge_salts(log: Stored, draw: random.Random) -> None:
+    row = draw.choice(log.specifications)
+    salts = row[_at("specifications", "salts")]
+    # Of the question, which everyone has: a salt of no text belongs to nothing.
+    row[_at("specifications", "salts")] = (
+        bytes(16) if salts is None else draw.choice((None, _flipped(salts[:16], draw) + salts[16:]))
+    )
+
+
+def _forge_record(log: Stored, draw: random.Random) -> None:
+    column = _at("agent_records", draw.choice(_RECORDED))
+    row = draw.choice([each for each in log.agent_records if each[column] is not None])
+    if column != _at("agent_records", "salts"):
+        is_flag = column == _at("agent_records", "truncated")
+        row[column] = _opposite(row[column]) if is_flag else _other(row[column], draw)
+        return
+    # Of the content or else of the message: a salt of no text belongs to nothing.
+    start = 32 if row[_at("agent_records", "content")] is None else 0
+    salts = row[column]
+    row[column] = salts[:start] + _flipped(salts[start : start + 16], draw) + salts[start + 16 :]
+
+
+def _delete_record(log: Stored, draw: random.Random) -> None:
+    del log.agent_records[draw.randrange(len(log.agent_records))]
+
+
+def _swap_records(log: Stored, draw: random.Random) -> None:
+    own = draw.choice(log.agent_records)[0]
+    one, other = draw.sample([row for row in log.agent_records if row[0] == own], 2)
+    place = _at("agent_records", "ordinal")
+    one[place], other[place] = other[place], one[place]
+
+
+def _reveal_erased(log: Stored, draw: random.Random) -> None:
+    """Put words into a mouth of which the log says that they are gone."""
+    erased = {row[0] for row in log.erasures}
+    row = draw.choice([each for each in log.agent_records if each[0] in erased])
+    row[_at("agent_records", draw.choice(("content", "reasoning")))] = "forged"
+
+
+def _hide_as_erased(log: Stored, draw: random.Random) -> None:
+    """Take the salts away, as if the texts had been erased, and put others in their place."""
+    erased = {row[0] for row in log.erasures}
+    row = draw.choice([each for each in log.agent_records if each[0] not in erased])
+    row[_at("agent_records", "salts")], row[_at("agent_records", "content")] = None, "forged"
+
+
+def _delete_deliberation(log: Stored, draw: random.Random) -> None:
+    own = draw.choice(log.deliberations)[0]
+    for table in ("deliberations", "specifications", "agent_records"):
+        rows = getattr(log, table)
+        rows[:] = [row for row in rows if row[0] != own]
+
+
+def _delete_specification(log: Stored, draw: random.Random) -> None:
+    del log.specifications[draw.randrange(len(log.specifications))]
+
+
+def _insert_deliberation(log: Stored, draw: random.Random) -> None:
+    row = draw.choice(log.deliberations)
+    specification = next(each for each in log.specifications if each[0] == row[0])
+    log.deliberations.append(["forged", 99, *row[2:]])
+    log.specifications.append(["forged", *specification[1:]])
+
+
+def _swap_positions(log: Stored, draw: random.Random) -> None:
+    one, other = draw.sample(log.deliberations, 2)
+    one[1], other[1] = other[1], one[1]
+
+
 Mutation = Callable[[Stored, random.Random], None]
+
+# A deliberation itself differs, alone and in lists.
+_SHOWN: Sequence[Mutation] = (
+    _forge_specification,
+    _forge_roster,
+    _forge_result,
+    _forge_standing,
+    _forge_key_name,
+    _forge_salts,
+)
+# What it is made of differs, so it is no longer shown; a list that was compared before shows what was recorded.
+_BENEATH: Sequence[Mutation] = (_forge_record, _delete_record, _swap_records, _reveal_erased, _hide_as_erased)
 
 _AUDITED: Sequence[Mutation] = (
     _edit_entry,
@@ -389,6 +710,14 @@ _AUDITED: Sequence[Mutation] = (
     _truncate,
     _insert_entry,
     _refile_entry,
+    _edit_sequence,
+    _swap_sequences,
+    *_SHOWN,
+    *_BENEATH,
+    _delete_deliberation,
+    _delete_specification,
+    _insert_deliberation,
+    _swap_positions,
     _keep_checkpoint_elsewhere,
     _edit_node,
     _swap_nodes,
@@ -412,6 +741,8 @@ _ANCHORED: Sequence[Mutation] = (_roll_back_with_checkpoints, _fork_without_chec
 async def test_a_log_that_nobody_changed_is_sound(ground: Ground) -> None:
     report = await ground.audit()
     assert (report.entries, report.nodes, report.checkpoints) == (ground.sound.size, 2, len(_SIGNED))
+    assert (report.deliberations, report.unsigned) == (5, ground.sound.size - _SIGNED[-1])
+    assert await ground.shown() == (True, True)
     assert await ground.refusal_at_start() is None
 
 
@@ -439,6 +770,25 @@ async def test_no_mutation_of_a_stored_log_passes_the_audit(
     await ground.audit()
 
 
+async def test_nothing_is_shown_that_differs_from_what_was_recorded(
+    ground: Ground, request: pytest.FixtureRequest, sized: Callable[[int, int], int]
+) -> None:
+    count = sized(60, 2_000) if request.node.callspec.params["ground"] == "sqlite" else sized(30, 200)
+    shown = []
+    for number in range(count):
+        mutate = (*_SHOWN, *_BENEATH)[number % len((*_SHOWN, *_BENEATH))]
+        changed = deepcopy(ground.sound)
+        mutate(changed, random.Random(f"{_SEED} {number}"))
+        assert changed != ground.sound
+        ground.owner.write(changed)
+        alone, listed = await ground.shown()
+        if alone or (listed and mutate in _SHOWN):
+            shown.append(f"{number} {mutate.__name__}: {alone} {listed}")
+    assert shown == []
+    ground.owner.write(ground.sound)
+    assert await ground.shown() == (True, True)
+
+
 async def test_a_whole_log_that_is_not_the_one_that_was_anchored_is_refused_at_start(
     ground: Ground, request: pytest.FixtureRequest, sized: Callable[[int, int], int]
 ) -> None:
@@ -449,7 +799,11 @@ async def test_a_whole_log_that_is_not_the_one_that_was_anchored_is_refused_at_s
         changed = deepcopy(ground.sound)
         mutate(changed, random.Random(f"{_SEED} {number}"))
         ground.owner.write(changed)
-        await ground.audit()
+        try:
+            await ground.audit(log_alone=True)
+        except VerificationRefusedError as error:
+            # A fork may hit the very place where an entry says whose it is, which is found without any anchor.
+            assert "filed under another deliberation" in str(error)  # noqa: PT017 - most of them are not refused here
         if (await ground.refusal_at_start()) is None:
             passed.append(f"{number} {mutate.__name__}")
     assert passed == []

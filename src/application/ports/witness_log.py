@@ -13,13 +13,15 @@ __all__ = ["Disclosure", "Erasure", "Head", "LoggedEntry", "WitnessLog", "Witnes
 class LoggedEntry:
     """An entry at its place: `entry` is the canonical JSON, of which `leaf_hash` (32 bytes) is the stored RFC 6962 leaf hash.
 
-    `deliberation_id` is the one under which the store finds it, which has to be what the entry says.
+    `deliberation_id` is the one under which the store finds it, which has to be what the entry says; `sequence` is what the store
+    orders it by, which has to be the number of the last event that its deliberation has made by then, None where it has none.
     """
 
     index: int
     leaf_hash: bytes
     entry: bytes
     deliberation_id: str | None = field(default=None, compare=False)
+    sequence: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,11 @@ class WitnessLogReader(Protocol):
         """The stored hashes of the perfect subtrees of 256 ** `tile_level` leaves (level from 1), ascending by place."""
         ...
 
-    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
-        """What `leaf_hashes` (tile level 0) and `nodes` give for each (tile level, start, end), all of one moment and in one read."""
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> tuple[Head, Sequence[Sequence[bytes]]]:
+        """The head, and what `leaf_hashes` (tile level 0) and `nodes` give for each (tile level, start, end), in one read.
+
+        Whatever the head counts is there to be read. Raises like `head`.
+        """
         ...
 
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
@@ -98,7 +103,11 @@ class WitnessLog(WitnessLogReader, Protocol):
     async def append(
         self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
     ) -> Sequence[LoggedEntry]:
-        """Add entries that belong to no running deliberation, their texts beside them; returns them at their places."""
+        """Add entries that belong to no running deliberation, their texts beside them; returns them at their places.
+
+        Raises `EntryRecordedError`, having added nothing, when one of those texts is there already under the same commitment: then
+        an earlier attempt with the same salts came through, however it seemed to end.
+        """
         ...
 
     async def erase(self, erasure: Erasure) -> LoggedEntry:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from application.ports.deliberation_repository import DeliberationReader, StoredRecord
 from application.ports.metrics import Metrics, NullMetrics
+from application.services.record_check import require_witnessed
 from domain.errors.deliberation import RecordMismatchError
 from domain.models.question import AnswerFormat
 from domain.models.round import AgentRecord
-from domain.witness.entry import agent_ended
-from domain.witness.merkle import leaf_hash
 
 __all__ = ["DeliberationOutputService", "WitnessedOutput"]
 
@@ -43,44 +40,16 @@ class DeliberationOutputService:
         stored = await self._reader.records(deliberation_id, round_number=round_number)
         if not stored:
             return []
+        # Read second and compared as a whole, so that records without texts are shown only where the log says they are erased.
         deliberation = await self._reader.get(deliberation_id)
         answers = AnswerFormat() if deliberation is None else deliberation.specification.question.answer
         return [self._checked(deliberation_id, item, answers) for item in stored]
 
     def _checked(self, deliberation_id: str, item: StoredRecord, answers: AnswerFormat) -> WitnessedOutput:
-        witnessed, salts = item.witnessed, item.salts
-        found = leaf_hash(witnessed.entry)
-        if found != witnessed.leaf_hash or not _says(witnessed.entry, deliberation_id, item, answers):
+        erased = item.salts is None
+        try:
+            require_witnessed(deliberation_id, item, answers, erased=erased)
+        except RecordMismatchError:
             self._metrics.record_mismatched()
-            raise RecordMismatchError(
-                deliberation_id=deliberation_id,
-                agent_id=item.record.agent_id,
-                round_number=item.record.round_number,
-                recorded=witnessed.leaf_hash.hex(),
-                found=found.hex(),
-            )
-        return WitnessedOutput(item.record, witnessed.index, witnessed.leaf_hash, erased=salts is None)
-
-
-def _says(entry: bytes, deliberation_id: str, item: StoredRecord, answers: AnswerFormat) -> bool:
-    """Whether the entry is the one that this record makes with these salts."""
-    salts = item.salts
-    try:
-        recorded = json.loads(entry)
-        expected = agent_ended(
-            deliberation_id, item.record, answers, salts=lambda size: (salts or b"").ljust(size, b"\x00")
-        )
-    except ValueError:
-        # An entry that is no JSON, or an answer that is none of the options, can only come from a changed row.
-        return False
-    if not isinstance(recorded, dict):
-        return False
-    made = expected.document
-    return _without_texts(recorded) == _without_texts(made) if salts is None else bool(recorded == made)
-
-
-def _without_texts(document: dict[str, Any]) -> dict[str, Any]:
-    failure, answer = document.get("failure"), document.get("answer")
-    kind = failure.get("kind") if isinstance(failure, dict) else failure
-    rest = {"content": None, "reasoning": None, "failure": kind, "answer": None if isinstance(answer, dict) else answer}
-    return {**document, **rest}
+            raise
+        return WitnessedOutput(item.record, item.witnessed.index, item.witnessed.leaf_hash, erased=erased)

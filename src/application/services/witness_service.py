@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from application.ports.anchor import Anchor, AnchorConflictError
 from application.ports.clock import Clock, SystemClock
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, WitnessLog
-from application.services.administration import KEY_ADDED, KEY_RETIRED, named_keys
+from application.services.administration import KEY_ADDED, KEY_RETIRED, named_keys, operators_statement
 from application.services.log_check import (
     CheckpointReader,
     LogCheck,
@@ -29,7 +28,7 @@ from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import DeliberationNotFoundError, InvalidSpecificationError
 from domain.errors.witness import LogUnverifiedError, VerificationRefusedError, WitnessError
 from domain.witness.checkpoint import Checkpoint, VerifierKey
-from domain.witness.entry import SALT_BYTES, commitment, time_text
+from domain.witness.entry import commitment
 from domain.witness.merkle import CompactRange, leaf_hash
 from domain.witness.proof import verify_consistency, verify_inclusion
 from domain.witness.tile import Tile, entry_bundle
@@ -195,27 +194,32 @@ class WitnessService:
 
     async def inclusion(self, *, index: int, tree_size: int) -> InclusionProof:
         """The proof of that entry in the tree of that size, verified before it is given. Raises like `entry`."""
-        head = await self._log.head()
-        _require_range("/tree_size", tree_size, 1, head.tree_size)
-        _require_range("/index", index, 0, tree_size - 1)
         tree = LogTree(self._log)
         try:
-            leaf, root, proof = await tree.inclusion(index, tree_size)
+            known = 0 <= index < tree_size
+            head = await (tree.head_beside_inclusion(index, tree_size) if known else self._log.head())
+            _require_range("/tree_size", tree_size, 1, head.tree_size)
+            _require_range("/index", index, 0, tree_size - 1)
+            leaf, root = await tree.leaf_hash(index), await tree.root_at(tree_size)
+            (proof,) = await tree.inclusion_proofs([index], tree_size)
             verify_inclusion(index=index, tree_size=tree_size, leaf=leaf, root=root, proof=proof)
+            await _require_head_of(tree, tree_size, head)
         except VerificationRefusedError as error:
             raise unverified(error) from error
         return InclusionProof(index, tree_size, leaf, root, tuple(proof))
 
     async def consistency(self, *, first: int, second: int) -> ConsistencyProof:
         """The proof from one size to the other, verified before it is given. Raises like `entry`."""
-        head = await self._log.head()
-        _require_range("/second", second, 0, head.tree_size)
-        _require_range("/first", first, 0, second)
         tree = LogTree(self._log)
         try:
+            known = 0 <= first <= second
+            head = await (tree.head_beside_consistency(first, second) if known else self._log.head())
+            _require_range("/second", second, 0, head.tree_size)
+            _require_range("/first", first, 0, second)
             roots = await tree.root_at(first), await tree.root_at(second)
             proof = await tree.consistency_proof(first, second)
             verify_consistency(first=first, second=second, first_root=roots[0], second_root=roots[1], proof=proof)
+            await _require_head_of(tree, second, head)
         except VerificationRefusedError as error:
             raise unverified(error) from error
         return ConsistencyProof(first, second, *roots, tuple(proof))
@@ -349,6 +353,15 @@ class WitnessService:
             except ConclaveError as error:
                 _logger.warning("no checkpoint was published: %s", error)
             await asyncio.sleep(interval_s)
+
+    async def watch_for_ever(self, interval_s: float = _RECHECK_S) -> None:
+        """Compare again and again, until cancelled, and sign nothing: for a process that only adds to the log."""
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.check_at_start()
+            except ConclaveError as error:
+                _logger.warning("the log was not compared with what was signed of it: %s", error)
 
     def _require_well(self) -> None:
         if self.problem is not None:
@@ -578,20 +591,19 @@ class WitnessService:
         self, kind: str, reason: str, key_name: str | None, **facts: Any
     ) -> tuple[Mapping[str, Any], Sequence[Disclosure]]:
         """What an operator did, as an entry, and its texts."""
-        texts = [("reason", reason, os.urandom(SALT_BYTES)), ("key_name", key_name, os.urandom(SALT_BYTES))]
-        committed = {name: commitment(salt, text) for name, text, salt in texts}
-        disclosures = [
-            Disclosure(found["sha256"], salt.hex(), text)
-            for name, text, salt in texts
-            if text is not None and (found := committed[name]) is not None
-        ]
-        return {"type": kind, "at": time_text(self._clock.now()), **facts, **committed}, disclosures
+        return operators_statement(kind, at=self._clock.now(), reason=reason, key_name=key_name, facts=facts)
 
 
 def _require_range(pointer: str, value: int, first: int, last: int) -> None:
     if not first <= value <= last:
         allowed = f"must be {first} to {last}" if first <= last else "cannot be given while the log has no entries"
         raise InvalidSpecificationError.at(pointer, allowed)
+
+
+async def _require_head_of(tree: LogTree, tree_size: int, head: Head) -> None:
+    """Returns if the tree is an older one than the head's, or has its root."""
+    if tree_size == head.tree_size:
+        await require_follows(tree, head, None)
 
 
 def _require_sound(entries: Sequence[LoggedEntry]) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from domain.errors.conclave_error import ConclaveError
 
-__all__ = ["LogUnverifiedError", "VerificationRefusedError", "WitnessError"]
+__all__ = ["EntryRecordedError", "LogUnverifiedError", "VerificationRefusedError", "WitnessError"]
 
 
 class WitnessError(ConclaveError):
@@ -28,6 +28,16 @@ class VerificationRefusedError(WitnessError):
         self.what = what
         self.index = index
         self.evidence = dict(evidence or {})
+
+
+class EntryRecordedError(WitnessError):
+    """A statement whose texts stand beside the log already: it was recorded before, and is not recorded again."""
+
+    slug: ClassVar[str] = "entry-recorded"
+
+    def __init__(self, *, sha256: str) -> None:
+        super().__init__(f"the text with the commitment {sha256} is recorded already: nothing is left to do.")
+        self.sha256 = sha256
 
 
 class LogUnverifiedError(WitnessError):

@@ -48,7 +48,7 @@ class Database(Protocol):
         ...
 
     async def read(self, work: Callable[[Connection], _T]) -> _T:
-        """What `work` makes of a transaction that is rolled back."""
+        """What `work` makes of a transaction that sees one moment and is rolled back."""
         ...
 
     async def write(self, work: Callable[[Connection], _T]) -> _T:
@@ -141,6 +141,8 @@ class PostgresDatabase:
         self._patience_s = patience_s
         self._closed = False
         self._engine = engine
+        # A transaction of several statements otherwise sees, in each of them, what was committed by then.
+        self._of_one_moment = engine.execution_options(isolation_level="REPEATABLE READ")
 
     @property
     def dialect(self) -> Dialect:
@@ -148,10 +150,10 @@ class PostgresDatabase:
         return self._engine.dialect
 
     async def read(self, work: Callable[[Connection], _T]) -> _T:
-        """As in `Database`."""
+        """As in `Database`: a snapshot of the database."""
         _refuse(closed=self._closed)
         with translated_failures():
-            async with asyncio.timeout(self._patience_s), self._engine.connect() as connection:
+            async with asyncio.timeout(self._patience_s), self._of_one_moment.connect() as connection:
                 return await connection.run_sync(work)
 
     async def write(self, work: Callable[[Connection], _T]) -> _T:

@@ -1,23 +1,28 @@
-"""Reads deliberations, records and events within a transaction of the caller."""
+"""Reads deliberations, records and events within a transaction of the caller, and shows no deliberation that differs from its record."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 
-from application.ports.deliberation_repository import Page, StoredRecord
+from application.ports.deliberation_repository import Page, StoredDeliberation, StoredRecord
 from application.ports.witness_log import LoggedEntry
-from domain.errors.deliberation import InvalidSpecificationError
+from application.services.record_check import require_recorded
+from domain.errors.deliberation import InvalidSpecificationError, RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
-from domain.models.round import AgentRecord
+from infrastructure.persistence.documents import UnreadableDocumentError
+from infrastructure.persistence.ledger import read_ledgers
+from infrastructure.persistence.roots import roots_at
 from infrastructure.persistence.rows import (
     DELIBERATION_COLUMNS,
     ENTRY_COLUMNS,
-    GLANCE_COLUMNS,
     RECORD_COLUMNS,
     RosterTexts,
     deliberation_of,
@@ -25,16 +30,29 @@ from infrastructure.persistence.rows import (
     events_of_entry,
     record_of,
 )
-from infrastructure.persistence.standing import as_it_stands
+from infrastructure.persistence.standing import as_it_stands, shown_on_a_page
 from infrastructure.persistence.tables import agent_records, deliberations, specifications, witness_entries
+from infrastructure.witness.canonical_json import read_json
 
-__all__ = ["position_of", "read_events", "read_one", "read_page", "read_records"]
+__all__ = ["Readings", "position_of", "read_events", "read_one", "read_records"]
+
+_T = TypeVar("_T")
 
 _MAX_POSITION_DIGITS = 18
+# Of large deliberations, a megabyte at most.
+_TOGETHER = 20
+_MAX_CHECKED = 10_000
+# What reading a row that somebody has changed by hand may raise.
+_UNREADABLE = (UnreadableDocumentError, ValueError, TypeError, LookupError, AttributeError)
 
 # Made once, because making a statement takes longer than running it.
 _EVERY = select(*DELIBERATION_COLUMNS).join(specifications)
 _ONE = _EVERY.where(deliberations.c.id == bindparam("own"))
+_NEXT = (
+    _EVERY.where(deliberations.c.position > bindparam("after"))
+    .order_by(deliberations.c.position)
+    .limit(bindparam("most"))
+)
 _RECORDS = (
     select(*RECORD_COLUMNS).where(agent_records.c.deliberation_id == bindparam("own")).order_by(agent_records.c.ordinal)
 )
@@ -45,8 +63,13 @@ _WITNESSED = (
     .order_by(agent_records.c.ordinal)
 )
 _WITNESSED_OF_ROUND = _WITNESSED.where(agent_records.c.round_number == bindparam("round"))
-_GLANCES = (
-    select(*GLANCE_COLUMNS)
+_THEIR_ENTRIES = (
+    select(*ENTRY_COLUMNS)
+    .where(witness_entries.c.deliberation_id.in_(bindparam("these", expanding=True)))
+    .order_by(witness_entries.c.idx)
+)
+_THEIR_RECORDS = (
+    select(agent_records.c.deliberation_id, agent_records.c.leaf_index, agent_records.c.salts, *RECORD_COLUMNS)
     .where(agent_records.c.deliberation_id.in_(bindparam("these", expanding=True)))
     .order_by(agent_records.c.deliberation_id, agent_records.c.ordinal)
 )
@@ -58,41 +81,152 @@ _EVENTS = (
 )
 
 
+class Readings:
+    """Reads deliberations and compares them with their entries. Belongs to one database; may be used by several threads."""
+
+    def __init__(self) -> None:
+        self._rosters = RosterTexts()
+        # By id, what the rows hashed to when they were last compared: nothing that ended changes, and comparing is dear.
+        self._checked: dict[str, bytes] = {}
+
+    def one(self, connection: Connection, deliberation_id: str) -> Deliberation | None:
+        """The deliberation, with rounds made of what is committed, or None. Raises `RecordMismatchError`."""
+        stored = self.whole(connection, deliberation_id)
+        return None if stored is None else stored.deliberation
+
+    def whole(self, connection: Connection, deliberation_id: str) -> StoredDeliberation | None:
+        """All that is stored of the deliberation, or None. Raises `RecordMismatchError`."""
+        rows = _rows(connection, _ONE, {"own": deliberation_id})
+        if not rows:
+            return None
+        (stored,) = self._stored(connection, rows)
+        require_recorded(stored, read_json=read_json)
+        return stored
+
+    def page(
+        self,
+        connection: Connection,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        limit: int,
+        before: int | None,
+    ) -> Page:
+        """Deliberations of a lower position than `before`, newest first, without rounds and without any text of an agent.
+
+        Raises `RecordMismatchError` where one of them differs from its record.
+        """
+        question = _EVERY.order_by(deliberations.c.position.desc()).limit(limit + 1)
+        if status is not None:
+            question = question.where(deliberations.c.status == status.value)
+        if key_name is not None:
+            question = question.where(deliberations.c.key_name == key_name)
+        if before is not None:
+            question = question.where(deliberations.c.position < before)
+        rows = _rows(connection, question, {})
+        shown = rows[:limit]
+        found: dict[str, Deliberation] = {}
+        doubtful: list[tuple[Row[Any], bytes]] = []
+        for row in shown:
+            digest = _digest_of(row)
+            if row.result is not None and self._checked.get(row.id) == digest:
+                found[row.id] = _readable(row.id, partial(self._glance_at, row))
+            else:
+                doubtful.append((row, digest))
+        for start in range(0, len(doubtful), _TOGETHER):
+            several = doubtful[start : start + _TOGETHER]
+            for stored, (row, digest) in zip(
+                self._stored(connection, [row for row, _ in several]), several, strict=True
+            ):
+                require_recorded(stored, read_json=read_json)
+                found[row.id] = stored.at_a_glance
+                if row.result is not None:
+                    self._remember(row.id, digest)
+        items = tuple(found[row.id] for row in shown)
+        return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
+
+    def stored(self, connection: Connection, *, after: int, limit: int) -> list[StoredDeliberation]:
+        """The next ones after that position, ascending, with their ledgers, not compared.
+
+        Raises `RecordMismatchError` for what cannot be read.
+        """
+        found = self._stored(connection, _rows(connection, _NEXT, {"after": after, "most": limit}))
+        ledgers = read_ledgers(connection, [each.deliberation.id for each in found])
+        return [replace(each, calls=ledgers[each.deliberation.id]) for each in found]
+
+    def _glance_at(self, row: Row[Any]) -> Deliberation:
+        found, result = deliberation_of(row, self._rosters)
+        return shown_on_a_page(found) if result is None else result.at_a_glance(found)
+
+    def _remember(self, deliberation_id: str, digest: bytes) -> None:
+        if len(self._checked) >= _MAX_CHECKED:
+            self._checked.clear()
+        self._checked[deliberation_id] = digest
+
+    def _stored(self, connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredDeliberation]:
+        if not rows:
+            return []
+        these = {"these": [row.id for row in rows]}
+        entries: dict[str, dict[int, LoggedEntry]] = {}
+        for entry in map(entry_of, connection.execute(_THEIR_ENTRIES, these).all()):
+            entries.setdefault(str(entry.deliberation_id), {})[entry.index] = entry
+        records: dict[str, list[Sequence[Any]]] = {}
+        values: Sequence[Any]
+        for deliberation_id, *values in self._record_rows(connection, rows):
+            records.setdefault(deliberation_id, []).append(values)
+        roots = roots_at(connection, [row.tree_size for row in rows if row.result is not None])
+        return [
+            _readable(row.id, partial(self._assembled, row, records.get(row.id, ()), entries.get(row.id, {}), roots))
+            for row in rows
+        ]
+
+    def _record_rows(self, connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+        try:
+            return connection.execute(_THEIR_RECORDS, {"these": [row.id for row in rows]}).all()
+        except _UNREADABLE:
+            if len(rows) == 1:
+                return _readable(rows[0].id, partial(_rows_of_records, connection, rows[0].id))
+            # One by one, so that the one which cannot be read is named.
+            return [each for row in rows for each in self._record_rows(connection, [row])]
+
+    def _assembled(
+        self,
+        row: Row[Any],
+        their_records: Sequence[Sequence[Any]],
+        entries: Mapping[int, LoggedEntry],
+        roots: Mapping[int, str],
+    ) -> StoredDeliberation:
+        found, result = deliberation_of(row, self._rosters)
+        records = []
+        for index, salts, *values in their_records:
+            witnessed = entries.get(index, LoggedEntry(-1, b"", b""))
+            records.append(StoredRecord(record_of(values), witnessed, None if salts is None else bytes(salts)))
+        own = [item.record for item in records]
+        if result is None:
+            whole = as_it_stands(found, own)
+            glance = shown_on_a_page(whole)
+        else:
+            whole, glance = result.in_full(found, own), result.at_a_glance(found)
+        return StoredDeliberation(
+            position=row.position,
+            first_index=row.first_index,
+            deliberation=whole,
+            at_a_glance=glance,
+            salts=None if row.salts is None else bytes(row.salts),
+            records=records,
+            entries=list(entries.values()),
+            root_hash=None if row.tree_size is None else roots.get(row.tree_size),
+        )
+
+
 def read_one(connection: Connection, rosters: RosterTexts, deliberation_id: str) -> Deliberation | None:
-    """The deliberation, with rounds made of what is committed, or None."""
+    """The deliberation as it is stored, compared with nothing: for what is about to remove or to prove its texts."""
     row = connection.execute(_ONE, {"own": deliberation_id}).first()
     if row is None:
         return None
     found, result = deliberation_of(row, rosters)
     records = [record_of(row) for row in connection.execute(_RECORDS, {"own": deliberation_id}).all()]
     return as_it_stands(found, records) if result is None else result.in_full(found, records)
-
-
-def read_page(
-    connection: Connection,
-    rosters: RosterTexts,
-    *,
-    status: DeliberationStatus | None,
-    key_name: str | None,
-    limit: int,
-    before: int | None,
-) -> Page:
-    """Deliberations of a lower position than `before`, newest first, without rounds and without any text of an agent."""
-    question = _EVERY.order_by(deliberations.c.position.desc()).limit(limit + 1)
-    if status is not None:
-        question = question.where(deliberations.c.status == status.value)
-    if key_name is not None:
-        question = question.where(deliberations.c.key_name == key_name)
-    if before is not None:
-        question = question.where(deliberations.c.position < before)
-    rows = connection.execute(question).all()
-    found = [deliberation_of(row, rosters) for row in rows[:limit]]
-    glances = _glance_at_records(connection, [each.id for each, result in found if result is None])
-    items = tuple(
-        replace(as_it_stands(each, glances.get(each.id, ())), rounds=()) if result is None else result.at_a_glance(each)
-        for each, result in found
-    )
-    return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
 
 
 def read_records(
@@ -102,8 +236,9 @@ def read_records(
     question = _WITNESSED if round_number is None else _WITNESSED_OF_ROUND
     values = {"own": deliberation_id, "round": round_number}
     found = []
-    for index, leaf_hash, entry, owner, salts, *record in connection.execute(question, values).all():
-        witnessed = LoggedEntry(-1, b"", b"") if index is None else entry_of((index, leaf_hash, entry, owner))
+    for row in connection.execute(question, values).all():
+        entry, salts, record = row[: len(ENTRY_COLUMNS)], row[len(ENTRY_COLUMNS)], row[len(ENTRY_COLUMNS) + 1 :]
+        witnessed = LoggedEntry(-1, b"", b"") if entry[0] is None else entry_of(entry)
         found.append(StoredRecord(record_of(record), witnessed, None if salts is None else bytes(salts)))
     return found
 
@@ -132,10 +267,38 @@ def _cursor_of(position: int) -> str:
     return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
 
 
-def _glance_at_records(connection: Connection, deliberation_ids: Sequence[str]) -> dict[str, list[AgentRecord]]:
-    """The records of each of these in the order of their commit, without any text of an agent."""
-    found: dict[str, list[AgentRecord]] = {}
-    if deliberation_ids:
-        for deliberation_id, *values in connection.execute(_GLANCES, {"these": list(deliberation_ids)}).all():
-            found.setdefault(deliberation_id, []).append(record_of(values))
-    return found
+def _digest_of(row: Row[Any]) -> bytes:
+    """A hash of every value of the row, told apart by type and length."""
+    digest = hashlib.blake2b(digest_size=32)
+    for value in row:
+        data = value.encode(errors="surrogatepass") if isinstance(value, str) else repr(value).encode()
+        digest.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
+        digest.update(data)
+    return digest.digest()
+
+
+def _rows(connection: Connection, question: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    try:
+        return connection.execute(question, values).all()
+    except _UNREADABLE:
+        # One by one, so that the one which cannot be read is named.
+        ids = connection.execute(question.with_only_columns(deliberations.c.id), values).scalars().all()
+        return [_readable(own, partial(_one_row, connection, own)) for own in ids]
+
+
+def _rows_of_records(connection: Connection, deliberation_id: str) -> Sequence[Row[Any]]:
+    return connection.execute(_THEIR_RECORDS, {"these": [deliberation_id]}).all()
+
+
+def _one_row(connection: Connection, deliberation_id: str) -> Row[Any]:
+    return connection.execute(_ONE, {"own": deliberation_id}).one()
+
+
+def _readable(deliberation_id: object, read: Callable[[], _T]) -> _T:
+    """What `read` makes of stored rows. Raises `RecordMismatchError` for what nobody has written so."""
+    try:
+        return read()
+    except _UNREADABLE as error:
+        raise RecordMismatchError(
+            deliberation_id=str(deliberation_id), part="form", recorded="", found=f"unreadable: {type(error).__name__}"
+        ) from error

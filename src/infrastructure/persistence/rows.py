@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Dialect, Row, RowMapping, Table, null
+from sqlalchemy import Dialect, Row, RowMapping, Table
 
 from application.ports.witness_log import LoggedEntry
 from domain.models.agent import Roster
@@ -34,7 +34,6 @@ from infrastructure.persistence.tables import agent_records, deliberations, spec
 __all__ = [
     "DELIBERATION_COLUMNS",
     "ENTRY_COLUMNS",
-    "GLANCE_COLUMNS",
     "RECORD_COLUMNS",
     "STANDING_COLUMNS",
     "RosterTexts",
@@ -61,16 +60,10 @@ ENTRY_COLUMNS = (
     witness_entries.c.leaf_hash,
     witness_entries.c.entry,
     witness_entries.c.deliberation_id,
+    witness_entries.c.sequence,
 )
 _NO_PART = {_RECORD.deliberation_id, _RECORD.ordinal, _RECORD.leaf_index, _RECORD.salts}
 RECORD_COLUMNS = tuple(column for column in agent_records.c if column not in _NO_PART)
-_TEXTS = {_RECORD.content, _RECORD.answer, _RECORD.reasoning}
-GLANCE_COLUMNS = (
-    _RECORD.deliberation_id,
-    *(null().label(column.name) if column in _TEXTS else column for column in RECORD_COLUMNS),
-)
-"""The id of the deliberation and what a roll call, failures and usage are made of: `RECORD_COLUMNS` with the texts left out."""
-
 STANDING_COLUMNS = ("status", "started_at", "finished_at", "orchestrator", "simulated", "result")
 """The columns of `deliberations` that `standing_values` gives."""
 
@@ -279,13 +272,15 @@ def record_of(row: Iterable[Any]) -> AgentRecord:
 
 def entry_of(row: Iterable[Any]) -> LoggedEntry:
     """The values of `ENTRY_COLUMNS` as an entry."""
-    index, leaf_hash, entry, deliberation_id = tuple(row)
-    return LoggedEntry(index, stored_bytes(leaf_hash), stored_bytes(entry), deliberation_id)
+    index, leaf_hash, entry, deliberation_id, sequence = tuple(row)
+    return LoggedEntry(index, stored_bytes(leaf_hash), stored_bytes(entry), deliberation_id, sequence)
 
 
 def stored_bytes(value: Any) -> bytes:
     """The bytes in a column of bytes. Where somebody put something else there, bytes that verify as nothing."""
-    return bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+    if type(value) is bytes:
+        return value
+    return bytes(value) if isinstance(value, memoryview) else str(value).encode()
 
 
 def events_of_entry(sequence: int, entry: bytes) -> list[Event]:

@@ -69,8 +69,8 @@ class LogTail:
 
     def placed(self, index: int) -> LoggedEntry:
         """An entry that was placed here."""
-        _, leaf, deliberation_id, _, data = self._rows[index - self._size]
-        return LoggedEntry(index, leaf, data, deliberation_id)
+        _, leaf, deliberation_id, sequence, data = self._rows[index - self._size]
+        return LoggedEntry(index, leaf, data, deliberation_id, sequence)
 
     def _record_of(self, deliberation_id: str | None) -> str:
         """SHA-256 (hex) over the leaf hashes of all entries of a deliberation so far, in their order."""

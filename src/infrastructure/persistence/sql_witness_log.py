@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
-from domain.errors.witness import VerificationRefusedError
+from domain.errors.witness import EntryRecordedError, VerificationRefusedError
 from domain.models.deliberation import Deliberation
 from domain.models.question import AnswerKind
 from domain.witness.entry import accepted_texts, record_texts
@@ -30,7 +32,6 @@ from infrastructure.persistence.tables import (
     specifications,
     witness_checkpoints,
     witness_entries,
-    witness_head,
     witness_nodes,
 )
 
@@ -51,6 +52,7 @@ class SqlWitnessLog:
         self._rosters = RosterTexts()
         # Written out, because a proof asks for several at a time and making a statement takes longer than running it.
         mark = "?" if database.dialect.paramstyle == "qmark" else "%s"
+        self._head = "SELECT tree_size, frontier FROM witness_head WHERE id = 1"
         self._leaf_span = f"SELECT leaf_hash FROM witness_entries WHERE idx >= {mark} AND idx < {mark} ORDER BY idx"  # noqa: S608 - a parameter's mark
         self._node_span = (
             f"SELECT hash FROM witness_nodes WHERE tile_level = {mark} AND place >= {mark} AND place < {mark} "  # noqa: S608 - a parameter's mark
@@ -59,21 +61,7 @@ class SqlWitnessLog:
 
     async def head(self) -> Head:
         """As in `WitnessLogReader`."""
-
-        def read(connection: Connection) -> Head:
-            question = select(witness_head.c.tree_size, witness_head.c.frontier).where(witness_head.c.id == 1)
-            found = connection.execute(question).one_or_none()
-            if found is None:
-                raise VerificationRefusedError("the log's head is missing")
-            size, frontier = found.tree_size, stored_bytes(found.frontier)
-            try:
-                return Head(size, CompactRange.from_bytes(size, frontier).root())
-            except (TypeError, ValueError) as error:
-                raise VerificationRefusedError(
-                    "the log's head is none of any tree", evidence={"head_size": repr(size), "frontier": frontier.hex()}
-                ) from error
-
-        return await self._database.read(read)
+        return await self._database.read(self._read_head)
 
     async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         """As in `WitnessLogReader`."""
@@ -97,19 +85,15 @@ class SqlWitnessLog:
         )
         return await self._database.read(lambda connection: [stored_bytes(row[0]) for row in connection.execute(found)])
 
-    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> tuple[Head, Sequence[Sequence[bytes]]]:
         """As in `WitnessLogReader`."""
 
-        def read(connection: Connection) -> list[list[bytes]]:
-            found = []
-            for level, start, end in wanted:
-                span = (_bound(start), _bound(end))
-                if level == 0:
-                    rows = connection.exec_driver_sql(self._leaf_span, span)
-                else:
-                    rows = connection.exec_driver_sql(self._node_span, (level, *span))
-                found.append([stored_bytes(each) for (each,) in rows.all()])
-            return found
+        def read(connection: Connection) -> tuple[Head, list[list[bytes]]]:
+            # The head first: Postgres takes a new snapshot for each statement, and what a head counts is there in all later ones.
+            # On SQLite this statement begins the transaction of them all.
+            head = self._read_head(connection)
+            with _driver_cursor(connection) as cursor:
+                return head, [self._read_span(cursor, *span) for span in wanted]
 
         return await self._database.read(read)
 
@@ -156,6 +140,8 @@ class SqlWitnessLog:
 
         def write(connection: Connection) -> Sequence[LoggedEntry]:
             tail = self._sequencer.open(connection)
+            # Under the lock of the head, so that of two attempts to record the same one sees the other.
+            _refuse_recorded(connection, disclosures)
             owners = [entry.document.get("deliberation_id") for entry in encoded]
             sequences = {own: _last_sequence(connection, own) for own in set(owners) if own is not None}
             placed = [
@@ -206,6 +192,26 @@ class SqlWitnessLog:
 
         await self._database.write(write)
 
+    def _read_head(self, connection: Connection) -> Head:
+        found = connection.exec_driver_sql(self._head).one_or_none()
+        if found is None:
+            raise VerificationRefusedError("the log's head is missing")
+        size, frontier = found.tree_size, stored_bytes(found.frontier)
+        try:
+            return Head(size, CompactRange.from_bytes(size, frontier).root())
+        except (TypeError, ValueError) as error:
+            raise VerificationRefusedError(
+                "the log's head is none of any tree", evidence={"head_size": repr(size), "frontier": frontier.hex()}
+            ) from error
+
+    def _read_span(self, cursor: Any, level: int, start: int, end: int) -> list[bytes]:
+        span = (_bound(start), _bound(end))
+        if level == 0:
+            cursor.execute(self._leaf_span, span)
+        else:
+            cursor.execute(self._node_span, (level, *span))
+        return [each if type(each) is bytes else stored_bytes(each) for (each,) in cursor.fetchall()]
+
     def _disclosures(self, connection: Connection, deliberation_id: str) -> list[Disclosure]:
         own = specifications.c.deliberation_id == deliberation_id
         salts = connection.execute(select(specifications.c.salts).where(own)).scalar()
@@ -237,6 +243,22 @@ class SqlWitnessLog:
         connection.execute(cleared.values(result=dump(to_document(result))))
 
 
+@contextmanager
+def _driver_cursor(connection: Connection) -> Iterator[Any]:
+    """A cursor of the driver's own, within the connection's transaction; raises what the connection would.
+
+    A proof reads several hundred rows, for which making rows of SQLAlchemy takes longer than reading them.
+    """
+    cursor = connection.connection.cursor()
+    try:
+        yield cursor
+    except connection.dialect.loaded_dbapi.Error as error:
+        base = connection.dialect.loaded_dbapi.Error
+        raise DBAPIError.instance(None, None, error, base, hide_parameters=True, dialect=connection.dialect) from error
+    finally:
+        cursor.close()
+
+
 def _note_of(tree_size: int, note: str) -> str:
     """The checkpoint that is kept under that size. Raises `VerificationRefusedError` when it is one of another size."""
     lines = note.split("\n", 2)
@@ -253,6 +275,15 @@ def _bound(index: int) -> int:
 def _last_sequence(connection: Connection, deliberation_id: str) -> int | None:
     sequence = select(func.max(witness_entries.c.sequence))
     return connection.execute(sequence.where(witness_entries.c.deliberation_id == deliberation_id)).scalar()
+
+
+def _refuse_recorded(connection: Connection, told: Sequence[Disclosure]) -> None:
+    if not told:
+        return
+    known = select(disclosures.c.sha256).where(disclosures.c.sha256.in_([each.sha256 for each in told])).limit(1)
+    found = connection.execute(known).scalar()
+    if found is not None:
+        raise EntryRecordedError(sha256=found)
 
 
 def _disclose(connection: Connection, deliberation_id: str | None, told: Sequence[Disclosure]) -> None:

@@ -11,7 +11,7 @@ from domain.models.outcome import Outcome
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord, Round
 
-__all__ = ["Result", "RoundResult", "as_it_stands", "without_texts"]
+__all__ = ["Result", "RoundResult", "as_it_stands", "shown_on_a_page", "without_texts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,11 @@ class Result:
 def without_texts(record: AgentRecord) -> AgentRecord:
     """How the agent ended, without what it said."""
     return replace(record, content=None, answer=None, reasoning=None)
+
+
+def shown_on_a_page(deliberation: Deliberation) -> Deliberation:
+    """That deliberation without its rounds, its failures without texts."""
+    return replace(deliberation, rounds=(), failures=tuple(without_texts(lost) for lost in deliberation.failures))
 
 
 def as_it_stands(deliberation: Deliberation, records: Iterable[AgentRecord]) -> Deliberation:

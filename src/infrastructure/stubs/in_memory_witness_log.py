@@ -8,7 +8,11 @@ from typing import Any
 
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
+from domain.errors.witness import EntryRecordedError
+from domain.witness.happenings import event_count
 from domain.witness.merkle import CompactRange, leaf_hash
+from domain.witness.proof import root_at
+from infrastructure.persistence.roots import folded
 from infrastructure.persistence.sequencer import encode
 
 __all__ = ["InMemoryWitnessLog"]
@@ -36,13 +40,28 @@ class InMemoryWitnessLog:
             document = {**document, "record_sha256": hashlib.sha256(leaves).hexdigest()}
         # A copy, because the encoder's own buffer is many times as large as what stands in it.
         data = bytes(memoryview(encode(document)))
-        entry = LoggedEntry(len(self.logged), leaf_hash(data), data, None if own is None else str(own))
+        before = self._owners.get(str(own), ())
+        last = before[-1].sequence if before else 0
+        sequence = None if own is None else (last or 0) + event_count(document)
+        entry = LoggedEntry(len(self.logged), leaf_hash(data), data, None if own is None else str(own), sequence)
         for level, _, node in self._tree.extend([entry.leaf_hash]):
             self._nodes.setdefault(level, []).append(node)
         self.logged.append(entry)
         (self._of_nobody if own is None else self._owners.setdefault(own, [])).append(entry)
         self._texts.setdefault(own, []).extend(disclosures)
         return entry
+
+    def of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
+        """The entries of a deliberation as they are now."""
+        return list(self._owners.get(deliberation_id, ()))
+
+    def root_at(self, tree_size: int) -> bytes | None:
+        """The root of the first so many leaves, None where there are fewer."""
+        if not 0 < tree_size <= self._tree.size:
+            return None
+        return root_at(
+            tree_size, folded(lambda level, place: self._nodes[level][place] if level else self.logged[place].leaf_hash)
+        )
 
     async def head(self) -> Head:
         """As in `WitnessLogReader`."""
@@ -60,16 +79,16 @@ class InMemoryWitnessLog:
         """As in `WitnessLogReader`."""
         return self._nodes.get(tile_level, [])[max(start, 0) : max(end, 0)]
 
-    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> tuple[Head, Sequence[Sequence[bytes]]]:
         """As in `WitnessLogReader`."""
-        return [
+        return await self.head(), [
             await (self.leaf_hashes(start, end) if level == 0 else self.nodes(level, start, end))
             for level, start, end in wanted
         ]
 
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         """As in `WitnessLogReader`."""
-        return list(self._owners.get(deliberation_id, ()))
+        return self.of(deliberation_id)
 
     async def system_entries(self, after_index: int, limit: int) -> Sequence[LoggedEntry]:
         """As in `WitnessLogReader`."""
@@ -91,6 +110,10 @@ class InMemoryWitnessLog:
         self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
     ) -> Sequence[LoggedEntry]:
         """As in `WitnessLog`."""
+        recorded = {each.sha256 for each in self._texts.get(None, ())}
+        for each in disclosures:
+            if each.sha256 in recorded:
+                raise EntryRecordedError(sha256=each.sha256)
         for document in documents:
             encode(document)
         self._texts.setdefault(None, []).extend(disclosures)

@@ -11,7 +11,7 @@ import rfc8785
 
 from domain.errors.witness import VerificationRefusedError
 
-__all__ = ["canonical_json", "parse_canonical"]
+__all__ = ["canonical_json", "parse_canonical", "read_json"]
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _WRITING = (
@@ -99,6 +99,11 @@ def _reference_form(document: Any) -> bytes:
         raise ValueError("the document has no canonical form: its text holds a lone surrogate") from error
     except ValueError as error:
         raise ValueError(f"the document has no canonical form (RFC 8785): {error}") from error
+
+
+def read_json(data: bytes) -> Any:
+    """The value that is written in `data`, canonical or not: several times as fast as the standard library. Raises `ValueError`."""
+    return orjson.loads(data)
 
 
 def parse_canonical(data: bytes) -> dict[str, Any]:

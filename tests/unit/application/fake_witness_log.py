@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
 from domain.witness.checkpoint import Checkpoint, SignedNote, VerifierKey
@@ -65,7 +65,7 @@ class FakeWitnessLog:
     head_row: Head = field(default_factory=lambda: Head(0, CompactRange().root()))
 
     @classmethod
-    def of(cls, count: int, *, salt: str = "") -> FakeWitnessLog:
+    def of(cls, count: int, *, salt: str = "") -> Self:
         """A log of so many small entries."""
         log = cls()
         log.add([f'{{"n":{number},"salt":"{salt}"}}'.encode() for number in range(count)])
@@ -116,8 +116,8 @@ class FakeWitnessLog:
         self.reads += 1
         return self.stored_nodes.get(tile_level, [])[start:end]
 
-    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> Sequence[Sequence[bytes]]:
-        return [
+    async def spans(self, wanted: Sequence[tuple[int, int, int]]) -> tuple[Head, Sequence[Sequence[bytes]]]:
+        return await self.head(), [
             await (self.leaf_hashes(start, end) if level == 0 else self.nodes(level, start, end))
             for level, start, end in wanted
         ]

@@ -512,13 +512,56 @@ async def test_proofs_of_every_size_and_place_verify() -> None:
             )
 
 
-@pytest.mark.parametrize("index", [0, 12_345, 69_999])
-async def test_a_proof_from_seventy_thousand_entries_takes_a_handful_of_reads(index: int) -> None:
+class HeadCountingLog(FakeWitnessLog):
+    """Counts how often its head is read, by itself or with ranges: once in every read of a proof."""
+
+    heads = 0
+
+    async def head(self) -> Head:
+        self.heads += 1
+        return await super().head()
+
+
+@pytest.mark.parametrize("size", [70_000, 69_999, 65_536, 300, 1])
+async def test_a_proof_from_seventy_thousand_entries_is_made_of_one_read(size: int) -> None:
+    log = HeadCountingLog.of(70_000)
+    witness = service(log)
+    for index in {0, size // 2, size - 1}:
+        log.heads, log.reads = 0, 0
+        await witness.inclusion(index=index, tree_size=size)
+        assert log.heads == 1
+        assert log.reads <= 6
+        log.heads = 0
+        await witness.consistency(first=index, second=size)
+        assert log.heads == 1
+
+
+@pytest.mark.parametrize("place", [599, 520])
+async def test_a_proof_to_another_root_than_the_head_s_is_not_given(place: int) -> None:
+    log = FakeWitnessLog.of(600)
+    log.stored[place] = replace(log.stored[place], leaf_hash=b"x" * 32)
+    with pytest.raises(LogUnverifiedError, match="not the root of the stored nodes"):
+        await service(log).inclusion(index=3, tree_size=600)
+    with pytest.raises(LogUnverifiedError, match="not the root of the stored nodes"):
+        await service(log).consistency(first=512, second=600)
+
+
+async def test_a_changed_node_is_found_by_the_next_proof_that_it_is_part_of() -> None:
     log = FakeWitnessLog.of(70_000)
     witness = service(log)
-    log.reads = 0
-    await witness.inclusion(index=index, tree_size=70_000)
-    assert log.reads <= 6
+    await witness.inclusion(index=3, tree_size=69_000)
+    log.stored_nodes[1][1] = b"x" * 32
+    with pytest.raises(LogUnverifiedError, match="does not lead to the root"):
+        await witness.inclusion(index=3, tree_size=69_000)
+
+
+@pytest.mark.parametrize("missing", [0, 300, 599])
+async def test_a_proof_that_lacks_a_stored_hash_is_not_given(missing: int) -> None:
+    log = FakeWitnessLog.of(600)
+    witness = service(log)
+    del log.stored[missing]
+    with pytest.raises(LogUnverifiedError):
+        await witness.inclusion(index=missing, tree_size=600)
 
 
 async def test_a_proof_that_would_not_verify_is_not_given() -> None:

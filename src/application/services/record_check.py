@@ -1,0 +1,327 @@
+"""Compares what is stored of a deliberation with the entries that witness it: what differs in anything is not shown.
+
+What no entry vouches for, and can therefore only be trusted: metadata but its origin, `cancel_requested`, the roster's description
+and the names of its personas, the order of a tally, the name of the key once the texts are erased, and of a witness span that its
+tree is the one right after the end and not a later one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, replace
+from itertools import zip_longest
+from typing import Any, NoReturn
+
+from application.ports.deliberation_repository import StoredDeliberation, StoredRecord
+from application.ports.witness_log import LoggedEntry
+from domain.errors.deliberation import RecordMismatchError
+from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.question import AnswerFormat, AnswerKind
+from domain.models.roll_call import RollCall
+from domain.models.round import AgentRecord
+from domain.voting.tally import MAX_REASONS
+from domain.witness.entry import accepted, agent_ended, deliberation_ended, time_text
+from domain.witness.happenings import event_count
+from domain.witness.merkle import leaf_hash
+
+__all__ = ["require_recorded", "require_witnessed"]
+
+_Document = Mapping[str, Any]
+
+_MAX_EVIDENCE = 200
+# Their commitments cannot be made again without the texts, so they are left out where these are erased.
+_ACCEPTED_TEXTS = frozenset({"question", "context", "key_name", "members", "origin"})
+_RECORD_TEXTS = frozenset({"content", "reasoning", "failure", "answer"})
+
+
+def require_recorded(stored: StoredDeliberation, *, read_json: Callable[[bytes], Any] = json.loads) -> None:
+    """Return if every part of it is what its entries make it. Raises `RecordMismatchError` naming the first part that is not.
+
+    Entries have to hash to their leaves, to stand under the right deliberation and to be numbered by the events they make.
+    `read_json` raises `ValueError` for what is no JSON.
+    """
+    _Comparison(stored, read_json).run()
+
+
+def require_witnessed(deliberation_id: str, item: StoredRecord, answers: AnswerFormat, *, erased: bool) -> None:
+    """Return if the record is what its entry says, and the entry hashes to its leaf. Raises `RecordMismatchError`.
+
+    Where the texts are `erased`, the record must have none.
+    """
+    witnessed = item.witnessed
+    found = leaf_hash(witnessed.entry)
+    document = _document_of(witnessed.entry, json.loads) if found == witnessed.leaf_hash else None
+    if document is None or not _is_said(document, deliberation_id, item, answers, erased=erased):
+        raise _unwitnessed(deliberation_id, item, found)
+
+
+class _Comparison:
+    def __init__(self, stored: StoredDeliberation, read_json: Callable[[bytes], Any]) -> None:
+        self._stored = stored
+        self._read_json = read_json
+        self._shown = stored.deliberation
+        self._told: list[tuple[LoggedEntry, _Document]] = []
+
+    def run(self) -> None:
+        self._read_entries()
+        accepted_at, first = self._only("deliberation.accepted") or self._refuse("acceptance", None, "stored", None)
+        ended = self._only("deliberation.ended")
+        erased = bool(self._of("erased"))
+        self._equal("erased", self._shown.erased, erased)
+        self._equal("erased", self._stored.salts is None, erased)
+        self._equal("witness span", self._stored.first_index, accepted_at.index, accepted_at)
+        self._compare_accepted(accepted_at, first)
+        self._compare_records(erased=erased)
+        self._compare_calls()
+        starts = self._of("round.started")
+        started = starts[0] if starts else (None, {})
+        self._equal("started_at", _text(self._shown.started_at), started[1].get("at"), started[0])
+        if ended is None:
+            self._compare_unfinished(begun=bool(starts))
+        else:
+            self._compare_ended(*ended)
+        glance = replace(
+            self._shown, rounds=(), failures=tuple(_without_words(record) for record in self._shown.failures)
+        )
+        if glance != self._stored.at_a_glance:
+            self._refuse("what lists show", None, "", "")
+
+    def _read_entries(self) -> None:
+        sequence = 0
+        for entry in self._stored.entries:
+            computed = leaf_hash(entry.entry)
+            if computed != entry.leaf_hash:
+                self._refuse("entry", entry, entry.leaf_hash.hex(), computed.hex())
+            document = _document_of(entry.entry, self._read_json)
+            if document is None or document.get("deliberation_id") != self._shown.id:
+                self._refuse("entry", entry, self._shown.id, None if document is None else "another")
+            try:
+                sequence += event_count(document)
+            except (LookupError, TypeError):
+                self._refuse("entry", entry, "", "")
+            self._equal("sequence", entry.sequence, sequence, entry)
+            self._told.append((entry, document))
+
+    def _compare_accepted(self, entry: LoggedEntry, recorded: _Document) -> None:
+        salts = self._stored.salts
+        made = self._made(lambda: accepted(self._shown, salts=_padded(salts)).document)
+        skipped: frozenset[str] = frozenset()
+        if salts is None:
+            skipped = _ACCEPTED_TEXTS
+            self._equal("members", _voiceless(made), _voiceless(recorded), entry)
+            if _has_texts(self._shown):
+                self._refuse("erased texts", entry, "none", "some")
+        self._compare(entry, recorded, made, skipped)
+
+    def _compare_records(self, *, erased: bool) -> None:
+        answers = self._shown.specification.question.answer
+        nobody: tuple[LoggedEntry | None, _Document] = (None, {})
+        for item, told in zip_longest(self._stored.records, self._of("agent.ended")):
+            ending, document = told or nobody
+            if item is None:
+                self._refuse("records", ending, "one", "none")
+            if ending is None or item.witnessed.index != ending.index:
+                self._refuse("records", ending, "another", f"{item.record.agent_id!r}, entry {item.witnessed.index}")
+            if not _is_said(document, self._shown.id, item, answers, erased=erased):
+                raise _unwitnessed(self._shown.id, item, ending.leaf_hash)
+
+    def _compare_calls(self) -> None:
+        if self._stored.calls is None:
+            return
+        for call, told in zip_longest(self._stored.calls, self._of("call.intended")):
+            entry, document = told or (None, {})
+            prompt = document.get("prompt")
+            intended = (
+                None
+                if entry is None
+                else (
+                    *(document.get(name) for name in ("round", "agent_id", "purpose", "attempt")),
+                    prompt.get("sha256") if isinstance(prompt, dict) else None,
+                    entry.index,
+                )
+            )
+            self._equal("calls", None if call is None else astuple(call), intended, entry)
+
+    def _compare_unfinished(self, *, begun: bool) -> None:
+        shown = self._shown
+        status = DeliberationStatus.RUNNING if begun else DeliberationStatus.QUEUED
+        self._equal("status", shown.status.value, status.value)
+        for part, value in (
+            ("finished_at", shown.finished_at),
+            ("outcome", shown.outcome),
+            ("reason", shown.reason),
+            ("witness span", shown.witness),
+        ):
+            if value is not None:
+                self._refuse(part, None, None, "stored")
+        records = [item.record for item in self._stored.records]
+        self._compare_derived(records)
+        by_round: dict[int, list[AgentRecord]] = {}
+        for record in records:
+            by_round.setdefault(record.round_number, []).append(record)
+        if [(each.number, list(each.records)) for each in shown.rounds] != sorted(by_round.items()):
+            self._refuse("rounds", None, "", "")
+
+    def _compare_ended(self, entry: LoggedEntry, recorded: _Document) -> None:
+        shown = self._shown
+        # First, because without it the rest of an unfinished one could not even be made.
+        self._equal("status", shown.status.value, recorded.get("status"), entry)
+        self._equal("finished_at", _text(shown.finished_at), recorded.get("at"), entry)
+        before = b"".join(each.leaf_hash for each, _ in self._told if each.index < entry.index)
+        self._equal("record_sha256", recorded.get("record_sha256"), hashlib.sha256(before).hexdigest(), entry)
+        made = self._made(lambda: deliberation_ended(shown, cause=shown.reason).document)
+        self._compare(entry, recorded, made, frozenset({"record_sha256"}))
+        self._compare_derived([record for each in shown.rounds for record in each.records])
+        self._compare_reasons()
+        witness = shown.witness
+        if witness is None:
+            self._refuse("witness span", entry, "", None)
+        self._equal("witness span", witness.first_index, self._stored.first_index, entry)
+        self._equal("witness span", witness.last_index, entry.index, entry)
+        if witness.tree_size <= entry.index:
+            self._refuse("witness span", entry, f"more than {entry.index}", witness.tree_size)
+        self._equal("witness span", witness.root_hash, self._stored.root_hash, entry)
+
+    def _compare_derived(self, records: Sequence[AgentRecord]) -> None:
+        """What follows from records that were compared: roll call, failures, usage and models."""
+        shown = self._shown
+        last = {record.agent_id: record for record in records}
+        stored = {(item.record.round_number, item.record.agent_id): item.record for item in self._stored.records}
+        if any(stored.get((record.round_number, record.agent_id)) != record for record in records):
+            self._refuse("rounds", None, "", "")
+        self._equal("roll_call", shown.roll_call, RollCall.of(record.state for record in last.values()))
+        if shown.failures != tuple(record for record in records if not record.state.took_part):
+            self._refuse("failures", None, "", "")
+        self._equal("models", list(shown.models), sorted({record.model for record in records if record.model}))
+
+    def _compare_reasons(self) -> None:
+        outcome = self._shown.outcome
+        if outcome is None:
+            return
+        said = {record.agent_id: record.reasoning for each in self._shown.rounds for record in each.records}
+        for position in outcome.dissent.positions:
+            given = (said.get(agent_id) for agent_id in position.agents)
+            reasons = tuple(reason for reason in given if reason)[:MAX_REASONS]
+            if reasons != position.reasons:
+                self._refuse("outcome reasons", None, "", "")
+
+    def _made(self, make: Any) -> _Document:
+        try:
+            made: _Document = make()
+        except (ValueError, TypeError, LookupError, AttributeError):
+            self._refuse("form", None, "", "unreadable")
+        return made
+
+    def _compare(self, entry: LoggedEntry, recorded: _Document, made: _Document, skipped: frozenset[str]) -> None:
+        for name in {**made, **recorded}:
+            if name not in skipped and (
+                name not in recorded or name not in made or not _same(recorded[name], made[name])
+            ):
+                self._refuse(name, entry, recorded.get(name), made.get(name))
+
+    def _equal(self, part: str, found: object, recorded: object, entry: LoggedEntry | None = None) -> None:
+        if found != recorded:
+            self._refuse(part, entry, recorded, found)
+
+    def _refuse(self, part: str, entry: LoggedEntry | None, recorded: object, found: object) -> NoReturn:
+        raise RecordMismatchError(
+            deliberation_id=self._shown.id,
+            part=part,
+            recorded=_evidence(recorded),
+            found=_evidence(found),
+            index=None if entry is None else entry.index,
+        )
+
+    def _of(self, kind: str) -> list[tuple[LoggedEntry, _Document]]:
+        return [told for told in self._told if told[1].get("type") == kind]
+
+    def _only(self, kind: str) -> tuple[LoggedEntry, _Document] | None:
+        found = self._of(kind)
+        if len(found) > 1:
+            self._refuse("entry", found[1][0], f"one {kind}", len(found))
+        return found[0] if found else None
+
+
+def _unwitnessed(deliberation_id: str, item: StoredRecord, found: bytes) -> RecordMismatchError:
+    return RecordMismatchError(
+        deliberation_id=deliberation_id,
+        agent_id=item.record.agent_id,
+        round_number=item.record.round_number,
+        recorded=item.witnessed.leaf_hash.hex(),
+        found=found.hex(),
+        index=item.witnessed.index,
+    )
+
+
+def _is_said(
+    document: _Document, deliberation_id: str, item: StoredRecord, answers: AnswerFormat, *, erased: bool
+) -> bool:
+    """Whether the entry is the one that this record makes with these salts."""
+    record, salts = item.record, item.salts
+    if erased is not (salts is None):
+        return False
+    try:
+        made = agent_ended(deliberation_id, record, answers, salts=_padded(salts)).document
+    except (ValueError, TypeError, AttributeError):
+        # An answer that is none of the options, or a time without a zone, can only come from a changed row.
+        return False
+    if not erased:
+        return document == made
+    failure = record.failure
+    if record.content is not None or record.reasoning is not None or (failure is not None and failure.message):
+        return False
+    if answers.kind is AnswerKind.TEXT and record.answer is not None:
+        return False
+    return _without_texts(document) == _without_texts(made)
+
+
+def _without_texts(document: _Document) -> _Document:
+    failure, answer = document.get("failure"), document.get("answer")
+    kind = failure.get("kind") if isinstance(failure, dict) else failure
+    rest = {name: value for name, value in document.items() if name not in _RECORD_TEXTS}
+    return {**rest, "failure": kind, "answer": None if isinstance(answer, dict) else answer}
+
+
+def _without_words(record: AgentRecord) -> AgentRecord:
+    return replace(record, content=None, answer=None, reasoning=None)
+
+
+def _voiceless(document: _Document) -> list[tuple[Any, Any]]:
+    """The members of an accepted deliberation without what they speak from."""
+    members = document.get("members")
+    return [(each.get("agent_id"), each.get("model")) for each in members or () if isinstance(each, dict)]
+
+
+def _has_texts(deliberation: Deliberation) -> bool:
+    specification = deliberation.specification
+    question = specification.question
+    personas = (agent.persona.text for agent in specification.roster.agents)
+    return bool(question.text or question.context or specification.metadata or any(personas))
+
+
+def _padded(salts: bytes | None) -> Any:
+    return lambda size: (salts or b"").ljust(size, b"\x00")
+
+
+def _document_of(entry: bytes, read_json: Callable[[bytes], Any]) -> _Document | None:
+    try:
+        document = read_json(entry)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _same(recorded: object, made: object) -> bool:
+    # JSON tells true from 1, and so does what is shown.
+    return recorded == made and isinstance(recorded, bool) is isinstance(made, bool)
+
+
+def _text(at: Any) -> str | None:
+    return None if at is None else time_text(at)
+
+
+def _evidence(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _MAX_EVIDENCE else f"{text[:_MAX_EVIDENCE]}…"

@@ -1,0 +1,83 @@
+"""Derives roots of the log from its stored leaves and nodes, several at a time and within a transaction of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from sqlalchemy import Connection, select
+
+from domain.witness.merkle import node_hash
+from domain.witness.proof import NodeSource, root_at
+from domain.witness.tile import TILE_HEIGHT, TILE_WIDTH
+from infrastructure.persistence.rows import stored_bytes
+from infrastructure.persistence.tables import witness_head
+
+__all__ = ["folded", "roots_at", "spans_of"]
+
+
+def roots_at(connection: Connection, sizes: Iterable[int | None]) -> dict[int, str]:
+    """The root (hex) of the first so many leaves, by size; sizes that the log has not, or lacks hashes for, are left out.
+
+    Costs two statements, and of rows at most the widths of the tiles at the right edge of each tree.
+    """
+    wanted = {size for size in sizes if isinstance(size, int) and size > 0}
+    if not wanted:
+        return {}
+    length = connection.execute(select(witness_head.c.tree_size).where(witness_head.c.id == 1)).scalar() or 0
+    known = sorted(size for size in wanted if size <= length)
+    hashes = _read(connection, {span for size in known for span in spans_of(size)})
+    node = folded(lambda level, place: hashes[level, place])
+    found = {}
+    for size in known:
+        try:
+            found[size] = root_at(size, node).hex()
+        except KeyError:
+            continue
+    return found
+
+
+def spans_of(tree_size: int) -> Iterator[tuple[int, int, int]]:
+    """Tile level, start and end of the stored hashes that the root of so many leaves follows from."""
+    level, width = 0, tree_size
+    while width:
+        start = width - width % TILE_WIDTH
+        if start < width:
+            yield level, start, width
+        level, width = level + 1, width // TILE_WIDTH
+
+
+def folded(stored: Callable[[int, int], bytes]) -> NodeSource:
+    """Any node of the tree, made of the hashes that are `stored` by tile level and place."""
+    made: dict[tuple[int, int], bytes] = {}
+
+    def node(height: int, index: int) -> bytes:
+        if height % TILE_HEIGHT == 0:
+            return stored(height // TILE_HEIGHT, index)
+        found = made.get((height, index))
+        if found is None:
+            found = node_hash(node(height - 1, 2 * index), node(height - 1, 2 * index + 1))
+            made[height, index] = found
+        return found
+
+    return node
+
+
+def _read(connection: Connection, spans: Iterable[tuple[int, int, int]]) -> Mapping[tuple[int, int], bytes]:
+    ordered = sorted(spans)
+    leaves = ", ".join(f"({start}, {end})" for level, start, end in ordered if level == 0)
+    nodes = ", ".join(f"({level}, {start}, {end})" for level, start, end in ordered if level)
+    found: dict[tuple[int, int], bytes] = {}
+    # Written out, because making a statement with a list of its own each time takes longer than running it.
+    if leaves:
+        rows = connection.exec_driver_sql(
+            f"WITH span (low, high) AS (VALUES {leaves}) SELECT e.idx, e.leaf_hash FROM span "  # noqa: S608 - our own numbers
+            "JOIN witness_entries e ON e.idx >= span.low AND e.idx < span.high"
+        )
+        found |= {(0, place): stored_bytes(leaf) for place, leaf in rows.all()}
+    if nodes:
+        rows = connection.exec_driver_sql(
+            f"WITH span (tile_level, low, high) AS (VALUES {nodes}) SELECT n.tile_level, n.place, n.hash FROM span "  # noqa: S608 - our own numbers
+            "JOIN witness_nodes n ON n.tile_level = span.tile_level AND n.place >= span.low AND n.place < span.high"
+        )
+        found |= {(level, place): stored_bytes(node) for level, place, node in rows.all()}
+    return found
