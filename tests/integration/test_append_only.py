@@ -36,6 +36,7 @@ _KEYS = {
     "erasures": "deliberation_id",
     "agent_records": "deliberation_id, round_number, agent_id",
     "disclosures": "sha256",
+    "calls": "deliberation_id, round_number, agent_id, purpose, attempt",
     "witness_head": "id",
 }
 # A column of each table that somebody who forges the record would change.
@@ -46,6 +47,7 @@ _FORGED = {
     "erasures": "idx = 7",
     "agent_records": "content = 'forged'",
     "disclosures": "text = 'forged'",
+    "calls": "prompt_sha256 = 'forged'",
     "witness_head": "tree_size = 1",
 }
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -112,6 +114,15 @@ def _write_record(connection: Connection) -> None:
             connection.execute(
                 tables.agent_records.insert(), _record(ordinal=ordinal, deliberation_id=name, agent_id=agent)
             )
+        call = {
+            "deliberation_id": name,
+            "round_number": 1,
+            "agent_id": "archon-1",
+            "purpose": "answer",
+            "leaf_index": 0,
+        }
+        for attempt in (1, 2):
+            connection.execute(tables.calls.insert(), {**call, "attempt": attempt, "prompt_sha256": "p" * 64})
     for index, (name, entry) in enumerate(((_KEPT, b"{}"), (_ERASED, b"{}"), (_ERASED, b'{"type":"erased"}'))):
         values = {"idx": index, "leaf_hash": b"h" * 32, "deliberation_id": name, "sequence": index, "entry": entry}
         connection.execute(tables.witness_entries.insert(), values)
@@ -228,6 +239,7 @@ _AGAIN = {
     "agent_records": f"('{_KEPT}', 1, 'archon-1', 1, 'completed', 1, NULL, '2026-11-20', 'forged', '1', NULL, NULL, NULL, "
     "NULL, NULL, NULL, 1, 10, 5, 0.0, false, 0.5, 1, NULL)",
     "disclosures": f"('{'0' * 64}', NULL, ''::bytea, 'forged')",
+    "calls": f"('{_KEPT}', 1, 'archon-1', 'answer', 1, 'forged', 1)",
     "witness_head": "(1, 9, ''::bytea)",
 }
 
@@ -270,6 +282,10 @@ def _sqlite_statements() -> Iterator[str]:
     yield f"DELETE FROM disclosures WHERE deliberation_id = '{_KEPT}'"
     yield f"UPDATE disclosures SET deliberation_id = '{_ERASED}'"
     yield "REPLACE INTO disclosures (rowid, sha256, salt, text) VALUES (1, 'x', x'', 'x')"
+    yield "UPDATE OR REPLACE calls SET attempt = 2 WHERE attempt = 1"
+    yield f"UPDATE calls SET deliberation_id = '{_ERASED}', attempt = 9"
+    yield f"REPLACE INTO calls VALUES ('{_KEPT}', '1', 'archon-1', 'answer', 1.0, NULL, 1)"
+    yield f"DELETE FROM calls WHERE deliberation_id = '{_ERASED}'"
     yield "UPDATE witness_head SET frontier = x''"
     yield "UPDATE witness_head SET tree_size = 2"
     yield "UPDATE witness_head SET tree_size = 'many'"
@@ -306,7 +322,7 @@ def _application_statements() -> Iterator[str]:
         yield f"CREATE RULE quiet AS ON INSERT TO {table} DO INSTEAD NOTHING"
         yield f"CREATE TEMP TABLE child () INHERITS ({table})"
         yield f"GRANT ALL ON {table} TO CURRENT_USER; DELETE FROM {table}"
-    for table in ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures"):
+    for table in ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures", "calls"):
         yield f"SELECT * FROM {table} FOR UPDATE"
         yield f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
         yield f"SET session_replication_role = replica; UPDATE {table} SET {_FORGED[table]}"
@@ -353,6 +369,15 @@ def _application_statements() -> Iterator[str]:
     yield "TRUNCATE deliberations CASCADE"
     yield "DELETE FROM deliberations"
     yield "DELETE FROM specifications"
+    # The halt's one row can be set and cleared, and nothing else; a key that was used is not bent to another deliberation.
+    yield "DELETE FROM halt_state"
+    yield "TRUNCATE halt_state"
+    yield "UPDATE halt_state SET id = 2"
+    yield "INSERT INTO halt_state VALUES (2, false)"
+    yield "DROP TABLE halt_state"
+    yield "TRUNCATE idempotency_keys"
+    yield f"UPDATE idempotency_keys SET deliberation_id = '{_ERASED}'"
+    yield "DROP TABLE idempotency_keys"
     yield "UPDATE alembic_version SET version_num = '0001'"
 
 
@@ -526,6 +551,23 @@ def test_the_application_adds_to_the_log_and_moves_its_head(application_url: str
         assert connection.execute(tables.witness_head.select()).one() == (1, 4, b"g" * 32)
 
 
+def test_the_application_adds_calls_sets_the_halt_and_forgets_old_keys(application_url: str) -> None:
+    halts, keys = tables.halt_state, tables.idempotency_keys
+    call = {"deliberation_id": _KEPT, "round_number": 1, "agent_id": "archon-1", "purpose": "answer", "leaf_index": 9}
+    key = {"scope": "", "idempotency_key": "k", "body_sha256": "b" * 64, "deliberation_id": _KEPT}
+    engine = open_sync_engine(application_url)
+    with engine.begin() as connection:
+        assert connection.execute(halts.select()).one() == (1, False, None, None)
+        connection.execute(tables.calls.insert(), {**call, "attempt": 3})
+        connection.execute(halts.update().values(halted=True, reason="drill", since=_MOMENT))
+        connection.execute(keys.insert(), {**key, "created_at": _MOMENT})
+    with engine.begin() as connection:
+        assert connection.execute(halts.select()).one() == (1, True, "drill", _MOMENT)
+        assert connection.execute(keys.delete()).rowcount == 1
+        calls = connection.execute(tables.calls.select().where(tables.calls.c.deliberation_id == _KEPT)).all()
+        assert [row.attempt for row in calls] == [1, 2, 3]
+
+
 def test_an_upgrade_makes_a_role_that_works_and_cannot_change_the_log(ground: Ground, tmp_path: Path) -> None:
     settings = load_settings(
         {
@@ -677,7 +719,7 @@ def test_a_database_without_tables_has_no_rights_to_judge(ground: Ground) -> Non
 def test_every_table_has_its_rights_written_down() -> None:
     assert set(RIGHTS) == {*tables.metadata.tables, "alembic_version"}
     assert set(_KEYS) <= set(RIGHTS)
-    assert [table for table, rights in RIGHTS.items() if "DELETE" in rights] == ["disclosures"]
+    assert [table for table, rights in RIGHTS.items() if "DELETE" in rights] == ["disclosures", "idempotency_keys"]
 
 
 @pytest.mark.parametrize(("who", "works"), [("application", True), ("owner", False)])

@@ -13,17 +13,20 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, func, select
 
+from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
+from domain.errors.idempotency import IdempotencyKeyTakenError
 from domain.errors.witness import LogUnverifiedError
 from domain.witness.entry import accepted
 from infrastructure.persistence.database import Database, PostgresDatabase, open_database
 from infrastructure.persistence.engine import open_async_engine, require_durable
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
-from tests.deliberation_specimens import committing, deliberation, ended, intent, record, started
+from infrastructure.persistence.tables import idempotency_keys
+from tests.deliberation_specimens import SettableClock, committing, deliberation, ended, intent, record, started
 from tests.servers.postgres import PostgresServer
 
 _T = TypeVar("_T")
@@ -179,7 +182,7 @@ async def test_72_appends_in_one_turn_of_the_loop_share_one_commit(sqlite: Datab
     counting = Counting(sqlite)
     repository = SqlDeliberationRepository(counting)
     added = deliberation(agents=72)
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     counting.writes = 0
     async with asyncio.TaskGroup() as group:
         for number in range(72):
@@ -198,7 +201,7 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_stored_once(
     counting = Counting(database)
     repository = SqlDeliberationRepository(counting)
     added = deliberation()
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     running = started(added)
     over = ended(running, [record(0)])
     commits = [
@@ -226,7 +229,7 @@ async def test_a_postgres_that_is_killed_is_named_and_used_again_when_it_is_back
     database = await open_database(postgres_url)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     await repository.append(committing(added.id, [intent(1)]))
     await asyncio.to_thread(postgres_server.kill)
     again = committing(added.id, records=[record(1)])
@@ -249,7 +252,7 @@ async def test_a_postgres_that_does_not_answer_in_time_is_named_and_used_again_w
     database = PostgresDatabase(open_async_engine(postgres_url, connections=2), patience_s=0.3)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     commit = committing(added.id, records=[record(1)])
     with psycopg.connect(postgres_server.conninfo(postgres_url.rpartition("/")[2])) as locker:
         locker.execute("LOCK TABLE witness_entries")
@@ -270,7 +273,7 @@ async def test_a_postgres_that_only_reads_is_named(postgres_server: PostgresServ
     database = await open_database(postgres_url)
     repository = SqlDeliberationRepository(database)
     new = deliberation()
-    adding = repository.add(new, accepted(new), owner="me", lease_s=10)
+    adding = repository.add(new, accepted(new), lease="me/1", lease_s=10)
     for attempt in (repository.check(), adding):
         with pytest.raises(DependencyUnavailableError, match="read-only"):
             await attempt
@@ -283,7 +286,7 @@ async def test_a_sqlite_that_others_keep_locked_is_named_and_works_again_afterwa
     database = await open_database(sqlite_url, busy_timeout_s=0.05)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     locker = sqlite3.connect(str(database.url.database), isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
     for attempt in (repository.append(committing(added.id, [intent(1)])), repository.check()):
@@ -301,7 +304,7 @@ async def test_a_sqlite_that_others_keep_locked_is_named_and_works_again_afterwa
 async def test_a_full_disk_is_named_and_nothing_of_the_append_is_stored(sqlite: Database) -> None:
     repository = SqlDeliberationRepository(sqlite)
     added = deliberation()
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     pages = await sqlite.read(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar())
     await sqlite.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
     with pytest.raises(DependencyUnavailableError, match="disk is full"):
@@ -379,7 +382,7 @@ async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(
 ) -> None:
     repository = SqlDeliberationRepository(sqlite)
     added = deliberation()
-    await repository.add(added, accepted(added), owner="me", lease_s=10)
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     acknowledged = 1
     for kill in range(sized(3, 300)):
         command = [sys.executable, "-c", _APPENDING_FOR_EVER, sqlite_url, added.id]
@@ -415,6 +418,46 @@ async def test_a_head_that_somebody_damaged_takes_no_more(sqlite: Database, dama
     await sqlite.write(break_it)
     new = deliberation()
     with pytest.raises(LogUnverifiedError, match="fsck"):
-        await repository.add(new, accepted(new), owner="me", lease_s=10)
+        await repository.add(new, accepted(new), lease="me/1", lease_s=10)
     assert await repository.get(new.id) is None
+    await repository.close()
+
+
+async def test_a_key_is_remembered_although_the_news_of_its_commit_was_lost(sqlite: Database) -> None:
+    database = Counting(sqlite)
+    repository = SqlDeliberationRepository(cast("Database", database))
+    database.loses_next_acknowledgement = True
+    added = deliberation()
+    with pytest.raises(DependencyUnavailableError):
+        await repository.add(added, accepted(added), idempotency=IdempotencyKey("", "lost", "a1" * 32))
+    assert await repository.remembered("", "lost") == RememberedKey(added.id, "a1" * 32)
+    await repository.close()
+
+
+async def test_keys_that_have_expired_do_not_pile_up(sqlite: Database) -> None:
+    clock = SettableClock()
+    repository = SqlDeliberationRepository(sqlite, clock=clock)
+
+    async def add_under(key: str) -> int:
+        added = deliberation()
+        await repository.add(added, accepted(added), idempotency=IdempotencyKey("", key, "a1" * 32))
+        count = select(func.count()).select_from(idempotency_keys)
+        return await sqlite.read(lambda connection: int(connection.execute(count).scalar_one()))
+
+    assert [await add_under(f"old-{number}") for number in range(40)][-1] == 40
+    clock.advance(24 * 3600)
+    # Some at a time, so that nobody pays for all of them.
+    assert await add_under("new-1") == 40 - 32 + 1
+    assert await add_under("new-2") == 2
+    await repository.close()
+
+
+async def test_a_refused_key_leaves_no_trace_in_the_size_that_is_reported(sqlite: Database) -> None:
+    repository = SqlDeliberationRepository(sqlite)
+    first, second = deliberation(), deliberation()
+    key = IdempotencyKey("", "once", "a1" * 32)
+    await repository.add(first, accepted(first), idempotency=key)
+    with pytest.raises(IdempotencyKeyTakenError):
+        await repository.add(second, accepted(second), idempotency=key)
+    assert repository.tree_size == 1
     await repository.close()

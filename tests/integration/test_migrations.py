@@ -1,9 +1,11 @@
 """Migrations and the tables in code build the same database, on SQLite and on Postgres."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, bindparam, text
 
 from domain.errors.configuration import ConfigurationError
 from infrastructure.persistence.engine import open_sync_engine
 from infrastructure.persistence.migrate import current_revision, downgrade, is_current, latest_revision, upgrade
-from infrastructure.persistence.tables import metadata
+from infrastructure.persistence.tables import Moment, calls, halt_state, metadata
 
 _CATALOGUE = {
     "sqlite": "SELECT type, name, sql FROM sqlite_master WHERE tbl_name != 'alembic_version' ORDER BY type, name",
@@ -28,7 +30,7 @@ _CATALOGUE = {
         UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text != 'alembic_version'
         UNION ALL SELECT tgrelid::regclass::text, tgname, pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger
-        WHERE NOT tgisinternal
+        WHERE NOT tgisinternal AND tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
         UNION ALL SELECT 'function', proname, pg_get_functiondef(oid) FROM pg_proc
         WHERE pronamespace = 'public'::regnamespace
         ORDER BY 1, 2, 3
@@ -140,3 +142,74 @@ def test_the_latest_revision_is_the_head_that_alembic_sees(repository_root: Path
 def test_a_url_that_cannot_be_used_stops_before_anything_is_done() -> None:
     with pytest.raises(ConfigurationError, match="CONCLAVE_DATABASE_URL"):
         upgrade("mysql://root@localhost/conclave")
+
+
+def _call(agent_id: str, attempt: int, prompt: str | None) -> str:
+    told = {
+        "agent_id": agent_id,
+        "at": "2026-11-20T12:00:00.000000Z",
+        "attempt": attempt,
+        "model": None,
+        "prompt": None if prompt is None else {"sha256": prompt},
+        "purpose": "answer",
+        "round": 0,
+        "type": "call.intended",
+    }
+    return json.dumps(told, separators=(",", ":"))
+
+
+def _at_revision_0002(connection: Connection) -> None:
+    """One at work, one queued and one that ended, as the version before wrote them."""
+    insert = text(
+        "INSERT INTO deliberations (id, position, status, created_at, orchestrator, simulated, cancel_requested, lease_owner) "
+        "VALUES (:id, :position, :status, :at, 'simulated', true, false, :owner)"
+    ).bindparams(bindparam("at", type_=Moment()))
+    at = datetime(2026, 11, 20, 12, tzinfo=UTC)
+    for position, status in enumerate(("running", "completed", "queued"), start=1):
+        values = {"id": status, "position": position, "status": status, "at": at, "owner": "host:1:abc"}
+        connection.execute(insert, values)
+    entries = [
+        ("running", '{"type":"deliberation.accepted"}'),
+        ("running", _call("archon-1", 1, "a1" * 32)),
+        ("completed", _call("archon-1", 1, "b2" * 32)),
+        ("running", _call("archon-2", 1, None)),
+        (None, '{"type":"system.started"}'),
+        ("running", '{"type":"agent.ended"}'),
+        ("running", _call("archon-1", 2, "a1" * 32)),
+        ("queued", '{"type":"deliberation.accepted"}'),
+    ]
+    enter = text(
+        "INSERT INTO witness_entries (idx, leaf_hash, deliberation_id, entry) VALUES (:at, :hash, :own, :entry)"
+    )
+    for index, (own, entry) in enumerate(entries):
+        connection.execute(enter, {"at": index, "hash": b"h" * 32, "own": own, "entry": entry.encode()})
+
+
+def test_the_ledger_is_filled_from_the_entries_that_there_are(url: str, engine: Engine) -> None:
+    upgrade(url, "0002")
+    with engine.begin() as connection:
+        _at_revision_0002(connection)
+    upgrade(url)
+    with engine.connect() as connection:
+        found = connection.execute(calls.select().order_by(calls.c.leaf_index)).all()
+    assert [tuple(row) for row in found] == [
+        ("running", 0, "archon-1", "answer", 1, "a1" * 32, 1),
+        ("completed", 0, "archon-1", "answer", 1, "b2" * 32, 2),
+        ("running", 0, "archon-2", "answer", 1, None, 3),
+        ("running", 0, "archon-1", "answer", 2, "a1" * 32, 6),
+    ]
+    # What was filled in is guarded as what is added later.
+    with engine.connect() as connection, pytest.raises(Exception, match="calls only grows"):
+        connection.execute(calls.delete())
+
+
+def test_going_back_before_the_ledger_and_on_again_fills_it_again(url: str, engine: Engine) -> None:
+    upgrade(url, "0002")
+    with engine.begin() as connection:
+        _at_revision_0002(connection)
+    upgrade(url)
+    downgrade(url, "0002")
+    upgrade(url)
+    with engine.connect() as connection:
+        assert len(connection.execute(calls.select()).all()) == 4
+        assert tuple(connection.execute(halt_state.select()).one()) == (1, False, None, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,16 +12,94 @@ from domain.models.event import Event
 from domain.models.round import AgentRecord
 from domain.witness.entry import Entry
 
-__all__ = ["Commit", "DeliberationReader", "DeliberationRepository", "Leases", "Page", "StoredRecord"]
+__all__ = [
+    "Claim",
+    "Commit",
+    "DeliberationReader",
+    "DeliberationRepository",
+    "DeliberationStore",
+    "IdempotencyKey",
+    "Leases",
+    "LedgerCall",
+    "Page",
+    "RememberedKey",
+    "Renewal",
+    "StoredDeliberation",
+    "StoredRecord",
+    "Waiting",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What is stored in one step or not at all: entries in order, with their records, and the deliberation as it now is."""
+    """What is stored in one step or not at all: entries in order, with their records, and the deliberation as it now is.
+
+    With a `lease` it is stored only while the deliberation is held under it.
+    """
 
     deliberation_id: str
     entries: Sequence[Entry] = ()
     deliberation: Deliberation | None = None
+    lease: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a caller calls its request: the key it sent, the name of its own key as `scope` ('' without), SHA-256 (hex) of the body."""
+
+    scope: str
+    key: str
+    body_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedKey:
+    """Which deliberation an idempotency key stands for, and SHA-256 (hex) of the body that came with it."""
+
+    deliberation_id: str
+    body_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCall:
+    """A call that was intended, as the ledger has it; `prompt_sha256` (hex) commits to what was to be asked."""
+
+    round_number: int
+    agent_id: str
+    purpose: str
+    attempt: int
+    prompt_sha256: str | None
+    leaf_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A deliberation that is held from now on, as it stands, with everything that going on with it needs.
+
+    `deliberation.rounds` are made of the `records` committed so far; `calls` is its ledger, and `entries` what the log says of it.
+    """
+
+    deliberation: Deliberation
+    lease: str
+    records: Sequence[StoredRecord] = ()
+    calls: Sequence[LedgerCall] = ()
+    entries: Sequence[LoggedEntry] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An unfinished deliberation that nobody holds, and the name of the key that it was accepted from."""
+
+    deliberation_id: str
+    key_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Of the leases asked for: which deliberations are to be cancelled, and which are held no longer."""
+
+    cancelled: Sequence[str] = ()
+    lost: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +109,27 @@ class StoredRecord:
     record: AgentRecord
     witnessed: LoggedEntry
     salts: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeliberation:
+    """All that is stored of a deliberation, as of one moment and compared with nothing yet.
+
+    `at_a_glance` is what a page shows of it. `salts` are those of the texts it was accepted with, None once they are erased.
+    `entries` are ascending by index, `records` in the order of their commit. `root_hash` is the root (hex) of the first
+    `deliberation.witness.tree_size` leaves of the log, None where the log has none of that size. `calls` is its ledger in the order of
+    the log, None where that was not read.
+    """
+
+    position: int
+    first_index: int | None
+    deliberation: Deliberation
+    at_a_glance: Deliberation
+    salts: bytes | None
+    records: Sequence[StoredRecord]
+    entries: Sequence[LoggedEntry]
+    root_hash: str | None = None
+    calls: Sequence[LedgerCall] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +149,36 @@ class DeliberationRepository(Protocol):
     call is stored.
     """
 
-    async def add(self, deliberation: Deliberation, accepted: Entry, *, owner: str, lease_s: float) -> None:
-        """Store a new deliberation with its first entry, held by `owner` for `lease_s` seconds from the start."""
+    async def add(
+        self,
+        deliberation: Deliberation,
+        accepted: Entry,
+        *,
+        lease: str | None = None,
+        lease_s: float = 0.0,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
+        """Store a new deliberation with its first entry, and what its caller calls it.
+
+        It is held under `lease` for `lease_s` seconds from the start, or by nobody. Raises `IdempotencyKeyTakenError` when the key
+        stands for another deliberation already; then nothing is stored.
+        """
         ...
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
         """Store what happened; where the record of the deliberation stands, once this ended it.
 
-        A record that is already there (same round and agent) is an error and stores nothing.
+        A record that is already there (same round and agent) is an error and stores nothing, and so is a call that is already in the
+        ledger (`CallExistsError`), and what another holder's lease covers by now (`LeaseLostError`).
         """
         ...
 
 
 class DeliberationReader(Protocol):
-    """Reads what is committed, and nothing else. Raises `DependencyUnavailableError` when the store is away."""
+    """Reads what is committed, and nothing else. Raises `DependencyUnavailableError` when the store is away.
+
+    What `get` and `page` return has passed `require_recorded`; they raise `RecordMismatchError` where anything did not.
+    """
 
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """The deliberation as it stands, its rounds included once it ended, or None."""
@@ -75,6 +190,13 @@ class DeliberationReader(Protocol):
         """Deliberations, newest first; `key_name` keeps only that caller's. Raises `InvalidSpecificationError` on a bad cursor."""
         ...
 
+    async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
+        """The next deliberations after that position, ascending: what an audit compares, and nobody is shown.
+
+        Raises `RecordMismatchError` for rows that cannot be read.
+        """
+        ...
+
     async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
         """The committed records in the order of their commit."""
         ...
@@ -83,22 +205,41 @@ class DeliberationReader(Protocol):
         """The committed events with a sequence greater than `after`, in order."""
         ...
 
+    async def remembered(self, scope: str, key: str) -> RememberedKey | None:
+        """What an idempotency key stands for; None once it was forgotten, 24 h after it was used first."""
+        ...
+
 
 class Leases(Protocol):
-    """Says which process works on a deliberation. A lease that is not renewed runs out, and others may claim it."""
+    """Says which process works on a deliberation, one at a time. A lease that is not renewed runs out, and others may claim it.
 
-    async def claim(self, *, owner: str, lease_s: float, limit: int) -> Sequence[Deliberation]:
-        """Unfinished deliberations that nobody holds, oldest first, held by `owner` from now on. One claimant wins."""
+    A lease is a text `PROCESS/NUMBER` that nobody uses twice: it fences off whoever held the deliberation before.
+    """
+
+    async def waiting(self, *, limit: int, begun_only: bool = False) -> Sequence[Waiting]:
+        """Unfinished deliberations that nobody holds, oldest first; `begun_only` leaves out those that are still queued."""
         ...
 
-    async def renew(self, deliberation_ids: Sequence[str], *, owner: str, lease_s: float) -> Sequence[str]:
-        """Hold these for `lease_s` seconds more; returns those whose cancellation was asked for meanwhile."""
+    async def claim(self, deliberation_id: str, *, lease: str, lease_s: float) -> Claim | None:
+        """Hold it under `lease` from now on; None when it ended, is held by another, or was never there. One claimant wins."""
         ...
 
-    async def release(self, deliberation_ids: Sequence[str], *, owner: str) -> None:
-        """Let go of these, so that another process may claim them at once."""
+    async def renew(self, leases: Mapping[str, str], *, lease_s: float) -> Renewal:
+        """Hold these deliberations, each under its lease, for `lease_s` seconds more from now on."""
+        ...
+
+    async def release(self, leases: Mapping[str, str]) -> None:
+        """Let go of these deliberations where they are held under these leases, so that another may claim them at once."""
+        ...
+
+    async def release_process(self, process: str) -> int:
+        """Let go of everything that a process holds that is known to be dead; returns how much that was."""
         ...
 
     async def request_cancel(self, deliberation_id: str) -> None:
         """Ask whoever holds it to cancel it."""
         ...
+
+
+class DeliberationStore(DeliberationRepository, DeliberationReader, Leases, Protocol):
+    """All three over one store."""

@@ -13,7 +13,7 @@ from application.ports.agent_orchestrator import AgentRequest
 from domain.models.agent_output import AgentFailure, AgentOutput
 from domain.models.roll_call import AgentState
 
-__all__ = ["Batch", "BatchObserver", "ConcurrentResult", "StopCause", "Stoppable"]
+__all__ = ["AttemptEnd", "Batch", "BatchObserver", "ConcurrentResult", "StopCause", "Stoppable"]
 
 _CLOCK_TOLERANCE_S = 1e-6
 
@@ -23,7 +23,12 @@ class StopCause(Enum):
 
     CANCELLED = (AgentState.CANCELLED, "cancelled", "the deliberation was cancelled")
     HALTED = (AgentState.HALTED, "halted", "the system was halted")
-    SHUTDOWN = (AgentState.CANCELLED, "shutdown", "the service was shut down")
+    SUSPENDED = (AgentState.CANCELLED, "suspended", "this process works on it no longer; another goes on with it")
+    MISTRUSTED = (
+        AgentState.FAILED,
+        "ledger_mismatch",
+        "the ledger of calls is not what the log says, so nobody was called",
+    )
 
     @property
     def state(self) -> AgentState:
@@ -31,11 +36,19 @@ class StopCause(Enum):
         return self.value[0]
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended after which another one is made."""
+
+    state: AgentState
+    kind: str
+
+
 class BatchObserver(Protocol):
     """Is told about each agent of a batch, and is waited for: this is where outcomes are recorded before they are seen."""
 
-    async def agent_starting(self, request: AgentRequest) -> None:
-        """The agent has its slot and is about to be called for the first time."""
+    async def agent_starting(self, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
+        """The agent has its slot and is about to be called; `previous` is how its attempt before this one ended."""
         ...
 
     async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
@@ -44,7 +57,9 @@ class BatchObserver(Protocol):
 
 
 class Stoppable(Protocol):
-    """An agent at work."""
+    """An agent at work. `is_calling` says whether a call of it is in flight now."""
+
+    is_calling: bool
 
     def stop(self) -> None:
         """End it now; stopping again changes nothing."""
@@ -105,8 +120,16 @@ class Batch:
         """End every agent that has not ended. The first cause stands; stopping again changes nothing."""
         if self.cause is None:
             self.cause = cause
-            for agent in self._due:
-                agent.stop()
+        for agent in list(self._due):
+            agent.stop()
+
+    def wind_down(self, cause: StopCause) -> None:
+        """End every agent that is not being called now, and let no other call begin; calls in flight may be finished."""
+        if self.cause is None:
+            self.cause = cause
+            for agent in list(self._due):
+                if not agent.is_calling:
+                    agent.stop()
 
     def enter(self, agent: Stoppable) -> None:
         """Let `stop` and the deadline reach this agent from now on."""

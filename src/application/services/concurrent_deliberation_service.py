@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol, AgentOutput, AgentRequest
 from application.ports.clock import Clock, SystemClock
 from application.ports.halt_checker import HaltChecker
 from application.ports.metrics import Metrics, NullMetrics
-from application.services.batch import Batch, BatchObserver, ConcurrentResult, StopCause
+from application.services.batch import AttemptEnd, Batch, BatchObserver, ConcurrentResult, StopCause
 from application.services.retry_policy import RetryPolicy
 from application.services.slot_queue import MAX_WAITING_AGENTS, SlotQueue
 from domain.errors.agent import AgentAlreadyActiveError, AgentInvocationError, AgentPoolExhaustedError
@@ -124,7 +124,7 @@ class ConcurrentDeliberationService:
         `batch.cause` says afterwards whether and why it was stopped. Raises `SystemHaltedError` only when the system was
         halted before anything began.
         """
-        if await self._halt.is_halted():
+        if await self._halt.is_halted() and not await self._may_open(batch):
             await self._raise_halted(None)
         _refuse_repeated(batch, requests)
         try:
@@ -145,6 +145,17 @@ class ConcurrentDeliberationService:
         failures = tuple(ending for ending in endings if isinstance(ending, AgentFailure))
         self._metrics.batch_ended(total, run.not_taking_part)
         return ConcurrentResult(batch.id, outputs, failures, total * 1000, started_at, self._clock.now())
+
+    async def _may_open(self, batch: Batch) -> bool:
+        """Wait while it is in doubt whether the system is halted; whether that is over, or the batch is stopped or due."""
+        waiting = _Waiting(self._halt.wait_until_open())
+        batch.enter(waiting)
+        try:
+            await asyncio.wait([waiting.task])
+        finally:
+            batch.leave(waiting)
+            waiting.stop()
+        return waiting.task.cancelled() or waiting.task.result()
 
     async def _stop_when_halted(self, batch: Batch) -> None:
         await self._halt.wait_until_halted()
@@ -222,6 +233,9 @@ class _BatchRun:
             state = AgentState.ANSWERED if isinstance(ending, AgentOutput) else ending.state
             if observer is not None:
                 state = await observer.agent_ended(request, ending)
+            if not holds_slot and batch.cause is StopCause.SUSPENDED:
+                # It was not begun here, and ends elsewhere.
+                return ending
             if not holds_slot:
                 self._metrics.agent_invoked()
             self._metrics.agent_ended(state, ending.duration_seconds)
@@ -233,7 +247,7 @@ class _BatchRun:
                 if not counted:
                     self._metrics.agent_ended(AgentState.CANCELLED, 0.0)
                 self._pool.release(request.agent_id, batch.id)
-        if isinstance(ending, AgentFailure):
+        if isinstance(ending, AgentFailure) and batch.cause is not StopCause.SUSPENDED:
             _logger.warning(
                 "agent %r ended as %s (%s): %s",
                 ending.agent_id,
@@ -255,18 +269,22 @@ class _BatchRun:
     async def _call(self, asking: _Asking) -> AgentOutput | AgentFailure:
         """Call until there is an output or no further attempt helps; the agent's time runs from here on."""
         batch, request = self._batch, asking.request
-        asking.began = self._monotonic()
-        batch.start_clock(asking, asking.began)
+        previous: AttemptEnd | None = None
         while True:
-            if await self._halt.is_halted():
-                batch.stop(StopCause.HALTED)
-            if batch.cause is not None:
+            if not await self._may_call():
                 return await self._heed_stop(asking)
-            asking.attempts += 1
-            if asking.attempts > 1:
-                request = replace(request, attempt=asking.attempts)
+            if previous is None:
+                asking.began = self._monotonic()
+                batch.start_clock(asking, asking.began)
+            else:
+                request = replace(request, attempt=asking.attempts + 1)
                 if self._observer is not None:
-                    await self._observer.agent_starting(request)
+                    await self._observer.agent_starting(request, previous)
+                    # Recording takes its time, in which the door may have been closed.
+                    if not await self._may_call():
+                        return await self._heed_stop(asking)
+            asking.attempts += 1
+            asking.is_calling = True
             try:
                 output = await self._orchestrator.invoke(request)
             except SystemHaltedError:
@@ -278,6 +296,8 @@ class _BatchRun:
                 pause = self._pause(asking, error)
                 if pause is None:
                     return self._failure(asking, error.state, error.kind, error.message)
+                previous = AttemptEnd(error.state, error.kind)
+                asking.is_calling = False
                 await asyncio.sleep(pause)
             except asyncio.CancelledError:
                 if asking.task.cancelling():
@@ -290,14 +310,21 @@ class _BatchRun:
             else:
                 return self._checked(asking, output)
 
+    async def _may_call(self) -> bool:
+        """Wait while it is in doubt whether the system is halted; whether a call may begin then."""
+        if await self._halt.is_halted() and not await self._halt.wait_until_open():
+            self._batch.stop(StopCause.HALTED)
+        return self._batch.cause is None
+
     async def _heed_stop(self, asking: _Asking) -> AgentFailure:
-        """Let the cancellation that the stop of the batch has ordered reach this task now, and not in the midst of recording."""
+        """Let the cancellation that the stop of the batch orders reach this task now, and not in the midst of recording."""
+        asking.stop()
         await asyncio.sleep(0)
         return self._stopped(asking)
 
     def _pause(self, asking: _Asking, error: AgentInvocationError) -> float | None:
         """Seconds until the next attempt, or None when there is none or it could not begin in time."""
-        if not error.retryable or asking.attempts >= self._attempts:
+        if not error.retryable or asking.attempts >= max(self._attempts, asking.request.attempt):
             return None
         pause = self._retries.delay(asking.attempts, error.retry_after_s)
         return None if self._monotonic() + pause >= self._batch.end_of(asking) else pause
@@ -316,7 +343,7 @@ class _BatchRun:
         output.truncated = output.truncated or cut
         output.batch_id = self._batch.id
         output.attempt = asking.attempts
-        output.duration_seconds = self._monotonic() - asking.began
+        output.duration_seconds = 0.0 if asking.began is None else self._monotonic() - asking.began
         if output.usage.calls:
             self._metrics.call_made(output.usage)
         return output
@@ -337,7 +364,7 @@ class _BatchRun:
         )
 
     def _failure(self, asking: _Asking, state: AgentState, kind: str, message: str) -> AgentFailure:
-        duration = self._monotonic() - asking.began if asking.attempts else 0.0
+        duration = 0.0 if asking.began is None else self._monotonic() - asking.began
         return AgentFailure(
             asking.request.agent_id,
             kind,
@@ -349,13 +376,27 @@ class _BatchRun:
         )
 
 
+class _Waiting:
+    """A wait at the door that a stop of the batch, or its deadline, ends."""
+
+    __slots__ = ("is_calling", "task")
+
+    def __init__(self, opening: Coroutine[Any, Any, bool]) -> None:
+        self.is_calling = False
+        self.task = asyncio.create_task(opening, name="wait-until-open")
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        self.task.cancel()
+
+
 class _Asking:
-    """How far one agent has come: attempts made, the loop time at which the first began, and whether it was stopped.
+    """How far one agent has come: attempts made, the loop time at which its time began here, and whether it was stopped.
 
     Stopping works as `asyncio.timeout` does: the task is cancelled, and the cancellation is taken back where it was ours alone.
     """
 
-    __slots__ = ("_cancelling", "_stopped", "attempts", "began", "request", "task")
+    __slots__ = ("_cancelling", "_stopped", "attempts", "began", "is_calling", "request", "task")
 
     def __init__(self, request: AgentRequest) -> None:
         task = asyncio.current_task()
@@ -364,9 +405,11 @@ class _Asking:
         self.task: asyncio.Task[object] = task
         self._cancelling = task.cancelling()
         self._stopped = False
+        self.is_calling = False
         self.request = request
-        self.attempts = 0
-        self.began = 0.0
+        # Attempts before the one that is asked for were made by a process that did not live to see them end.
+        self.attempts = request.attempt - 1
+        self.began: float | None = None
 
     def stop(self) -> None:
         """End this agent now."""

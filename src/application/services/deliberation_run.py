@@ -7,18 +7,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import TracebackType
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
 from application.ports.clock import Clock
-from application.ports.deliberation_repository import Commit, DeliberationRepository
-from application.services.batch import Batch, StopCause
+from application.ports.deliberation_repository import Claim, Commit, DeliberationRepository
+from application.ports.tracing import NullTracer, Tracer
+from application.services.batch import AttemptEnd, Batch, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
+from application.services.continuation import Course, course_of
 from application.services.event_feed import EventFeed
-from domain.errors.deliberation import UnreadableBallotError
+from application.services.log_ids import log_ids
+from domain.errors.deliberation import LeaseLostError, UnreadableBallotError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent import Agent
 from domain.models.agent_output import AgentFailure
+from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat, AnswerKind
@@ -30,74 +35,105 @@ from domain.voting.ballot_reader import read_ballot
 from domain.voting.rule import Rule, apply_rule, rules_for
 from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started
 
-__all__ = ["DeliberationRun", "decide", "end_interrupted"]
+__all__ = ["DeliberationRun", "decide"]
 
 _logger = logging.getLogger(__name__)
 # What a provider or an orchestrator of somebody else's names itself may be of any length; an entry may not.
 _MAX_MODEL = 256
 _MAX_KIND = 128
+_TURNS_TO_FIRST_INTENTS = 4
 _STORE_PAUSES_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class DeliberationRun:
-    """One deliberation at work. Ends in exactly one terminal state, however it is stopped."""
+    """One deliberation at work, from where its record stands. Ends in exactly one terminal state, or is left for another to go on.
+
+    Whoever has a recorded end is not asked again. A call that was intended and has no recorded end is made once more under the next
+    attempt number, which may exceed the limit of attempts by one; after that the agent ends as interrupted.
+    """
 
     def __init__(
         self,
-        deliberation: Deliberation,
+        claim: Claim,
         *,
         fan_out: ConcurrentDeliberationService,
         repository: DeliberationRepository,
         feed: EventFeed,
         clock: Clock,
+        tracer: Tracer | None = None,
     ) -> None:
-        self.deliberation = deliberation
+        self.deliberation = claim.deliberation
+        self.lease = claim.lease
+        self._course = course_of(claim)
         self._fan_out = fan_out
         self._repository = repository
         self._feed = feed
         self._clock = clock
+        self._tracer = tracer if tracer is not None else NullTracer()
         self._batch: Batch | None = None
-        self._cause: StopCause | None = None
-        self._opening: asyncio.Task[WitnessSpan | None] | None = None
+        self._cause = _cause_on_record(self._course)
+        self._opening: asyncio.Task[None] | None = None
+        self._beside_opening: list[Entry] | None = None
 
     def stop(self, cause: StopCause) -> None:
-        """End it early: agents at work end with the cause, what was answered is kept."""
+        """End it early: agents at work end with the cause, what was answered is kept. When suspended it does not end."""
         self._cause = self._cause or cause
         if self._batch is not None:
             self._batch.stop(cause)
 
-    async def run(self) -> Deliberation:
-        """The deliberation as it ended, committed.
+    def wind_down(self) -> None:
+        """Begin no more calls, and let those in flight be finished; what is left then is for another to go on with."""
+        self._cause = self._cause or StopCause.SUSPENDED
+        if self._batch is not None:
+            self._batch.wind_down(StopCause.SUSPENDED)
 
-        Raises `DependencyUnavailableError`, in an exception group, when the store stayed away past the deadline: nothing was
-        shown that is not stored.
+    async def run(self) -> Deliberation:
+        """The deliberation as it ended, committed; or as it stands, when it was suspended.
+
+        Raises `DependencyUnavailableError`, in an exception group, when the store stayed away past the deadline, and
+        `LeaseLostError` when another works on it by now: nothing was shown that is not stored.
         """
         specification = self.deliberation.specification
-        deadline = self._clock.monotonic() + specification.limits.deadline_s
-        if self._cause is not None:
+        deadline = self._clock.monotonic() + self._seconds_left()
+        if self._cause is not None and self.deliberation.status is DeliberationStatus.QUEUED:
             return await self._end([], deadline)
-        now = self._clock.now()
-        self.deliberation = self.deliberation.start(at=now)
         agents = specification.roster.agents
-        opening = [round_started(self.deliberation.id, 0, [agent.id for agent in agents], at=now)]
         records: list[AgentRecord] = []
         async with asyncio.TaskGroup() as group:
-            # Not waited for here, so that it shares a commit with the first intents: appends keep their order, so nobody is
-            # called before both are durable.
-            self._opening = group.create_task(self._store(opening, deadline, deliberation=self.deliberation))
-            await asyncio.sleep(0)
+            if self.deliberation.status is DeliberationStatus.QUEUED:
+                now = self._clock.now()
+                self.deliberation = self.deliberation.start(at=now)
+                opening = [round_started(self.deliberation.id, 0, [agent.id for agent in agents], at=now)]
+                # Not waited for here, so that it shares a commit with the first intents.
+                self._beside_opening = []
+                self._opening = group.create_task(self._open(opening, deadline))
             for wave in specification.protocol.waves(agents):
-                if self._cause is None:
+                if self._cause is None or self._course.has_begun(0, wave):
                     records += await self._ask(wave, deadline)
         return await self._end(records, deadline)
 
+    def _seconds_left(self) -> float:
+        """Until the deadline, which runs from the recorded start; a clock that was set back gives no more than the whole."""
+        limit = self.deliberation.specification.limits.deadline_s
+        started_at = self.deliberation.started_at
+        if started_at is None:
+            return limit
+        return limit - min(max((self._clock.now() - started_at).total_seconds(), 0.0), limit)
+
     async def _ask(self, agents: Sequence[Agent], deadline: float) -> list[AgentRecord]:
-        specification = self.deliberation.specification
+        """The records of these agents, of whom those are asked that have none yet."""
+        specification, course = self.deliberation.specification, self._course
         batch = Batch(self.deliberation.id, agent_timeout_s=specification.limits.agent_timeout_s, deadline=deadline)
         question = specification.question
         context = ContextBundle(self.deliberation.id, question.text, question.context)
-        requests = [
-            AgentRequest(
+        recorder = _RoundRecorder(self, deadline)
+        requests = []
+        for agent in agents:
+            known = course.records.get((0, agent.id))
+            if known is not None:
+                recorder.records.append(known)
+                continue
+            request = AgentRequest(
                 agent.id,
                 context,
                 persona=agent.persona.text,
@@ -105,27 +141,41 @@ class DeliberationRun:
                 expected=question.answer,
                 sampling=specification.sampling,
                 seed=specification.seed,
+                attempt=course.attempts(0, agent.id) + 1,
                 batch_id=batch.id,
             )
-            for agent in agents
-        ]
-        recorder = _RoundRecorder(self, deadline)
+            if self._cause is None and request.attempt > specification.limits.max_attempts + 1:
+                await recorder.agent_ended(request, _interrupted(request))
+            else:
+                requests.append(request)
+        if not requests:
+            return recorder.records
         self._batch = batch
+        if self._cause is not None:
+            batch.stop(self._cause)
         try:
-            await self._fan_out.run_batch(
-                batch, requests, max_attempts=specification.limits.max_attempts, observer=recorder
-            )
+            with (
+                log_ids(batch_id=batch.id),
+                self._tracer.round(self.deliberation.id, 0, batch_id=batch.id, agents=len(requests)),
+            ):
+                await self._fan_out.run_batch(
+                    batch, requests, max_attempts=specification.limits.max_attempts, observer=recorder
+                )
         except SystemHaltedError:
             self._cause = self._cause or StopCause.HALTED
-            for request in requests:
-                halted = AgentFailure(request.agent_id, "halted", "the system was halted", 0, 0.0, AgentState.HALTED)
-                await recorder.agent_ended(request, halted)
+            stopped = [recorder.agent_ended(request, _stopped_before(request, self._cause)) for request in requests]
+            await asyncio.gather(*stopped)
         finally:
             self._batch = None
         self._cause = self._cause or batch.cause
         return recorder.records
 
     async def _end(self, records: Sequence[AgentRecord], deadline: float) -> Deliberation:
+        if self._cause is StopCause.SUSPENDED:
+            if len(records) < len(self.deliberation.specification.roster.agents):
+                return self.deliberation
+            # Everybody's end came in while it was winding down, so nothing is left for another to do.
+            self._cause = None
         now = self._clock.now()
         rounds: tuple[Round, ...] = ()
         status, reason = _STATUS_OF_CAUSE.get(self._cause, (None, None))
@@ -152,14 +202,40 @@ class DeliberationRun:
         *,
         deliberation: Deliberation | None = None,
     ) -> WitnessSpan | None:
-        """Commit, waiting for a store that is away until the deadline (at least for some seconds) before giving up."""
-        commit = Commit(self.deliberation.id, entries, deliberation)
+        """Commit, waiting for a store that is away until the deadline (at least for some seconds) before giving up.
+
+        Nothing is recorded of a deliberation before it has started: what comes early goes with the start, or waits for it.
+        """
+        if self._opening is not None:
+            beside = self._beside_opening
+            if beside is not None:
+                beside += entries
+            await asyncio.wait([self._opening])
+            self._opening.result()
+            if beside is not None:
+                return None
+        return await self._append(entries, deadline, deliberation=deliberation)
+
+    async def _open(self, opening: Sequence[Entry], deadline: float) -> None:
+        """Commit the start, together with what comes within a few turns of the event loop."""
+        for _ in range(_TURNS_TO_FIRST_INTENTS):
+            await asyncio.sleep(0)
+        beside, self._beside_opening = self._beside_opening or [], None
+        await self._append([*opening, *beside], deadline, deliberation=self.deliberation)
+
+    async def _append(
+        self, entries: Sequence[Entry], deadline: float, *, deliberation: Deliberation | None
+    ) -> WitnessSpan | None:
+        commit = Commit(self.deliberation.id, entries, deliberation, self.lease)
         give_up = max(deadline, self._clock.monotonic() + sum(_STORE_PAUSES_S))
         pauses = iter(_STORE_PAUSES_S)
         while True:
             try:
                 span = await self._repository.append(commit)
                 break
+            except LeaseLostError:
+                self.stop(StopCause.SUSPENDED)
+                raise
             except DependencyUnavailableError as error:
                 pause = next(pauses, _STORE_PAUSES_S[-1])
                 if self._clock.monotonic() + pause > give_up:
@@ -171,8 +247,6 @@ class DeliberationRun:
                     extra={"deliberation_id": self.deliberation.id},
                 )
                 await asyncio.sleep(pause)
-                if self._opening is not None and self._opening is not asyncio.current_task():
-                    await asyncio.wait([self._opening])
         self._feed.announce(self.deliberation.id)
         return span
 
@@ -180,12 +254,13 @@ class DeliberationRun:
 class _Gathering:
     """What is committed together: those who come in one turn of the event loop; they all wait for the same commit."""
 
-    __slots__ = ("committed", "entries", "error")
+    __slots__ = ("committed", "entries", "error", "origin")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.committed = asyncio.Event()
         self.error: Exception | None = None
+        self.origin: TracebackType | None = None
 
 
 class _RoundRecorder:
@@ -202,11 +277,13 @@ class _RoundRecorder:
         self._commits: set[asyncio.Task[None]] = set()
         self.records: list[AgentRecord] = []
 
-    async def agent_starting(self, request: AgentRequest) -> None:
-        """Commit the intent to call before the call, for each attempt anew."""
+    async def agent_starting(self, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
+        """Commit the intent to call before the call, for each attempt anew, and how the one before ended."""
         run = self._run
         now = run._clock.now()
-        self._started.setdefault(request.agent_id, now)
+        if request.attempt > 1 and previous is None:
+            previous = _UNKNOWN_END
+        self._started.setdefault(request.agent_id, self._began(request) or now)
         intent = call_intended(
             run.deliberation.id,
             at=now,
@@ -216,13 +293,20 @@ class _RoundRecorder:
             model=request.model,
             prompt=run._fan_out.prompt_of(request),
             prompt_salt=run.deliberation.question_salt,
+            previous=None if previous is None else (previous.state.value, previous.kind),
         )
         await self._record(intent)
 
     async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
-        """Read the ballot, commit the record, and say how the roll call counts the agent."""
+        """Read the ballot, commit the record, and say how the roll call counts the agent.
+
+        One that was stopped only because this process stops is not recorded: it ends elsewhere.
+        """
+        if isinstance(ending, AgentFailure) and ending.kind == _SUSPENDED and self._run._cause is StopCause.SUSPENDED:
+            return ending.state
         now = self._run._clock.now()
-        record = _record(request, ending, started_at=self._started.get(request.agent_id), finished_at=now)
+        started_at = self._started.get(request.agent_id, self._began(request))
+        record = _record(request, ending, started_at=started_at, finished_at=now)
         deliberation = self._run.deliberation
         await self._record(agent_ended(deliberation.id, record, deliberation.specification.question.answer))
         self.records.append(record)
@@ -237,6 +321,9 @@ class _RoundRecorder:
             )
         return record.state
 
+    def _began(self, request: AgentRequest) -> datetime | None:
+        return self._run._course.began_at(request.round_number, request.agent_id)
+
     async def _record(self, entry: Entry) -> None:
         gathering = self._gathering
         if gathering is None:
@@ -247,7 +334,8 @@ class _RoundRecorder:
         gathering.entries.append(entry)
         await gathering.committed.wait()
         if gathering.error is not None:
-            raise gathering.error
+            # From where it was raised first: each of those who wait would else add its own steps to everybody's.
+            raise gathering.error.with_traceback(gathering.origin)
 
     async def _commit(self, gathering: _Gathering) -> None:
         # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
@@ -255,16 +343,26 @@ class _RoundRecorder:
         try:
             await self._run._store(gathering.entries, self._deadline)
         except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
-            gathering.error = error
+            gathering.error, gathering.origin = error, error.__traceback__
         finally:
             gathering.committed.set()
 
 
+def _cause_on_record(course: Course) -> StopCause | None:
+    """Why it is to end early, as far as the record says so: a halt ends it although whoever saw it died before writing that down."""
+    if not course.is_sound:
+        return StopCause.MISTRUSTED
+    was_halted = any(record.state is AgentState.HALTED for record in course.records.values())
+    return StopCause.HALTED if was_halted else None
+
+
+_SUSPENDED = StopCause.SUSPENDED.value[1]
 _STATUS_OF_CAUSE: dict[StopCause | None, tuple[DeliberationStatus, str]] = {
     StopCause.CANCELLED: (DeliberationStatus.CANCELLED, "cancelled on request"),
     StopCause.HALTED: (DeliberationStatus.HALTED, "the system was halted"),
-    StopCause.SHUTDOWN: (DeliberationStatus.FAILED, "interrupted: the service was shut down"),
+    StopCause.MISTRUSTED: (DeliberationStatus.FAILED, "the ledger of its calls is not what the log says"),
 }
+_UNKNOWN_END = AttemptEnd(AgentState.FAILED, "interrupted")
 
 
 def decide(deliberation: Deliberation, records: Sequence[AgentRecord]) -> tuple[Round, Outcome]:
@@ -285,22 +383,17 @@ def decide(deliberation: Deliberation, records: Sequence[AgentRecord]) -> tuple[
     return Round(0, ordered, outcome.tally), outcome
 
 
-def end_interrupted(deliberation: Deliberation, *, at: datetime) -> Commit:
-    """What ends a deliberation whose process died: everyone without a record failed, named as interrupted."""
-    recorded = [record for round_ in deliberation.rounds for record in round_.records]
-    known = {record.agent_id for record in recorded}
-    cause = FailureCause("interrupted", "the process that asked this agent died before the answer was recorded")
-    lost = [
-        AgentRecord(0, agent.id, AgentState.FAILED, 0, None, at, failure=cause, model_asked=agent.model)
-        for agent in deliberation.specification.roster.agents
-        if agent.id not in known
-    ]
-    whole, _ = decide(deliberation, [*recorded, *lost])
-    reason = "interrupted: the process that ran it died"
-    ended = deliberation.end(DeliberationStatus.FAILED, at=at, rounds=(whole,), reason=reason)
-    answers = deliberation.specification.question.answer
-    entries = [agent_ended(deliberation.id, record, answers) for record in lost]
-    return Commit(deliberation.id, [*entries, deliberation_ended(ended, cause=reason)], ended)
+def _interrupted(request: AgentRequest) -> AgentFailure:
+    made = request.attempt - 1
+    message = "each attempt was cut off when the process that made it died"
+    return AgentFailure(request.agent_id, "interrupted", message, made, 0.0, AgentState.FAILED, Usage(calls=made))
+
+
+def _stopped_before(request: AgentRequest, cause: StopCause) -> AgentFailure:
+    """The end of an agent that was not asked in this process."""
+    state, kind, message = cause.value
+    made = request.attempt - 1
+    return AgentFailure(request.agent_id, kind, message, made, 0.0, state, Usage(calls=made))
 
 
 def _record(

@@ -1,27 +1,35 @@
-"""Accepts deliberations, runs a bounded number of them at a time, and brings every one to its end."""
+"""Accepts deliberations, shows them as they are committed, and passes them to whoever works on them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
-from uuid import uuid4
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import (
-    Commit,
+    Claim,
     DeliberationReader,
     DeliberationRepository,
+    DeliberationStore,
+    IdempotencyKey,
     Leases,
     Page,
 )
 from application.ports.halt_checker import HaltChecker
 from application.ports.metrics import Metrics, NullMetrics
-from application.services.batch import StopCause
+from application.ports.process_registry import ProcessRegistry
+from application.ports.tracing import Tracer
+from application.ports.work_queue import Job, WorkQueue
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
-from application.services.deliberation_run import DeliberationRun, end_interrupted
+from application.services.deliberation_run import DeliberationRun
+from application.services.deliberation_worker import (
+    LEASE_S,
+    DeliberationWorker,
+    OrchestratorIdentity,
+    cancelled_before_its_start,
+)
 from application.services.event_feed import EventFeed
 from domain.errors.deliberation import (
     DeliberationEndedError,
@@ -33,78 +41,130 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
-from domain.witness.entry import accepted, deliberation_ended, salt_at
+from domain.witness.entry import accepted, salt_at
 
 __all__ = ["DeliberationService", "OrchestratorIdentity"]
 
 _logger = logging.getLogger(__name__)
-_LEASE_S = 10.0
 _HEARTBEAT_S = 1.0
+# Where others do the work nothing announces it here, so it is looked for more often.
+_LOOK_S = 0.25
 _EVENT_PAGE = 500
 _RETRY_AFTER_S = 5
-_MARKING_S = 5.0
 # What a run that ended like this holds is what is stored; one that was stopped may have been asked to cancel elsewhere.
 _SHOWN_AS_ENDED = frozenset({DeliberationStatus.COMPLETED, DeliberationStatus.INQUORATE})
 
 
-@dataclass(frozen=True, slots=True)
-class OrchestratorIdentity:
-    """Who answers: the orchestrator's name, and whether its answers are simulated."""
-
-    name: str
-    simulated: bool
-
-
 class DeliberationService:
-    """Every accepted deliberation is stored before it is acknowledged and ends in exactly one terminal state.
+    """Every accepted deliberation is stored before it is acknowledged, and given to the queue.
 
-    At most `max_running` run at a time and `max_queued` wait; more are refused. Use as `async with`, or `start` and `stop`.
+    At most `max_queued` wait there while no worker has room; more are refused. With a `worker`, this process works on them too.
+    Use `start` and `stop`.
     """
 
     def __init__(
         self,
         *,
-        fan_out: ConcurrentDeliberationService,
         repository: DeliberationRepository,
         reader: DeliberationReader,
         leases: Leases,
+        queue: WorkQueue,
+        halt_checker: HaltChecker,
+        orchestrator: OrchestratorIdentity,
+        worker: DeliberationWorker | None = None,
+        metrics: Metrics | None = None,
+        clock: Clock | None = None,
+        max_queued: int = 100,
+        process: str = "",
+    ) -> None:
+        """`process` is the name under which a process without a worker holds what it cancels."""
+        self.feed = EventFeed() if worker is None else worker.feed
+        self._repository = repository
+        self._reader = reader
+        self._leases = leases
+        self._queue = queue
+        self._halt = halt_checker
+        self._orchestrator = orchestrator
+        self._worker = worker
+        self._metrics = metrics if metrics is not None else NullMetrics()
+        self._clock = clock if clock is not None else SystemClock()
+        self._max_queued = max_queued
+        self._process = process
+        self._accepting = 0
+        self._queued = 0
+        self._cancels = 0
+        self._stopping = False
+
+    @classmethod
+    def with_worker(
+        cls,
+        *,
+        fan_out: ConcurrentDeliberationService,
+        store: DeliberationStore,
+        queue: WorkQueue,
         halt_checker: HaltChecker,
         orchestrator: OrchestratorIdentity,
         metrics: Metrics | None = None,
         clock: Clock | None = None,
+        registry: ProcessRegistry | None = None,
+        tracer: Tracer | None = None,
         max_running: int = 10,
         max_queued: int = 100,
         takes_over: bool = True,
-    ) -> None:
-        self.feed = EventFeed()
-        self._fan_out = fan_out
-        self._repository = repository
-        self._reader = reader
-        self._leases = leases
-        self._halt = halt_checker
-        self._orchestrator = orchestrator
-        self._metrics = metrics if metrics is not None else NullMetrics()
-        self._clock = clock if clock is not None else SystemClock()
-        self._max_running = max_running
-        self._max_queued = max_queued
-        self._takes_over = takes_over
-        self._owner = str(uuid4())
-        self._queue: deque[Deliberation] = deque()
-        self._accepting = 0
-        self._running: dict[str, DeliberationRun] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._heart: asyncio.Task[None] | None = None
-        self._stopping = False
+        queued_sweep_s: float = 1.0,
+    ) -> DeliberationService:
+        """One that works on what it accepts, and with `takes_over` on what others left, `max_running` at a time."""
+        worker = DeliberationWorker(
+            fan_out=fan_out,
+            repository=store,
+            leases=store,
+            queue=queue,
+            halt_checker=halt_checker,
+            orchestrator=orchestrator,
+            metrics=metrics,
+            clock=clock,
+            registry=registry,
+            tracer=tracer,
+            max_running=max_running,
+            takes_over=takes_over,
+            queued_sweep_s=queued_sweep_s,
+        )
+        return cls(
+            repository=store,
+            reader=store,
+            leases=store,
+            queue=queue,
+            halt_checker=halt_checker,
+            orchestrator=orchestrator,
+            worker=worker,
+            metrics=metrics,
+            clock=clock,
+            max_queued=max_queued,
+        )
 
     @property
     def running_count(self) -> int:
         """How many deliberations run in this process."""
-        return len(self._running)
+        return 0 if self._worker is None else self._worker.running_count
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether this process has nothing to work on."""
+        return self._accepting == 0 and (self._worker is None or self._worker.is_idle)
 
     @property
     def queued_count(self) -> int:
-        """How many wait in this process."""
-        return len(self._queue) + self._accepting
+        """How many waited for a worker when they were last counted."""
+        return self._queued
+
+    async def count_queued(self) -> int:
+        """How many wait for a worker, those that are just being accepted included. Raises `DependencyUnavailableError`."""
+        waiting = await self._queue.waiting_count()
+        if self._worker is not None:
+            # One that was just handed out is no longer in the queue, and not at work yet.
+            waiting = max(waiting, self._worker.expected_count) + self._worker.held_back_count
+        self._queued = waiting + self._accepting
+        return self._queued
 
     @property
     def is_stopping(self) -> bool:
@@ -112,62 +172,73 @@ class DeliberationService:
         return self._stopping
 
     async def start(self) -> None:
-        """Take over what nobody works on and begin. Raises `DependencyUnavailableError` when the store is away."""
-        if self._takes_over:
-            await self._take_over()
-        self._heart = asyncio.create_task(self._beat(), name="deliberation-heartbeat")
+        """Begin. Raises `DependencyUnavailableError` when the store is away."""
+        if self._worker is not None:
+            await self._worker.start()
 
     async def stop(self, *, drain_s: float = 5.0) -> None:
-        """Take no more work, give what runs `drain_s` seconds, end the rest as interrupted, leave the queue to others."""
+        """Take no more work, let calls in flight be finished for `drain_s` seconds, and leave the rest to be gone on with."""
         self._stopping = True
-        if self._heart is not None:
-            self._heart.cancel()
-        waiting = [deliberation.id for deliberation in self._queue]
-        self._queue.clear()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=drain_s)
-        for run in list(self._running.values()):
-            run.stop(StopCause.SHUTDOWN)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_MARKING_S)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if waiting:
-            await self._leases.release(waiting, owner=self._owner)
+        self.feed.announce_all()
+        if self._worker is not None:
+            await self._worker.stop(drain_s=drain_s)
         self.feed.announce_all()
 
-    async def submit(self, specification: Specification, *, key_name: str | None = None) -> Deliberation:
+    async def submit(
+        self,
+        specification: Specification,
+        *,
+        key_name: str | None = None,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Deliberation:
         """Accept a deliberation: stored when this returns.
 
-        Raises `InvalidSpecificationError`, `SystemHaltedError`, `QueueFullError`, `ServiceStoppingError` and
-        `DependencyUnavailableError`; in each case nothing was accepted.
+        Raises `InvalidSpecificationError`, `SystemHaltedError`, `QueueFullError`, `ServiceStoppingError`,
+        `IdempotencyKeyTakenError` and `DependencyUnavailableError`; in each case nothing was accepted.
         """
         if self._stopping:
             raise ServiceStoppingError
-        now = self._clock.now()
         deliberation = Deliberation.accept(
             specification,
-            at=now,
+            at=self._clock.now(),
             orchestrator=self._orchestrator.name,
             simulated=self._orchestrator.simulated,
             key_name=key_name,
         )
         if await self._halt.is_halted():
             raise SystemHaltedError(await self._halt.get_halt_reason())
-        if self.queued_count >= self._max_queued and self.running_count >= self._max_running:
-            self._metrics.pool_exhausted()
-            raise QueueFullError(waiting=self.queued_count, limit=self._max_queued, retry_after_s=_RETRY_AFTER_S)
+        await self._require_room()
         self._accepting += 1
         try:
             entry = accepted(deliberation)
             deliberation = replace(deliberation, question_salt=salt_at(entry.salts, 0))
-            await self._repository.add(deliberation, entry, owner=self._owner, lease_s=_LEASE_S)
+            lease = None if self._worker is None else self._worker.new_lease()
+            await self._repository.add(deliberation, entry, lease=lease, lease_s=LEASE_S, idempotency=idempotency)
         finally:
             self._accepting -= 1
-        self._queue.append(deliberation)
-        self._start_next()
+        if self._worker is not None and lease is not None:
+            self._worker.expect(Claim(deliberation, lease))
+        await self._give_to_queue(deliberation)
         return deliberation
+
+    async def _require_room(self) -> None:
+        waiting = await self.count_queued()
+        room = 0 if self._worker is None else max(self._worker.max_running - self._worker.running_count, 0)
+        if waiting >= self._max_queued + room:
+            self._metrics.pool_exhausted()
+            raise QueueFullError(waiting=waiting, limit=self._max_queued, retry_after_s=_RETRY_AFTER_S)
+
+    async def _give_to_queue(self, deliberation: Deliberation) -> None:
+        try:
+            await self._queue.put(Job(deliberation.id, deliberation.key_name))
+        except DependencyUnavailableError as error:
+            # It is stored, so it is accepted: workers look for what nobody holds, and find it.
+            _logger.warning(
+                "deliberation %s is not in the queue yet: %s",
+                deliberation.id,
+                error,
+                extra={"deliberation_id": deliberation.id},
+            )
 
     async def get(self, deliberation_id: str, *, key_name: str | None = None) -> Deliberation:
         """The deliberation as it is committed. Raises `DeliberationNotFoundError`, also when it belongs to another key."""
@@ -191,8 +262,26 @@ class DeliberationService:
         if found.status.is_terminal:
             raise DeliberationEndedError(deliberation_id=deliberation_id, status=found.status.value)
         await self._leases.request_cancel(deliberation_id)
-        await self._cancel_here([deliberation_id])
+        if self._worker is None or not await self._worker.cancel(deliberation_id):
+            await self._cancel_unheld(found)
         return await self.get(deliberation_id)
+
+    async def _cancel_unheld(self, deliberation: Deliberation) -> None:
+        """End one that nobody has begun. One that somebody began ends where it is at work, or is gone on with to be ended."""
+        self._cancels += 1
+        process = self._process if self._worker is None else self._worker.new_lease().partition("/")[0]
+        lease = f"{process}/cancel-{self._cancels}"
+        claim = await self._leases.claim(deliberation.id, lease=lease, lease_s=LEASE_S)
+        if claim is None:
+            return
+        if claim.deliberation.status is DeliberationStatus.QUEUED:
+            await self._queue.withdraw(deliberation.id)
+            await self._repository.append(cancelled_before_its_start(claim, at=self._clock.now()))
+            self._metrics.deliberation_ended(DeliberationStatus.CANCELLED, 0.0)
+            self.feed.announce(deliberation.id)
+            return
+        await self._leases.release({deliberation.id: lease})
+        await self._give_to_queue(deliberation)
 
     async def wait(self, deliberation_id: str, *, timeout_s: float | None) -> Deliberation:
         """The deliberation once it ended, or as it is after `timeout_s` seconds."""
@@ -202,11 +291,16 @@ class DeliberationService:
                 async with asyncio.timeout(timeout_s):
                     while True:
                         news.clear()
-                        run = self._running.get(deliberation_id) or run
+                        here = False
+                        if self._worker is not None:
+                            run = self._worker.run_of(deliberation_id) or run
+                            here = self._worker.is_here(deliberation_id)
                         # Reading a deliberation is dear beside an event of it, so nothing is read while it is known to run.
-                        if not self._is_here(deliberation_id):
-                            if run is not None and run.deliberation.status in _SHOWN_AS_ENDED:
-                                return run.deliberation
+                        if not here:
+                            ended = None if run is None else run.deliberation
+                            # Where the news of its commit was lost, only the store knows where its record stands.
+                            if ended is not None and ended.status in _SHOWN_AS_ENDED and ended.witness is not None:
+                                return ended
                             found = await self.get(deliberation_id)
                             if found.status.is_terminal or self._stopping:
                                 return found
@@ -246,90 +340,8 @@ class DeliberationService:
     async def _next_news(self, news: asyncio.Event) -> bool:
         """Wait for an announcement, or for one heartbeat, since another process may have written without announcing."""
         try:
-            async with asyncio.timeout(_HEARTBEAT_S):
+            async with asyncio.timeout(_LOOK_S if self._worker is None else _HEARTBEAT_S):
                 await news.wait()
         except TimeoutError:
             return False
         return True
-
-    def _is_here(self, deliberation_id: str) -> bool:
-        return deliberation_id in self._running or any(waits.id == deliberation_id for waits in self._queue)
-
-    def _start_next(self) -> None:
-        while self._queue and len(self._running) < self._max_running and not self._stopping:
-            deliberation = self._queue.popleft()
-            run = DeliberationRun(
-                deliberation, fan_out=self._fan_out, repository=self._repository, feed=self.feed, clock=self._clock
-            )
-            self._running[deliberation.id] = run
-            task = asyncio.create_task(self._run(run), name=f"deliberation-{deliberation.id}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, run: DeliberationRun) -> None:
-        deliberation_id = run.deliberation.id
-        try:
-            ended = await run.run()
-            started = ended.started_at or ended.created_at
-            finished = ended.finished_at or started
-            self._metrics.deliberation_ended(ended.status, (finished - started).total_seconds())
-        except Exception:
-            # Its lease runs out, so whoever finds the store again, this process included, marks it as interrupted.
-            _logger.exception(
-                "deliberation %s could not be brought to its end",
-                deliberation_id,
-                extra={"deliberation_id": deliberation_id},
-            )
-        finally:
-            del self._running[deliberation_id]
-            self.feed.announce(deliberation_id)
-            self._start_next()
-
-    async def _cancel_here(self, deliberation_ids: Sequence[str]) -> None:
-        for deliberation_id in deliberation_ids:
-            if deliberation_id in self._running:
-                self._running[deliberation_id].stop(StopCause.CANCELLED)
-                continue
-            waiting = next((waits for waits in self._queue if waits.id == deliberation_id), None)
-            if waiting is not None:
-                self._queue.remove(waiting)
-                now = self._clock.now()
-                ended = waiting.end(DeliberationStatus.CANCELLED, at=now, reason="cancelled on request")
-                entry = deliberation_ended(ended, cause=ended.reason)
-                await self._repository.append(Commit(deliberation_id, [entry], ended))
-                self._metrics.deliberation_ended(ended.status, 0.0)
-                self.feed.announce(deliberation_id)
-
-    async def _beat(self) -> None:
-        """Renew the leases, hear of cancellations asked for elsewhere, and take over what nobody works on."""
-        while True:
-            await asyncio.sleep(_HEARTBEAT_S)
-            held = [*self._running, *(waiting.id for waiting in self._queue)]
-            try:
-                if held:
-                    await self._cancel_here(await self._leases.renew(held, owner=self._owner, lease_s=_LEASE_S))
-                if self._takes_over:
-                    await self._take_over()
-            except DependencyUnavailableError as error:
-                _logger.warning("the store is away, leases are not renewed: %s", error)
-
-    async def _take_over(self) -> None:
-        room = self._max_queued + self._max_running - self.queued_count - self.running_count
-        if room <= 0:
-            return
-        for deliberation in await self._leases.claim(owner=self._owner, lease_s=_LEASE_S, limit=room):
-            if self._is_here(deliberation.id):
-                continue
-            if deliberation.status is DeliberationStatus.QUEUED:
-                self._queue.append(deliberation)
-                if deliberation.cancel_requested:
-                    await self._cancel_here([deliberation.id])
-                continue
-            _logger.warning(
-                "deliberation %s was interrupted", deliberation.id, extra={"deliberation_id": deliberation.id}
-            )
-            now = self._clock.now()
-            await self._repository.append(end_interrupted(deliberation, at=now))
-            self._metrics.deliberation_ended(DeliberationStatus.FAILED, 0.0)
-            self.feed.announce(deliberation.id)
-        self._start_next()

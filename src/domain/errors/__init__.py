@@ -17,11 +17,20 @@ ConclaveError
 │   ├── ServiceStoppingError        come back later, elsewhere
 │   ├── UnreadableBallotError       a reply that is no ballot
 │   ├── RecordExistsError           an agent ends once a round
+│   ├── CallExistsError             an attempt is made once
+│   ├── LeaseLostError              somebody else works on it now
+│   ├── IdempotencyKeyTakenError    never two deliberations for one key
+│   ├── IdempotencyKeyReusedError   the same key with another body
+│   ├── IdempotencyInProgressError  come back in a moment
 │   └── RecordMismatchError         stored text that does not hash to its record
 ├── WitnessError
 │   ├── VerificationRefusedError    something does not prove what it should
+│   ├── EntryRecordedError          a statement is recorded once
 │   └── LogUnverifiedError          the service's own log; nothing more is added to it
 ├── SystemHaltedError               nothing is called until the halt is cleared
+├── HaltChannelUnreachableError     one place where a halt is kept is away
+├── HaltNotClearableError           the halt stays
+├── NotHaltedError                  there is no halt to clear
 ├── ConfigurationError              a setting that stops the start
 └── DependencyUnavailableError      a database or provider that is away
 """
@@ -41,6 +50,7 @@ if TYPE_CHECKING:
     from domain.errors.conclave_error import ConclaveError
     from domain.errors.configuration import ConfigurationError
     from domain.errors.deliberation import (
+        CallExistsError,
         DeliberationEndedError,
         DeliberationError,
         DeliberationExistsError,
@@ -49,6 +59,7 @@ if TYPE_CHECKING:
         IllegalTransitionError,
         InvalidRosterError,
         InvalidSpecificationError,
+        LeaseLostError,
         QueueFullError,
         RecordExistsError,
         RecordMismatchError,
@@ -57,14 +68,25 @@ if TYPE_CHECKING:
         UnreadableBallotError,
     )
     from domain.errors.dependency import DependencyUnavailableError
-    from domain.errors.halt import SystemHaltedError
-    from domain.errors.witness import LogUnverifiedError, VerificationRefusedError, WitnessError
+    from domain.errors.halt import (
+        HaltChannelUnreachableError,
+        HaltNotClearableError,
+        NotHaltedError,
+        SystemHaltedError,
+    )
+    from domain.errors.idempotency import (
+        IdempotencyInProgressError,
+        IdempotencyKeyReusedError,
+        IdempotencyKeyTakenError,
+    )
+    from domain.errors.witness import EntryRecordedError, LogUnverifiedError, VerificationRefusedError, WitnessError
 
 __all__ = [
     "AgentAlreadyActiveError",
     "AgentError",
     "AgentInvocationError",
     "AgentPoolExhaustedError",
+    "CallExistsError",
     "ConclaveError",
     "ConfigurationError",
     "DeliberationEndedError",
@@ -72,11 +94,19 @@ __all__ = [
     "DeliberationExistsError",
     "DeliberationNotFoundError",
     "DependencyUnavailableError",
+    "EntryRecordedError",
     "FieldProblem",
+    "HaltChannelUnreachableError",
+    "HaltNotClearableError",
+    "IdempotencyInProgressError",
+    "IdempotencyKeyReusedError",
+    "IdempotencyKeyTakenError",
     "IllegalTransitionError",
     "InvalidRosterError",
     "InvalidSpecificationError",
+    "LeaseLostError",
     "LogUnverifiedError",
+    "NotHaltedError",
     "QueueFullError",
     "RecordExistsError",
     "RecordMismatchError",
@@ -88,7 +118,7 @@ __all__ = [
     "WitnessError",
 ]
 
-_MODULES = ("conclave_error", "agent", "deliberation", "halt", "configuration", "dependency", "witness")
+_MODULES = ("conclave_error", "agent", "deliberation", "idempotency", "halt", "configuration", "dependency", "witness")
 
 
 def __getattr__(name: str) -> object:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from domain.errors.conclave_error import ConclaveError
 
 __all__ = [
+    "CallExistsError",
     "DeliberationEndedError",
     "DeliberationError",
     "DeliberationExistsError",
@@ -17,6 +18,7 @@ __all__ = [
     "IllegalTransitionError",
     "InvalidRosterError",
     "InvalidSpecificationError",
+    "LeaseLostError",
     "QueueFullError",
     "RecordExistsError",
     "RecordMismatchError",
@@ -140,6 +142,35 @@ class ServiceStoppingError(DeliberationError):
         self.retry_after_s = retry_after_s
 
 
+class LeaseLostError(DeliberationError):
+    """Another worker has taken the deliberation over, so nothing more is recorded by the one that held it before."""
+
+    slug: ClassVar[str] = "lease-lost"
+
+    def __init__(self, *, deliberation_id: str, lease: str) -> None:
+        super().__init__(
+            f"deliberation {deliberation_id!r} is no longer held under lease {lease!r}: whoever holds it now goes on with it."
+        )
+        self.deliberation_id = deliberation_id
+        self.lease = lease
+
+
+class CallExistsError(DeliberationError):
+    """That attempt of that call was intended before; it is never made a second time."""
+
+    slug: ClassVar[str] = "call-exists"
+
+    def __init__(self, *, deliberation_id: str, round_number: int, agent_id: str, attempt: int) -> None:
+        super().__init__(
+            f"attempt {attempt} of agent {agent_id!r} in round {round_number} of deliberation {deliberation_id!r} is recorded "
+            "already: go on under the next number."
+        )
+        self.deliberation_id = deliberation_id
+        self.round_number = round_number
+        self.agent_id = agent_id
+        self.attempt = attempt
+
+
 class UnreadableBallotError(DeliberationError):
     """A reply could not be read as a ballot of the kind that was asked for."""
 
@@ -152,20 +183,37 @@ class UnreadableBallotError(DeliberationError):
 
 
 class RecordMismatchError(DeliberationError):
-    """What is stored does not hash to what was recorded, so it is not shown."""
+    """What is stored is not what was recorded, so it is not shown. Names the agent's output, or else which part of the deliberation.
+
+    `recorded` and `found` are hashes or facts of the public log, never texts; `index` is the entry that tells, where there is one.
+    """
 
     slug: ClassVar[str] = "record-mismatch"
 
-    def __init__(self, *, deliberation_id: str, agent_id: str, round_number: int, recorded: str, found: str) -> None:
+    def __init__(
+        self,
+        *,
+        deliberation_id: str,
+        recorded: str,
+        found: str,
+        agent_id: str | None = None,
+        round_number: int | None = None,
+        part: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        whose = "" if agent_id is None else f"output of agent {agent_id!r} in round {round_number} of "
+        which = "" if part is None else f" ({part})"
         super().__init__(
-            f"the stored output of agent {agent_id!r} in round {round_number} of deliberation {deliberation_id!r} does not "
-            "match its record: the database was changed from outside; restore it or ask an auditor."
+            f"the stored {whose}deliberation {deliberation_id!r} does not match its record{which}: the database was changed from "
+            "outside; restore it or ask an auditor."
         )
         self.deliberation_id = deliberation_id
         self.agent_id = agent_id
         self.round_number = round_number
+        self.part = part
         self.recorded = recorded
         self.found = found
+        self.index = index
 
 
 class RecordExistsError(DeliberationError):

@@ -1,12 +1,13 @@
-"""The error that says that the whole system is stopped."""
+"""What can go wrong with the stop of the whole system: that it is stopped, and that it cannot be stopped or started again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from domain.errors.conclave_error import ConclaveError
 
-__all__ = ["SystemHaltedError"]
+__all__ = ["HaltChannelUnreachableError", "HaltNotClearableError", "NotHaltedError", "SystemHaltedError"]
 
 
 class SystemHaltedError(ConclaveError):
@@ -23,3 +24,38 @@ class SystemHaltedError(ConclaveError):
         )
         self.reason = reason
         self.partial = partial
+
+
+class HaltChannelUnreachableError(ConclaveError):
+    """A channel of the halt can be neither believed nor changed now. `problem` holds no path and no address."""
+
+    slug: ClassVar[str] = "halt-channel-unreachable"
+
+    def __init__(self, *, channel: str, problem: str) -> None:
+        super().__init__(f"the halt channel {channel!r} cannot be used: {problem}. No agent is called until it can.")
+        self.channel = channel
+        self.problem = problem
+
+
+class HaltNotClearableError(ConclaveError):
+    """The halt stays: clearing it wants every channel within reach, and nothing but channels that hold it.
+
+    `unreachable` names the channels that are away.
+    """
+
+    slug: ClassVar[str] = "halt-not-clearable"
+
+    def __init__(self, *, problem: str, remedy: str, unreachable: Sequence[str] = ()) -> None:
+        super().__init__(f"the halt cannot be cleared: {problem}. {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+        self.unreachable = tuple(unreachable)
+
+
+class NotHaltedError(ConclaveError):
+    """There is no halt to clear."""
+
+    slug: ClassVar[str] = "not-halted"
+
+    def __init__(self) -> None:
+        super().__init__("the system is not halted: there is nothing to clear.")

@@ -154,8 +154,13 @@ def call_intended(
     model: str | None,
     prompt: str | None,
     prompt_salt: bytes,
+    previous: tuple[str, str] | None = None,
 ) -> Entry:
-    """An agent is about to be called. The prompt is not stored: its salt is that of the question."""
+    """An agent is about to be called. The prompt is not stored: its salt is that of the question.
+
+    `previous` is how the attempt before ended, state and kind, so that every attempt has one recorded end: the last one's is in
+    `agent.ended`.
+    """
     return Entry(
         {
             "type": "call.intended",
@@ -167,6 +172,7 @@ def call_intended(
             "purpose": "answer",
             "model": model,
             "prompt": commitment(prompt_salt, prompt),
+            "previous": None if previous is None else {"state": previous[0], "kind": previous[1]},
         }
     )
 

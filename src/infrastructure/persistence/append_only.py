@@ -22,10 +22,12 @@ _KEYS: Mapping[str, str] = {
     "erasures": "deliberation_id = NEW.deliberation_id",
     "agent_records": "deliberation_id = NEW.deliberation_id AND round_number = NEW.round_number AND agent_id = NEW.agent_id",
     "disclosures": "sha256 = NEW.sha256",
+    "calls": "deliberation_id = NEW.deliberation_id AND round_number = NEW.round_number AND agent_id = NEW.agent_id "
+    "AND purpose = NEW.purpose AND attempt = NEW.attempt",
     # Has one row, and takes no other.
     "witness_head": "id IS NOT NULL",
 }
-_LOG = ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures")
+_LOG = ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures", "calls")
 # Tables of SQLite whose rows have a number beside their key, by which they can be replaced too. Where a statement gives none the
 # guard sees -1.
 _NUMBERED = ("erasures", "agent_records", "disclosures")
@@ -172,11 +174,12 @@ _FIRST_HEAD = {
     "sqlite": "INSERT INTO witness_head (id, tree_size, frontier) VALUES (1, 0, x'')",
     "postgresql": "INSERT INTO witness_head (id, tree_size, frontier) VALUES (1, 0, '')",
 }
+_NOT_HALTED = "INSERT INTO halt_state (id, halted) VALUES (1, false)"
 GUARDS: Mapping[str, Sequence[str]] = {
-    "sqlite": (*_sqlite(), _FIRST_HEAD["sqlite"]),
-    "postgresql": (*_postgres(), _FIRST_HEAD["postgresql"]),
+    "sqlite": (*_sqlite(), _FIRST_HEAD["sqlite"], _NOT_HALTED),
+    "postgresql": (*_postgres(), _FIRST_HEAD["postgresql"], _NOT_HALTED),
 }
-"""By dialect, in the order in which they are run once the tables are there; the last makes the head of an empty log."""
+"""By dialect, in the order in which they are run once the tables are there; the last make the head of an empty log and the halt's row."""
 
 _FUNCTIONS = (
     "conclave_refuse",

@@ -9,20 +9,24 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, bindparam, func, or_, select, tuple_, update
 
+from application.ports.deliberation_repository import IdempotencyKey
 from domain.errors.deliberation import (
+    CallExistsError,
     DeliberationEndedError,
     DeliberationExistsError,
     DeliberationNotFoundError,
+    LeaseLostError,
     RecordExistsError,
 )
 from domain.models.deliberation import WitnessSpan
 from infrastructure.persistence.bulk_insert import BulkInsert
-from infrastructure.persistence.leases import UNFINISHED, LeaseClock
+from infrastructure.persistence.idempotency import remember
+from infrastructure.persistence.leases import UNFINISHED, LeaseClock, holders
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
 from infrastructure.persistence.sequencer import EncodedEntry, LogTail, Sequencer
-from infrastructure.persistence.tables import agent_records, deliberations, specifications, witness_entries
+from infrastructure.persistence.tables import agent_records, calls, deliberations, specifications, witness_entries
 
-__all__ = ["Addition", "AppendedEntry", "Appending", "Appends", "Numbers"]
+__all__ = ["Addition", "AppendedEntry", "Appending", "Appends", "CallKey", "Numbers"]
 
 # Holds the order of acceptance on Postgres; the number means nothing but must be the same in every process.
 _ACCEPTANCE_LOCK = 7_226_072_001
@@ -35,6 +39,7 @@ _CHANGE = (
     .where(deliberations.c.id == bindparam("own"), or_(*(deliberations.c.status == status for status in UNFINISHED)))
     .values({name: bindparam(name) for name in STANDING_COLUMNS})
 )
+_STANDING = select(deliberations.c.status, deliberations.c.lease_owner).where(deliberations.c.id == bindparam("own"))
 _FIRST_INDEX = select(deliberations.c.first_index).where(deliberations.c.id == bindparam("own"))
 _WITNESSED = ("last_index", "tree_size", "root_hash")
 _CHANGE_AND_LET_GO = _CHANGE.values(
@@ -49,39 +54,53 @@ class Numbers(NamedTuple):
     ordinal: int
 
 
+class CallKey(NamedTuple):
+    """What one call is known by within its deliberation: no two have the same."""
+
+    round_number: int
+    agent_id: str
+    purpose: str
+    attempt: int
+
+
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A deliberation to be added: its columns but for position and lease, those of its specification, and who holds it."""
+    """A deliberation to be added: its columns but for position and lease, those of its specification, who holds it, its key."""
 
     deliberation: Mapping[str, Any]
     specification: Mapping[str, Any]
-    owner: str
+    lease: str | None
     lease_s: float
+    idempotency: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AppendedEntry:
     """An entry beside the number of events that it makes, and the row of the agent that it is the end of, if it is one.
 
-    `record` is round, agent, and the values of `agent_records` from `state` on but the last two: leaf index and salts.
+    `record` is round, agent, and the values of `agent_records` from `state` on but the last two: leaf index and salts. `call` is
+    what the ledger knows an intended call by, `prompt_sha256` (hex) what it commits to.
     """
 
     entry: EncodedEntry
     events: int
     record: tuple[int, str, tuple[Any, ...]] | None = None
     salts: bytes | None = None
+    call: CallKey | None = None
+    prompt_sha256: str | None = None
 
 
 @dataclass(slots=True)
 class Appending:
     """One call of `add` or `append` as rows that lack only their numbers.
 
-    `standing` holds the columns of `deliberations` that change. `doubtful` says that an earlier try of the same call may have been
-    committed after all. `span` is set where the deliberation ends with it.
+    `standing` holds the columns of `deliberations` that change. `lease` is the one under which it has to be held. `doubtful` says
+    that an earlier try of the same call may have been committed after all. `span` is set where the deliberation ends with it.
     """
 
     deliberation_id: str
     entries: Sequence[AppendedEntry]
+    lease: str | None = None
     addition: Addition | None = None
     standing: Mapping[str, Any] | None = None
     doubtful: bool = False
@@ -90,6 +109,10 @@ class Appending:
     def places(self) -> list[tuple[int, str]]:
         """The rounds and agents whose ends are among the entries."""
         return [(entry.record[0], entry.record[1]) for entry in self.entries if entry.record is not None]
+
+    def calls(self) -> list[CallKey]:
+        """The calls that are intended in the entries."""
+        return [entry.call for entry in self.entries if entry.call is not None]
 
 
 class Appends:
@@ -105,6 +128,7 @@ class Appends:
         self._insert_deliberations = BulkInsert(deliberations, dialect)
         self._insert_specifications = BulkInsert(specifications, dialect)
         self._insert_records = BulkInsert(agent_records, dialect)
+        self._insert_calls = BulkInsert(calls, dialect)
 
     def write(
         self, connection: Connection, items: Sequence[Appending], known: Mapping[str, Numbers]
@@ -114,9 +138,11 @@ class Appends:
         Raises `IntegrityError`, or what `write_alone` raises, when one of the items cannot stand.
         """
         tail = self._sequencer.open(connection)
+        held = self._held(connection, items)
         # The right edge of the log is the same only where the log is, so it tells whether another process has written meanwhile.
         numbers, ended = self._numbers(connection, items, known if tail.tree.to_bytes() == self._committed else {})
         record_rows: list[tuple[Any, ...]] = []
+        call_rows: list[tuple[Any, ...]] = []
         added: list[tuple[Addition, int]] = []
         changed: list[tuple[Appending, Mapping[str, Any], int]] = []
         for item in items:
@@ -125,6 +151,8 @@ class Appends:
             deliberation_id = item.deliberation_id
             if deliberation_id in ended:
                 raise DeliberationEndedError(deliberation_id=deliberation_id, status=ended[deliberation_id])
+            if item.lease is not None and held.get(deliberation_id) != item.lease:
+                raise LeaseLostError(deliberation_id=deliberation_id, lease=item.lease)
             sequence, ordinal = numbers[deliberation_id]
             index = -1
             for appended in item.entries:
@@ -135,6 +163,8 @@ class Appends:
                     round_number, agent_id, values = appended.record
                     row = (deliberation_id, round_number, agent_id, ordinal, *values, index, appended.salts)
                     record_rows.append(row)
+                if appended.call is not None:
+                    call_rows.append((deliberation_id, *appended.call, appended.prompt_sha256, index))
             numbers[deliberation_id] = Numbers(sequence, ordinal)
             if item.addition is not None:
                 added.append((item.addition, index))
@@ -143,11 +173,13 @@ class Appends:
                 if item.standing["status"] not in UNFINISHED:
                     ended[deliberation_id] = item.standing["status"]
         tail.close()
-        self.tree_size = tail.tree.size
-        self._written = tail.tree.to_bytes()
         self._add(connection, added)
         self._update(connection, changed, tail)
         self._insert_records(connection, record_rows)
+        self._insert_calls(connection, call_rows)
+        # Last, because one of the items may turn out to be refused only by now.
+        self.tree_size = tail.tree.size
+        self._written = tail.tree.to_bytes()
         return {own: last for own, last in numbers.items() if own not in ended}
 
     def note_commit(self) -> None:
@@ -155,8 +187,8 @@ class Appends:
         self._committed = self._written
 
     def write_alone(self, connection: Connection, item: Appending) -> None:
-        """Write this one. Raises `DeliberationExistsError`, `RecordExistsError`, `DeliberationEndedError` and
-        `DeliberationNotFoundError`, or what the database refused.
+        """Write this one. Raises `DeliberationExistsError`, `IdempotencyKeyTakenError`, `RecordExistsError`, `CallExistsError`,
+        `LeaseLostError`, `DeliberationEndedError` and `DeliberationNotFoundError`, or what the database refused.
         """
         self._refuse_repeated(connection, item)
         self.write(connection, [item], {})
@@ -168,8 +200,15 @@ class Appends:
         """
         if self._is_postgres and deliberation_ids:
             self._sequencer.open(connection)
-            ids = deliberations.c.id
-            connection.execute(select(ids).where(ids.in_(list(deliberation_ids))).order_by(ids).with_for_update())
+            holders(connection, deliberation_ids, lock=True)
+
+    def _held(self, connection: Connection, items: Sequence[Appending]) -> Mapping[str, str | None]:
+        """Under which lease each of those is held that has to be held; nobody else can take it until the transaction ends."""
+        if self._is_postgres:
+            present = {item.deliberation_id for item in items if item.addition is None}
+            return holders(connection, present, lock=True) if present else {}
+        fenced = {item.deliberation_id for item in items if item.lease is not None}
+        return holders(connection, fenced) if fenced else {}
 
     def _numbers(
         self, connection: Connection, items: Sequence[Appending], known: Mapping[str, Numbers]
@@ -185,7 +224,6 @@ class Appends:
                 numbers[item.deliberation_id] = known[item.deliberation_id]
             else:
                 unknown[item.deliberation_id] = None
-        self.lock(connection, {item.deliberation_id for item in items if item.addition is None})
         if not unknown:
             return numbers, ended
         own = deliberations.c.id
@@ -215,12 +253,15 @@ class Appends:
         now = self._clock.now(connection)
         found, specified = [], []
         for position, (new, index) in enumerate(additions, last + 1):
-            lease = {"lease_owner": new.owner, "lease_until": now + timedelta(seconds=new.lease_s)}
+            until = None if new.lease is None else now + timedelta(seconds=new.lease_s)
+            lease = {"lease_owner": new.lease, "lease_until": until}
             place = {"first_index": index, **dict.fromkeys(_WITNESSED)}
             found.append(self._rows.values(deliberations, {"position": position, **new.deliberation, **lease, **place}))
             specified.append(self._rows.values(specifications, new.specification))
         self._insert_deliberations(connection, found)
         self._insert_specifications(connection, specified)
+        named = {new.deliberation["id"]: new.idempotency for new, _ in additions if new.idempotency is not None}
+        remember(connection, now, named)
 
     def _update(
         self, connection: Connection, changes: Sequence[tuple[Appending, Mapping[str, Any], int]], tail: LogTail
@@ -265,8 +306,12 @@ class Appends:
             if connection.execute(select(deliberations.c.id).where(deliberations.c.id == own)).first() is not None:
                 raise DeliberationExistsError(deliberation_id=own)
             return
+        if item.doubtful and self._is_stored(connection, item):
+            return
+        self._refuse_closed(connection, item)
+        self._refuse_repeated_calls(connection, item)
         places = item.places()
-        if not places or (item.doubtful and self._is_stored(connection, item)):
+        if not places:
             return
         place = tuple_(agent_records.c.round_number, agent_records.c.agent_id)
         stored = select(agent_records.c.round_number, agent_records.c.agent_id).where(
@@ -276,3 +321,33 @@ class Appends:
         for at, (round_number, agent_id) in enumerate(places):
             if (round_number, agent_id) in repeated or (round_number, agent_id) in places[:at]:
                 raise RecordExistsError(deliberation_id=own, round_number=round_number, agent_id=agent_id)
+
+    def _refuse_closed(self, connection: Connection, item: Appending) -> None:
+        """What has ended, or is another's, says so first: what the other has stored since is no business of this one."""
+        own = item.deliberation_id
+        found = connection.execute(_STANDING, {"own": own}).first()
+        if found is None:
+            raise DeliberationNotFoundError(deliberation_id=own)
+        if found.status not in UNFINISHED:
+            raise DeliberationEndedError(deliberation_id=own, status=found.status)
+        if item.lease is not None and found.lease_owner != item.lease:
+            raise LeaseLostError(deliberation_id=own, lease=item.lease)
+
+    def _refuse_repeated_calls(self, connection: Connection, item: Appending) -> None:
+        intended = item.calls()
+        if not intended:
+            return
+        key = tuple_(calls.c.round_number, calls.c.agent_id, calls.c.purpose, calls.c.attempt)
+        question = select(calls.c.round_number, calls.c.agent_id, calls.c.purpose, calls.c.attempt)
+        stored = question.where(
+            calls.c.deliberation_id == item.deliberation_id, key.in_([tuple(each) for each in intended])
+        )
+        repeated = {CallKey(*row) for row in connection.execute(stored)}
+        for at, each in enumerate(intended):
+            if each in repeated or each in intended[:at]:
+                raise CallExistsError(
+                    deliberation_id=item.deliberation_id,
+                    round_number=each.round_number,
+                    agent_id=each.agent_id,
+                    attempt=each.attempt,
+                )

@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from domain.errors.dependency import DependencyUnavailableError
 
-__all__ = ["is_conflict", "translated_failures", "unavailability"]
+__all__ = ["is_conflict", "is_locked", "translated_failures", "unavailability"]
 
 _DEPENDENCY = "database"
 _SCHEMA = ("its tables are missing or of another version", "Run `conclave db upgrade`.")
@@ -87,6 +87,12 @@ def is_conflict(error: BaseException | None) -> bool:
         return True
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     return isinstance(state, str) and state.startswith("40")
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Whether SQLite gave up because somebody else was writing all the while."""
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", None)
+    return isinstance(name, str) and name.startswith("SQLITE_BUSY")
 
 
 def _by_code(error: DBAPIError) -> DependencyUnavailableError | None:

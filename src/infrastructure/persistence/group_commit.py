@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from application.services.log_ids import unbound_context
 from domain.errors.dependency import DependencyUnavailableError
 
 __all__ = ["GroupCommit"]
@@ -58,7 +59,7 @@ class GroupCommit(Generic[_Item, _Result]):
             self._waiting.append((item, written))
             if self._writer is None:
                 # A task takes its first step in the next turn of the loop, so whoever submits in this one joins the batch.
-                self._writer = asyncio.create_task(self._write_all(), name="group-commit")
+                self._writer = asyncio.create_task(self._write_all(), name="group-commit", context=unbound_context())
             return await written
 
     async def close(self) -> None:

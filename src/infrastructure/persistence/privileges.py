@@ -30,9 +30,19 @@ RIGHTS: Mapping[str, Sequence[str]] = {
     "disclosures": (*_ADDED_TO, "DELETE"),
     "deliberations": (*_ADDED_TO, "UPDATE"),
     "specifications": (*_ADDED_TO, "UPDATE"),
+    "calls": _ADDED_TO,
+    # Its one row is made by the migration.
+    "halt_state": ("SELECT", "UPDATE (halted, reason, since)"),
+    # Those of more than a day ago go.
+    "idempotency_keys": (*_ADDED_TO, "DELETE"),
     "alembic_version": ("SELECT",),
 }
 """By table. A table that is missing here cannot be read by the application."""
+
+# The work queue's tables are no part of the record: what they lose is found again in the deliberations.
+_QUEUE_SCHEMA = "procrastinate"
+_QUEUE_TABLES = ("procrastinate_jobs", "procrastinate_events", "procrastinate_workers", "procrastinate_periodic_defers")
+_QUEUE_VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 _OWNER_VARIABLE = "CONCLAVE_OWNER_DATABASE_URL"
 _APPLICATION_VARIABLE = "CONCLAVE_DATABASE_URL"
@@ -161,11 +171,19 @@ def _statements(connection: Connection, role: str) -> Iterator[str]:
     for table, rights in RIGHTS.items():
         yield f"REVOKE ALL ON {within}.{table} FROM {to}"
         yield f"GRANT {', '.join(rights)} ON {within}.{table} TO {to}"
+    yield f"REVOKE ALL ON SCHEMA {_QUEUE_SCHEMA} FROM {to}"
+    yield f"GRANT USAGE ON SCHEMA {_QUEUE_SCHEMA} TO {to}"
+    for kind, verbs in (("TABLES", _QUEUE_VERBS), ("SEQUENCES", ("USAGE",))):
+        yield f"REVOKE ALL ON ALL {kind} IN SCHEMA {_QUEUE_SCHEMA} FROM {to}"
+        yield f"GRANT {', '.join(verbs)} ON ALL {kind} IN SCHEMA {_QUEUE_SCHEMA} TO {to}"
 
 
 def _lacking(connection: Connection, role: str) -> list[str]:
     connects, uses, *_ = connection.execute(_SURROUNDINGS, {"role": role}).one()
-    wanted = [(table, right.partition(" (")[0]) for table, rights in RIGHTS.items() for right in rights]
+    wanted = [
+        *((table, right.partition(" (")[0]) for table, rights in RIGHTS.items() for right in rights),
+        *((f"{_QUEUE_SCHEMA}.{table}", verb) for table in _QUEUE_TABLES for verb in _QUEUE_VERBS),
+    ]
     return [
         *([] if connects else ["CONNECT"]),
         *([] if uses else ["USAGE"]),

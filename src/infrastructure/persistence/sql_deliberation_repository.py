@@ -6,39 +6,51 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, select
 
 from application.ports.clock import Clock, SystemClock
-from application.ports.deliberation_repository import Commit, Page, StoredRecord
+from application.ports.deliberation_repository import (
+    Claim,
+    Commit,
+    IdempotencyKey,
+    Page,
+    RememberedKey,
+    Renewal,
+    StoredDeliberation,
+    StoredRecord,
+    Waiting,
+)
 from application.ports.metrics import Metrics, NullMetrics
+from domain.errors.deliberation import RecordMismatchError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
-from infrastructure.persistence.appends import Addition, AppendedEntry, Appending, Appends, Numbers
+from infrastructure.persistence.appends import Addition, AppendedEntry, Appending, Appends, CallKey, Numbers
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.failures import is_conflict, unavailability
 from infrastructure.persistence.group_commit import GroupCommit
-from infrastructure.persistence.reads import position_of, read_events, read_one, read_page, read_records
+from infrastructure.persistence.idempotency import find as find_remembered
+from infrastructure.persistence.ledger import read_ledger
+from infrastructure.persistence.reads import Readings, position_of, read_events, read_records
 from infrastructure.persistence.rows import (
     RosterTexts,
     RowWriter,
-    deliberation_of,
     new_values,
     specification_values,
     standing_values,
 )
 from infrastructure.persistence.sequencer import EncodedEntry, Sequencer
-from infrastructure.persistence.standing import as_it_stands
 from infrastructure.persistence.tables import witness_head
 
 __all__ = ["SqlDeliberationRepository"]
 
+_T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 _MAX_KNOWN = 10_000
 _MAX_SEQUENCE = 2**31 - 1
@@ -71,6 +83,7 @@ class SqlDeliberationRepository:
         self._rows = RowWriter(database.dialect)
         self._appends = Appends(database.dialect, self._clock, Sequencer(database.dialect))
         self._rosters = RosterTexts()
+        self._readings = Readings()
         self._commits: GroupCommit[Appending | _Sharing, Any] = GroupCommit(self._write)
         self._known: dict[str, Numbers] = {}
         self._doubtful: dict[int, Commit] = {}
@@ -84,21 +97,33 @@ class SqlDeliberationRepository:
         await self._database.read(lambda connection: connection.execute(select(witness_head.c.tree_size)).first())
         await self._share(_can_write)
 
-    async def add(self, deliberation: Deliberation, accepted: Entry, *, owner: str, lease_s: float) -> None:
+    async def add(
+        self,
+        deliberation: Deliberation,
+        accepted: Entry,
+        *,
+        lease: str | None = None,
+        lease_s: float = 0.0,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
         """As in `DeliberationRepository`. Raises `DeliberationExistsError` for an id that is already there."""
         addition = Addition(
             new_values(deliberation),
             specification_values(deliberation, self._rosters, accepted.salts),
-            owner=owner,
+            lease=lease,
             lease_s=lease_s,
+            idempotency=idempotency,
         )
         await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
-        """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
+        """As in `DeliberationRepository`. Raises `RecordExistsError`, `CallExistsError`, `LeaseLostError`, `DeliberationEndedError` and
+        `DeliberationNotFoundError`.
+        """
         item = Appending(
             commit.deliberation_id,
             [self._appended(entry) for entry in commit.entries],
+            lease=commit.lease,
             standing=None if commit.deliberation is None else standing_values(commit.deliberation),
             doubtful=self._doubtful.pop(id(commit), None) is not None,
         )
@@ -112,9 +137,13 @@ class SqlDeliberationRepository:
 
     def _appended(self, entry: Entry) -> AppendedEntry:
         encoded, events = EncodedEntry.of(entry.document), event_count(entry.document)
-        record = entry.record
+        record, document = entry.record, entry.document
         if record is None:
-            return AppendedEntry(encoded, events)
+            if document["type"] != "call.intended":
+                return AppendedEntry(encoded, events)
+            prompt = document["prompt"]
+            call = CallKey(document["round"], document["agent_id"], document["purpose"], document["attempt"])
+            return AppendedEntry(encoded, events, call=call, prompt_sha256=None if prompt is None else prompt["sha256"])
         row = (record.round_number, record.agent_id, self._rows.record(record))
         return AppendedEntry(encoded, events, row, entry.salts)
 
@@ -122,18 +151,22 @@ class SqlDeliberationRepository:
         """As in `DeliberationReader`; the rounds of one at work are made of what is committed so far."""
         if not is_storable(deliberation_id):
             return None
-        return await self._database.read(lambda connection: read_one(connection, self._rosters, deliberation_id))
+        return await self._compared(lambda connection: self._readings.one(connection, deliberation_id))
 
     async def page(
         self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
         before = None if cursor is None else position_of(cursor)
-        return await self._database.read(
-            lambda connection: read_page(
-                connection, self._rosters, status=status, key_name=key_name, limit=limit, before=before
+        return await self._compared(
+            lambda connection: self._readings.page(
+                connection, status=status, key_name=key_name, limit=limit, before=before
             )
         )
+
+    async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
+        """As in `DeliberationReader`."""
+        return await self._database.read(lambda connection: self._readings.stored(connection, after=after, limit=limit))
 
     async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
@@ -151,31 +184,64 @@ class SqlDeliberationRepository:
             lambda connection: read_events(connection, deliberation_id, after=max(after, 0), limit=limit)
         )
 
-    async def claim(self, *, owner: str, lease_s: float, limit: int) -> Sequence[Deliberation]:
-        """As in `Leases`; those at work come with the rounds that are committed so far."""
-        rows = await self._share(
-            lambda connection: leases.claim(connection, self._clock, owner=owner, lease_s=lease_s, limit=limit)
+    async def remembered(self, scope: str, key: str) -> RememberedKey | None:
+        """As in `DeliberationReader`."""
+        if not (is_storable(scope) and is_storable(key)):
+            return None
+        return await self._database.read(
+            lambda connection: find_remembered(connection, self._clock, scope=scope, key=key)
         )
-        claimed = []
-        for row in rows:
-            found, _ = deliberation_of(row, self._rosters)
-            claimed.append(as_it_stands(found, [stored.record for stored in await self.records(found.id)]))
-        return claimed
 
-    async def renew(self, deliberation_ids: Sequence[str], *, owner: str, lease_s: float) -> Sequence[str]:
-        """As in `Leases`; what another has claimed meanwhile stays with the other."""
-        cancelled: Sequence[str] = await self._share(
-            lambda connection: leases.renew(connection, self._clock, deliberation_ids, owner=owner, lease_s=lease_s)
-        )
-        return cancelled
-
-    async def release(self, deliberation_ids: Sequence[str], *, owner: str) -> None:
+    async def waiting(self, *, limit: int, begun_only: bool = False) -> Sequence[Waiting]:
         """As in `Leases`."""
-        await self._share(lambda connection: leases.release(connection, deliberation_ids, owner=owner))
+        return await self._database.read(
+            lambda connection: leases.waiting(connection, self._clock, limit=limit, begun_only=begun_only)
+        )
+
+    async def claim(self, deliberation_id: str, *, lease: str, lease_s: float) -> Claim | None:
+        """As in `Leases`. Raises `RecordMismatchError` where what is stored is not what was recorded; it is held all the same."""
+        if not is_storable(deliberation_id):
+            return None
+        taken: bool = await self._share(
+            lambda connection: leases.claim(connection, self._clock, deliberation_id, lease=lease, lease_s=lease_s)
+        )
+        if not taken:
+            return None
+        return await self._compared(lambda connection: self._claimed(connection, deliberation_id, lease))
+
+    def _claimed(self, connection: Connection, deliberation_id: str, lease: str) -> Claim | None:
+        stored = self._readings.whole(connection, deliberation_id)
+        if stored is None:
+            return None
+        ledger = read_ledger(connection, deliberation_id)
+        return Claim(stored.deliberation, lease, stored.records, ledger, stored.entries)
+
+    async def renew(self, held: Mapping[str, str], *, lease_s: float) -> Renewal:
+        """As in `Leases`; what another has claimed meanwhile stays with the other."""
+        renewal: Renewal = await self._share(
+            lambda connection: leases.renew(connection, self._clock, held, lease_s=lease_s)
+        )
+        return renewal
+
+    async def release(self, held: Mapping[str, str]) -> None:
+        """As in `Leases`."""
+        await self._share(lambda connection: leases.release(connection, held))
+
+    async def release_process(self, process: str) -> int:
+        """As in `Leases`."""
+        released: int = await self._share(lambda connection: leases.release_process(connection, process))
+        return released
 
     async def request_cancel(self, deliberation_id: str) -> None:
         """As in `Leases`. Raises `DeliberationNotFoundError`, and `DeliberationEndedError` when it is too late."""
         await self._share(lambda connection: leases.request_cancel(connection, deliberation_id))
+
+    async def _compared(self, work: Callable[[Connection], _T]) -> _T:
+        try:
+            return await self._database.read(work)
+        except RecordMismatchError:
+            self._metrics.record_mismatched()
+            raise
 
     async def _share(self, work: Callable[[Connection], Any]) -> Any:
         return await self._commits.submit(_Sharing(work))

@@ -1,8 +1,9 @@
 """The tables that deliberations and their record are stored in, the same on SQLite and Postgres.
 
-Rows of the log (`witness_entries`, `witness_nodes`, `witness_checkpoints`, `erasures`) are only ever inserted, and the database holds
-everybody to it; those of `agent_records` too, but that the texts of an erased deliberation become null. Documents are JSON
-kept as text, because Postgres' own JSON types refuse NUL escapes or forget the order of names, and a tally has an order.
+Rows of the log (`witness_entries`, `witness_nodes`, `witness_checkpoints`, `erasures`) and of the ledger (`calls`) are only ever
+inserted, and the database holds everybody to it; those of `agent_records` too, but that the texts of an erased deliberation become
+null. Documents are JSON kept as text, because Postgres' own JSON types refuse NUL escapes or forget the order of names, and a tally
+has an order.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ from infrastructure.persistence.documents import time_from_text, time_to_text
 __all__ = [
     "Moment",
     "agent_records",
+    "calls",
     "deliberations",
     "disclosures",
     "erasures",
+    "halt_state",
+    "idempotency_keys",
     "metadata",
     "specifications",
     "witness_checkpoints",
@@ -211,6 +215,44 @@ erasures = Table(
     metadata,
     Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
     Column("idx", BigInteger, nullable=False),
+)
+
+# The ledger: each call that was intended, once. Whoever goes on with a deliberation reads here which were.
+calls = Table(
+    "calls",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("round_number", Integer, primary_key=True, autoincrement=False),
+    Column("agent_id", Text, primary_key=True),
+    Column("purpose", String(16), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    # The commitment (hex) to the prompt as the entry has it; null where the orchestrator does not say what it will ask.
+    Column("prompt_sha256", String(64)),
+    Column("leaf_index", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# One row: whether the system is halted, as far as the database is asked.
+halt_state = Table(
+    "halt_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("halted", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("since", Moment),
+)
+
+# Which deliberation an Idempotency-Key stands for, by the name of the caller's key ('' where there are no keys).
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("idempotency_key", Text, primary_key=True),
+    # SHA-256 (hex) of the body that came with it.
+    Column("body_sha256", String(64), nullable=False),
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Index(None, "created_at"),
 )
 
 guard(metadata)

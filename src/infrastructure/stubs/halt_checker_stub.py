@@ -25,6 +25,10 @@ class HaltCheckerStub:
         """Whether `set_halted` was called since the last `clear`."""
         return self._halted.is_set()
 
+    async def wait_until_open(self) -> bool:
+        """Whether calls may begin, at once: there is never a doubt."""
+        return not self._halted.is_set()
+
     async def get_halt_reason(self) -> str | None:
         """The reason given, or None when not halted."""
         return self._reason if self._halted.is_set() else None

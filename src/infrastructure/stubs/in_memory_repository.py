@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from application.ports.clock import Clock, SystemClock
-from application.ports.deliberation_repository import Commit, Page, StoredRecord
+from application.ports.deliberation_repository import (
+    Claim,
+    Commit,
+    IdempotencyKey,
+    LedgerCall,
+    Page,
+    RememberedKey,
+    Renewal,
+    StoredDeliberation,
+    StoredRecord,
+    Waiting,
+)
+from application.services.record_check import require_recorded
 from domain.errors.deliberation import (
+    CallExistsError,
     DeliberationEndedError,
     DeliberationExistsError,
     DeliberationNotFoundError,
     IllegalTransitionError,
     InvalidSpecificationError,
+    LeaseLostError,
     RecordExistsError,
 )
+from domain.errors.idempotency import IdempotencyKeyTakenError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.models.question import AnswerKind
@@ -34,10 +50,13 @@ from infrastructure.persistence.documents import is_storable, load, time_from_te
 from infrastructure.persistence.sequencer import encode
 from infrastructure.persistence.standing import Result, as_it_stands, without_texts
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
+from infrastructure.witness.canonical_json import read_json
 
 __all__ = ["InMemoryRepository"]
 
 _MAX_POSITION_DIGITS = 18
+_REMEMBERED = timedelta(hours=24)
+_CallKey = tuple[int, str, str, int]
 
 
 @dataclass(slots=True)
@@ -45,10 +64,12 @@ class _Kept:
     deliberation: Deliberation
     position: int
     cancel_requested: bool
-    lease_owner: str | None
+    lease: str | None
     lease_until: datetime
     first_index: int
+    salts: bytes | None
     events: list[Event] = field(default_factory=list)
+    calls: dict[_CallKey, LedgerCall] = field(default_factory=dict)
     records: dict[tuple[int, str], StoredRecord] = field(default_factory=dict)
 
     def standing(self) -> Deliberation:
@@ -68,6 +89,7 @@ class _Kept:
 
     def erase(self) -> None:
         """Forget every text."""
+        self.salts = None
         by_text = self.answers_by_text
         for place, stored in self.records.items():
             bare = without_record_texts(stored.record, answers_by_text=by_text)
@@ -104,6 +126,7 @@ class InMemoryRepository:
         self._clock = clock if clock is not None else SystemClock()
         self._before_commit = before_commit
         self._kept: dict[str, _Kept] = {}
+        self._keys: dict[tuple[str, str], tuple[RememberedKey, datetime]] = {}
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -111,33 +134,49 @@ class InMemoryRepository:
     async def check(self) -> None:
         """Memory is always there."""
 
-    async def add(self, deliberation: Deliberation, accepted: Entry, *, owner: str, lease_s: float) -> None:
+    async def add(
+        self,
+        deliberation: Deliberation,
+        accepted: Entry,
+        *,
+        lease: str | None = None,
+        lease_s: float = 0.0,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
         """As in `DeliberationRepository`. Raises `DeliberationExistsError` for an id that is already there."""
         encode(accepted.document)
         await self._commit()
         if deliberation.id in self._kept:
             raise DeliberationExistsError(deliberation_id=deliberation.id)
+        if idempotency is not None:
+            self._remember(idempotency, deliberation.id)
         texts = opened(accepted.salts, accepted_texts(deliberation))
         entry = self.log.place(accepted.document, texts)
         kept = _Kept(
             replace(deliberation, question_salt=salt_at(accepted.salts, 0)),
             len(self._kept) + 1,
             deliberation.cancel_requested,
-            owner,
+            lease,
             self._clock.now() + timedelta(seconds=lease_s),
             entry.index,
+            accepted.salts,
         )
         kept.events += _events(entry.entry, after=0)
         self._kept[deliberation.id] = kept
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
-        """As in `DeliberationRepository`. Raises `RecordExistsError`, `DeliberationEndedError` and `DeliberationNotFoundError`."""
+        """As in `DeliberationRepository`. Raises `RecordExistsError`, `CallExistsError`, `LeaseLostError`, `DeliberationEndedError` and
+        `DeliberationNotFoundError`.
+        """
         for entry in commit.entries:
             encode({**entry.document, "record_sha256": ""})
             if entry.record is not None:
                 _check(entry.record)
         await self._commit()
         kept = self._unfinished(commit.deliberation_id)
+        if commit.lease is not None and commit.lease != kept.lease:
+            raise LeaseLostError(deliberation_id=commit.deliberation_id, lease=commit.lease)
+        _refuse_repeated_calls(kept, commit)
         places: set[tuple[int, str]] = set()
         for record in (entry.record for entry in commit.entries if entry.record is not None):
             place = (record.round_number, record.agent_id)
@@ -153,13 +192,15 @@ class InMemoryRepository:
             logged = self.log.place(entry.document, opened(entry.salts, told))
             kept.events += _events(logged.entry, after=len(kept.events))
             last = logged.index
+            if entry.document["type"] == "call.intended":
+                kept.calls[_key_of(entry.document)] = _call_of(entry.document, last)
             if ended_record is not None:
                 place = (ended_record.round_number, ended_record.agent_id)
                 kept.records[place] = StoredRecord(ended_record, logged, entry.salts)
         if commit.deliberation is not None:
             ended = replace(commit.deliberation, question_salt=kept.deliberation.question_salt)
             if ended.status.is_terminal:
-                kept.lease_owner = None
+                kept.lease = None
                 head = await self.log.head()
                 ended = replace(
                     ended, witness=WitnessSpan(kept.first_index, last, head.tree_size, head.root_hash.hex())
@@ -171,7 +212,7 @@ class InMemoryRepository:
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """As in `DeliberationReader`."""
         kept = self._kept.get(deliberation_id)
-        return None if kept is None else kept.in_full()
+        return None if kept is None else self._compared(kept).deliberation
 
     async def page(
         self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
@@ -185,8 +226,13 @@ class InMemoryRepository:
             and (status is None or kept.deliberation.status is status)
             and (key_name is None or kept.deliberation.key_name == key_name)
         ]
-        items = tuple(kept.at_a_glance() for kept in found[:limit])
+        items = tuple(self._compared(kept).at_a_glance for kept in found[:limit])
         return Page(items, str(found[limit - 1].position) if len(found) > limit else None)
+
+    async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
+        """As in `DeliberationReader`."""
+        found = [kept for kept in self._kept.values() if kept.position > after][:limit]
+        return [replace(self._stored(kept), calls=list(kept.calls.values())) for kept in found]
 
     async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
@@ -200,32 +246,54 @@ class InMemoryRepository:
         start = max(after, 0)
         return [] if kept is None else kept.events[start : start + limit]
 
-    async def claim(self, *, owner: str, lease_s: float, limit: int) -> Sequence[Deliberation]:
-        """As in `Leases`; those at work come with the rounds that are committed so far."""
-        await self._commit()
-        now = self._clock.now()
-        free = [
-            kept
-            for kept in self._kept.values()
-            if not kept.deliberation.status.is_terminal and (kept.lease_owner is None or kept.lease_until < now)
-        ][:limit]
-        for kept in free:
-            kept.lease_owner, kept.lease_until = owner, now + timedelta(seconds=lease_s)
-        return [kept.in_full() for kept in free]
+    async def remembered(self, scope: str, key: str) -> RememberedKey | None:
+        """As in `DeliberationReader`."""
+        found, until = self._keys.get((scope, key), (None, datetime.max.replace(tzinfo=UTC)))
+        return found if until > self._clock.now() else None
 
-    async def renew(self, deliberation_ids: Sequence[str], *, owner: str, lease_s: float) -> Sequence[str]:
+    async def waiting(self, *, limit: int, begun_only: bool = False) -> Sequence[Waiting]:
+        """As in `Leases`."""
+        statuses = (
+            {DeliberationStatus.RUNNING} if begun_only else {DeliberationStatus.QUEUED, DeliberationStatus.RUNNING}
+        )
+        free = [kept for kept in self._kept.values() if kept.deliberation.status in statuses and self._is_free(kept)]
+        return [Waiting(kept.deliberation.id, kept.deliberation.key_name) for kept in free[:limit]]
+
+    async def claim(self, deliberation_id: str, *, lease: str, lease_s: float) -> Claim | None:
+        """As in `Leases`. Raises `RecordMismatchError` where what is kept is not what was recorded; it is held all the same."""
+        await self._commit()
+        kept = self._kept.get(deliberation_id)
+        if kept is None or not self._is_free(kept):
+            return None
+        kept.lease, kept.lease_until = lease, self._clock.now() + timedelta(seconds=lease_s)
+        stored = self._compared(kept)
+        return Claim(stored.deliberation, lease, stored.records, list(kept.calls.values()), stored.entries)
+
+    async def renew(self, held: Mapping[str, str], *, lease_s: float) -> Renewal:
         """As in `Leases`; what another has claimed meanwhile stays with the other."""
         await self._commit()
-        held = self._held(deliberation_ids, owner)
-        for kept in held:
-            kept.lease_until = self._clock.now() + timedelta(seconds=lease_s)
-        return [kept.deliberation.id for kept in held if kept.cancel_requested]
+        kept = self._held(held)
+        for each in kept:
+            each.lease_until = self._clock.now() + timedelta(seconds=lease_s)
+        found = {each.deliberation.id for each in kept}
+        return Renewal(
+            cancelled=[each.deliberation.id for each in kept if each.cancel_requested],
+            lost=[own for own in held if own not in found],
+        )
 
-    async def release(self, deliberation_ids: Sequence[str], *, owner: str) -> None:
+    async def release(self, held: Mapping[str, str]) -> None:
         """As in `Leases`."""
         await self._commit()
-        for kept in self._held(deliberation_ids, owner):
-            kept.lease_owner = None
+        for kept in self._held(held):
+            kept.lease = None
+
+    async def release_process(self, process: str) -> int:
+        """As in `Leases`."""
+        await self._commit()
+        theirs = [kept for kept in self._kept.values() if (kept.lease or "").startswith(f"{process}/")]
+        for kept in theirs:
+            kept.lease = None
+        return len(theirs)
 
     async def request_cancel(self, deliberation_id: str) -> None:
         """As in `Leases`. Raises `DeliberationNotFoundError`, and `DeliberationEndedError` when it is too late."""
@@ -241,13 +309,44 @@ class InMemoryRepository:
         if not kept.deliberation.erased:
             kept.erase()
 
+    def _compared(self, kept: _Kept) -> StoredDeliberation:
+        stored = self._stored(kept)
+        require_recorded(stored, read_json=read_json)
+        return stored
+
+    def _stored(self, kept: _Kept) -> StoredDeliberation:
+        deliberation = kept.in_full()
+        root = None if deliberation.witness is None else self.log.root_at(deliberation.witness.tree_size)
+        return StoredDeliberation(
+            position=kept.position,
+            first_index=kept.first_index,
+            deliberation=deliberation,
+            at_a_glance=kept.at_a_glance(),
+            salts=kept.salts,
+            records=list(kept.records.values()),
+            entries=self.log.of(deliberation.id),
+            root_hash=None if root is None else root.hex(),
+        )
+
     async def _commit(self) -> None:
         if self._before_commit is not None:
             await self._before_commit()
 
-    def _held(self, deliberation_ids: Sequence[str], owner: str) -> list[_Kept]:
-        wanted = frozenset(deliberation_ids)
-        return [kept for own, kept in self._kept.items() if own in wanted and kept.lease_owner == owner]
+    def _held(self, held: Mapping[str, str]) -> list[_Kept]:
+        return [
+            kept for own, lease in held.items() if (kept := self._kept.get(own)) is not None and kept.lease == lease
+        ]
+
+    def _is_free(self, kept: _Kept) -> bool:
+        ended = kept.deliberation.status.is_terminal
+        return not ended and (kept.lease is None or kept.lease_until < self._clock.now())
+
+    def _remember(self, idempotency: IdempotencyKey, deliberation_id: str) -> None:
+        place, now = (idempotency.scope, idempotency.key), self._clock.now()
+        found, until = self._keys.get(place, (None, now))
+        if found is not None and until > now:
+            raise IdempotencyKeyTakenError(deliberation_id=found.deliberation_id, body_sha256=found.body_sha256)
+        self._keys[place] = RememberedKey(deliberation_id, idempotency.body_sha256), now + _REMEMBERED
 
     def _unfinished(self, deliberation_id: str) -> _Kept:
         kept = self._kept.get(deliberation_id)
@@ -265,6 +364,28 @@ def _events(entry: bytes, *, after: int) -> list[Event]:
         Event(document["deliberation_id"], sequence, kind, at, data)
         for sequence, (kind, data) in enumerate(events_of(document), after + 1)
     ]
+
+
+def _call_of(document: Mapping[str, Any], index: int) -> LedgerCall:
+    prompt = document["prompt"]
+    return LedgerCall(*_key_of(document), None if prompt is None else prompt["sha256"], index)
+
+
+def _key_of(document: Mapping[str, Any]) -> _CallKey:
+    return document["round"], document["agent_id"], document["purpose"], document["attempt"]
+
+
+def _refuse_repeated_calls(kept: _Kept, commit: Commit) -> None:
+    intended: set[_CallKey] = set()
+    for entry in commit.entries:
+        if entry.document["type"] == "call.intended":
+            key = _key_of(entry.document)
+            if key in kept.calls or key in intended:
+                number, agent_id, _, attempt = key
+                raise CallExistsError(
+                    deliberation_id=commit.deliberation_id, round_number=number, agent_id=agent_id, attempt=attempt
+                )
+            intended.add(key)
 
 
 def _check(record: AgentRecord) -> None:

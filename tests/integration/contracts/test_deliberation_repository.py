@@ -2,19 +2,16 @@
 
 import asyncio
 import json
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Protocol
 
-import psycopg
 import pytest
-from sqlalchemy import make_url
 
-from application.ports.deliberation_repository import Commit, DeliberationReader, DeliberationRepository, Leases
+from application.ports.deliberation_repository import (
+    Commit,
+    IdempotencyKey,
+    RememberedKey,
+)
 from domain.errors.deliberation import (
     DeliberationEndedError,
     DeliberationExistsError,
@@ -23,6 +20,7 @@ from domain.errors.deliberation import (
     RecordExistsError,
 )
 from domain.errors.dependency import DependencyUnavailableError
+from domain.errors.idempotency import IdempotencyKeyTakenError
 from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.question import AnswerFormat, AnswerKind
@@ -31,14 +29,9 @@ from domain.models.round import AgentRecord
 from domain.voting.ballot import Answer
 from domain.witness.entry import Entry, accepted, agent_ended, commitment, round_started
 from domain.witness.merkle import leaf_hash
-from infrastructure.persistence.database import open_database
-from infrastructure.persistence.migrate import upgrade
-from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
-from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.deliberation_specimens import (
     NOON,
     OPTIONS,
-    SettableClock,
     committing,
     deliberation,
     ended,
@@ -50,9 +43,10 @@ from tests.deliberation_specimens import (
     started,
     without_texts,
 )
-from tests.servers.postgres import PostgresServer
+from tests.integration.contracts.store import Repository, Store
 
-_LEASE_S = 10.0
+_DAY_S = 86_400.0
+_KEY = IdempotencyKey("council", "6f2a – not ASCII, but stored all the same", "a1" * 32)
 _STRANGE_IDS = ["", "unknown", "\x00", "a\x00b", "\ud800", "x" * 100_000, "'; DROP TABLE events; --", "%s", "🚗"]
 _ANSWERS: list[Answer] = [
     "yes",
@@ -86,127 +80,6 @@ _BAD_CURSORS = [
 ]
 
 
-class Repository(DeliberationRepository, DeliberationReader, Leases, Protocol):
-    """All three ports, which every adapter fulfils at once."""
-
-    async def close(self) -> None: ...
-    async def check(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Store:
-    """An adapter under test: a repository, more of them over the same data, its clock, and a way to hold commits back."""
-
-    repository: Repository
-    open_another: Callable[[], Awaitable[Repository]]
-    clock: SettableClock
-    hold_commits: Callable[[], AbstractContextManager[None]]
-
-    async def add(self, **facts: object) -> Deliberation:
-        """A new deliberation, added."""
-        added = deliberation(**facts)  # type: ignore[arg-type]
-        await self.repository.add(added, accepted(added), owner="me", lease_s=_LEASE_S)
-        return added
-
-    async def start(self, **facts: object) -> Deliberation:
-        """A new deliberation, added and started."""
-        running = started(await self.add(**facts))
-        await self.repository.append(opening(running))
-        return running
-
-    async def end(self, running: Deliberation, records: Sequence[AgentRecord]) -> Deliberation:
-        """The same one, its records stored and ended."""
-        over = ended(running, records)
-        await self.repository.append(committing(running.id, records=records))
-        await self.repository.append(committing(running.id, deliberation=over))
-        return over
-
-    async def sequences(self, deliberation_id: str) -> list[int]:
-        """The numbers of all committed events, in the order read."""
-        return [event.sequence for event in await self.repository.events(deliberation_id, after=0, limit=100_000)]
-
-
-@pytest.fixture(scope="module")
-def migrated_postgres(postgres_server: PostgresServer) -> Iterator[str]:
-    """The name of a Postgres database with the tables, which is copied for each test: what is recorded cannot be emptied."""
-    postgres_server.create_database("contract")
-    upgrade(postgres_server.url("contract"))
-    yield "contract"
-    postgres_server.drop_database("contract")
-
-
-@pytest.fixture
-def empty_postgres(migrated_postgres: str, postgres_server: PostgresServer) -> Iterator[str]:
-    """The address of an empty copy."""
-    postgres_server.create_database("contract_copy", template=migrated_postgres)
-    yield postgres_server.url("contract_copy")
-    postgres_server.drop_database("contract_copy")
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """Each adapter in turn, empty."""
-    clock = SettableClock()
-    if request.param == "memory":
-        gate = asyncio.Event()
-        gate.set()
-
-        @contextmanager
-        def hold() -> Iterator[None]:
-            gate.clear()
-            yield
-            gate.set()
-
-        async def wait_at_gate() -> None:
-            await gate.wait()
-
-        kept = InMemoryRepository(clock=clock, before_commit=wait_at_gate)
-
-        async def same() -> Repository:
-            return kept
-
-        yield Store(kept, same, clock, hold)
-        return
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/conclave.db"
-        upgrade(url)
-    else:
-        url = request.getfixturevalue("empty_postgres")
-    opened: list[Callable[[], Awaitable[None]]] = []
-
-    async def open_another() -> Repository:
-        database = await open_database(url)
-        opened.append(database.close)
-        repository = SqlDeliberationRepository(database, clock=clock)
-        opened.append(repository.close)
-        return repository
-
-    yield Store(await open_another(), open_another, clock, lambda: _locked(url))
-    for close in reversed(opened):
-        await close()
-
-
-@contextmanager
-def _locked(url: str) -> Iterator[None]:
-    """Let nobody commit an event or a record, while everybody may read."""
-    address = make_url(url)
-    if address.get_backend_name() == "sqlite":
-        assert address.database is not None
-        connection = sqlite3.connect(address.database, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
-        connection.close()
-        return
-    with psycopg.connect(_conninfo(url)) as locker:
-        locker.execute("LOCK TABLE witness_entries, agent_records IN SHARE ROW EXCLUSIVE MODE")
-        yield
-
-
-def _conninfo(url: str) -> str:
-    return url.replace("postgresql+psycopg://", "postgresql://", 1)
-
-
 def _unencodable(given: AgentRecord, **texts: str) -> Entry:
     """The end of an agent whose entry was made before the texts of its record went wrong."""
     made = agent_ended("", given, AnswerFormat(AnswerKind.CHOICE, OPTIONS))
@@ -238,7 +111,7 @@ async def test_an_id_that_nobody_gave_out_finds_nothing(store: Store) -> None:
 async def test_the_same_deliberation_is_not_added_twice(store: Store) -> None:
     added = await store.add()
     with pytest.raises(DeliberationExistsError):
-        await store.repository.add(added, accepted(added), owner="you", lease_s=_LEASE_S)
+        await store.repository.add(added, accepted(added))
     assert await store.sequences(added.id) == [1]
 
 
@@ -373,7 +246,7 @@ async def test_ten_deliberations_at_once_do_not_mix_their_numbers(store: Store) 
     async with asyncio.TaskGroup() as group:
         for number in range(20):
             for each in running:
-                group.create_task(store.repository.append(committing(each.id, [intent(number), intent(number)])))
+                group.create_task(store.repository.append(committing(each.id, [intent(number), intent(20 + number)])))
     for each in running:
         assert await store.sequences(each.id) == list(range(1, 43))
 
@@ -382,8 +255,8 @@ async def test_two_repositories_on_one_database_number_one_deliberation_without_
     running = await store.start(agents=72)
     repositories = [store.repository, await store.open_another()]
     for turn in range(3):
-        for repository in repositories:
-            await repository.append(committing(running.id, [intent(turn)]))
+        for place, repository in enumerate(repositories):
+            await repository.append(committing(running.id, [intent(2 * turn + place)]))
     async with asyncio.TaskGroup() as group:
         for number in range(60):
             commit = committing(running.id, records=[record(number)])
@@ -397,7 +270,7 @@ async def test_many_are_added_by_two_repositories_at_once_and_each_has_its_place
     added = [deliberation() for _ in range(20)]
     async with asyncio.TaskGroup() as group:
         for number, each in enumerate(added):
-            group.create_task(repositories[number % 2].add(each, accepted(each), owner="me", lease_s=_LEASE_S))
+            group.create_task(repositories[number % 2].add(each, accepted(each)))
     page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
     assert sorted(item.id for item in page.items) == sorted(each.id for each in added)
 
@@ -641,115 +514,6 @@ async def test_a_cursor_that_no_page_came_with_is_refused_by_name(store: Store) 
         assert [problem.pointer for problem in refusal.value.problems] == ["/cursor"]
 
 
-async def test_of_twenty_claimants_one_wins(store: Store) -> None:
-    added = await store.add()
-    await store.repository.release([added.id], owner="me")
-    repositories = [store.repository, await store.open_another(), await store.open_another()]
-    claims = await asyncio.gather(
-        *(repositories[number % 3].claim(owner=f"claimant-{number}", lease_s=_LEASE_S, limit=5) for number in range(20))
-    )
-    assert [[each.id for each in claim] for claim in claims if claim] == [[added.id]]
-
-
-async def test_many_claimants_share_many_without_overlap(store: Store) -> None:
-    added = [(await store.add()).id for _ in range(10)]
-    await store.repository.release(added, owner="me")
-    repositories = [store.repository, await store.open_another()]
-    claims = await asyncio.gather(
-        *(repositories[number % 2].claim(owner=f"claimant-{number}", lease_s=_LEASE_S, limit=2) for number in range(8))
-    )
-    claimed = [each.id for claim in claims for each in claim]
-    assert len(set(claimed)) == len(claimed)
-    assert all(len(claim) <= 2 for claim in claims)
-    rest = await store.repository.claim(owner="last", lease_s=_LEASE_S, limit=10)
-    assert sorted([*claimed, *(each.id for each in rest)]) == sorted(added)
-
-
-async def test_what_is_added_is_held_from_the_start(store: Store) -> None:
-    await store.add()
-    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == []
-
-
-async def test_claims_take_the_oldest_first_and_whole(store: Store) -> None:
-    added = [await store.add(key_name="mine") for _ in range(3)]
-    await store.repository.release([each.id for each in added], owner="me")
-    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=2)) == added[:2]
-    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=2)) == added[2:]
-
-
-async def test_a_claimed_deliberation_at_work_comes_with_its_committed_records(store: Store) -> None:
-    running = await store.start()
-    await store.repository.append(committing(running.id, records=[record(1), failed(0)]))
-    await store.repository.release([running.id], owner="me")
-    (claimed,) = await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)
-    assert claimed.rounds[0].records == (record(1), failed(0))
-    assert claimed == await store.repository.get(running.id)
-
-
-async def test_a_lease_that_ran_out_can_be_claimed_and_one_that_was_renewed_cannot(store: Store) -> None:
-    left, kept = await store.add(), await store.add()
-    store.clock.advance(_LEASE_S - 1)
-    await store.repository.renew([kept.id], owner="me", lease_s=_LEASE_S)
-    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == []
-    store.clock.advance(2)
-    assert [each.id for each in await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)] == [left.id]
-
-
-async def test_renewing_takes_nothing_back_from_another(store: Store) -> None:
-    added = await store.add()
-    store.clock.advance(_LEASE_S + 1)
-    await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)
-    await store.repository.request_cancel(added.id)
-    assert list(await store.repository.renew([added.id], owner="me", lease_s=1000)) == []
-    await store.repository.release([added.id], owner="me")
-    assert list(await store.repository.claim(owner="me", lease_s=_LEASE_S, limit=5)) == []
-    store.clock.advance(_LEASE_S + 1)
-    assert len(await store.repository.claim(owner="me", lease_s=_LEASE_S, limit=5)) == 1
-
-
-async def test_what_was_released_can_be_claimed_at_once(store: Store) -> None:
-    added = await store.add()
-    await store.repository.release([added.id], owner="me")
-    assert len(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == 1
-
-
-async def test_a_cancellation_asked_for_elsewhere_is_heard_at_the_next_renewal(store: Store) -> None:
-    wanted, other = await store.start(), await store.start()
-    await (await store.open_another()).request_cancel(wanted.id)
-    renewed = await store.repository.renew([wanted.id, other.id], owner="me", lease_s=_LEASE_S)
-    assert list(renewed) == [wanted.id]
-    found = await store.repository.get(wanted.id)
-    assert found is not None
-    assert found.cancel_requested
-
-
-async def test_a_cancellation_is_not_forgotten_by_what_is_stored_after_it(store: Store) -> None:
-    queued = await store.add()
-    await store.repository.request_cancel(queued.id)
-    await store.repository.append(committing(queued.id, deliberation=started(queued)))
-    assert list(await store.repository.renew([queued.id], owner="me", lease_s=_LEASE_S)) == [queued.id]
-
-
-async def test_cancelling_what_ended_or_never_was_is_refused(store: Store) -> None:
-    over = await store.end(await store.start(), [record(0)])
-    with pytest.raises(DeliberationEndedError) as refusal:
-        await store.repository.request_cancel(over.id)
-    assert refusal.value.status == "completed"
-    with pytest.raises(DeliberationNotFoundError):
-        await store.repository.request_cancel("unknown")
-
-
-async def test_what_ended_is_never_claimed(store: Store) -> None:
-    await store.end(await store.start(), [record(0)])
-    store.clock.advance(1_000_000)
-    assert list(await store.repository.claim(owner="you", lease_s=_LEASE_S, limit=5)) == []
-
-
-async def test_renewing_and_releasing_nothing_does_nothing(store: Store) -> None:
-    assert list(await store.repository.renew([], owner="me", lease_s=_LEASE_S)) == []
-    await store.repository.release([], owner="me")
-
-
 async def test_a_store_that_works_passes_its_check(store: Store) -> None:
     await store.repository.check()
 
@@ -766,3 +530,101 @@ async def test_closing_lets_what_was_begun_end_and_refuses_what_comes_later(stor
     with pytest.raises(DependencyUnavailableError):
         await store.repository.append(committing(running.id, [intent(6)]))
     assert await store.sequences(running.id) == list(range(1, 8))
+
+
+async def _add_under(repository: Repository, key: IdempotencyKey) -> Deliberation:
+    added = deliberation()
+    await repository.add(added, accepted(added), idempotency=key)
+    return added
+
+
+async def test_a_key_stands_for_the_deliberation_that_was_added_with_it(store: Store) -> None:
+    assert await store.repository.remembered(_KEY.scope, _KEY.key) is None
+    added = await _add_under(store.repository, _KEY)
+    another = await store.open_another()
+    assert await another.remembered(_KEY.scope, _KEY.key) == RememberedKey(added.id, _KEY.body_sha256)
+    assert await another.get(added.id) == added
+
+
+async def test_a_deliberation_without_a_key_leaves_none_behind(store: Store) -> None:
+    await store.repository.add(added := deliberation(), accepted(added))
+    assert await store.repository.remembered("", "") is None
+
+
+async def test_the_same_key_of_another_caller_stands_for_something_else(store: Store) -> None:
+    first = await _add_under(store.repository, _KEY)
+    second = await _add_under(store.repository, replace(_KEY, scope=""))
+    found = [await store.repository.remembered(scope, _KEY.key) for scope in (_KEY.scope, "", "nobody")]
+    assert [each and each.deliberation_id for each in found] == [first.id, second.id, None]
+
+
+@pytest.mark.parametrize("strange", _STRANGE_IDS[:5] + _STRANGE_IDS[6:])
+async def test_a_key_that_nobody_sent_stands_for_nothing(store: Store, strange: str) -> None:
+    await _add_under(store.repository, _KEY)
+    assert await store.repository.remembered(_KEY.scope, strange) is None
+    assert await store.repository.remembered(strange, _KEY.key) is None
+
+
+async def test_a_key_that_is_taken_stores_nothing_and_says_what_it_stands_for(store: Store) -> None:
+    first = await _add_under(store.repository, _KEY)
+    second = deliberation()
+    with pytest.raises(IdempotencyKeyTakenError) as refusal:
+        await store.repository.add(second, accepted(second), idempotency=replace(_KEY, body_sha256="b2" * 32))
+    assert (refusal.value.deliberation_id, refusal.value.body_sha256) == (first.id, _KEY.body_sha256)
+    assert await store.repository.get(second.id) is None
+    assert await store.repository.remembered(_KEY.scope, _KEY.key) == RememberedKey(first.id, _KEY.body_sha256)
+
+
+async def test_a_key_that_is_taken_costs_its_neighbours_in_a_batch_nothing(store: Store) -> None:
+    running = started(await _add_under(store.repository, _KEY))
+    await store.repository.append(opening(running))
+    neighbours = [deliberation() for _ in range(3)]
+    results = await asyncio.gather(
+        *(store.repository.add(each, accepted(each)) for each in neighbours[:2]),
+        _add_under(store.repository, _KEY),
+        store.repository.append(committing(running.id, records=[record(0)])),
+        store.repository.add(neighbours[2], accepted(neighbours[2]), idempotency=replace(_KEY, key="another")),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None)] * 2 + [IdempotencyKeyTakenError] + [type(None)] * 2
+    assert [await store.sequences(each.id) for each in neighbours] == [[1]] * 3
+    assert len(await store.repository.records(running.id)) == 1
+
+
+async def test_of_twenty_adds_at_once_under_one_key_one_is_stored(store: Store) -> None:
+    repositories = [store.repository, *[await store.open_another() for _ in range(3)]]
+    added = [deliberation() for _ in range(20)]
+    results = await asyncio.gather(
+        *(repositories[number % 4].add(each, accepted(each), idempotency=_KEY) for number, each in enumerate(added)),
+        return_exceptions=True,
+    )
+    winner = next(each for each, result in zip(added, results, strict=True) if result is None)
+    lost = [result for result in results if result is not None]
+    assert [type(each) for each in lost] == [IdempotencyKeyTakenError] * 19
+    assert {each.deliberation_id for each in lost if isinstance(each, IdempotencyKeyTakenError)} == {winner.id}
+    page = await store.repository.page(status=None, key_name=None, limit=50, cursor=None)
+    assert [each.id for each in page.items] == [winner.id]
+
+
+async def test_after_a_day_a_key_is_free_again(store: Store) -> None:
+    first = await _add_under(store.repository, _KEY)
+    store.clock.advance(_DAY_S - 0.000_001)
+    assert await store.repository.remembered(_KEY.scope, _KEY.key) == RememberedKey(first.id, _KEY.body_sha256)
+    with pytest.raises(IdempotencyKeyTakenError):
+        await _add_under(store.repository, _KEY)
+    store.clock.advance(0.000_001)
+    assert await store.repository.remembered(_KEY.scope, _KEY.key) is None
+    second = await _add_under(store.repository, replace(_KEY, body_sha256="c3" * 32))
+    assert await store.repository.remembered(_KEY.scope, _KEY.key) == RememberedKey(second.id, "c3" * 32)
+    assert await store.repository.get(first.id) is not None
+
+
+async def test_a_key_is_free_after_a_day_however_many_others_have_expired_before_it(store: Store) -> None:
+    for number in range(40):
+        store.clock.advance(0.001)
+        await _add_under(store.repository, replace(_KEY, key=f"{number}"))
+    store.clock.advance(_DAY_S)
+    latest = await _add_under(store.repository, replace(_KEY, key="39"))
+    found = await store.repository.remembered(_KEY.scope, "39")
+    assert found == RememberedKey(latest.id, _KEY.body_sha256)
+    assert await store.repository.remembered(_KEY.scope, "38") is None

@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from sqlalchemy import Connection, make_url, select
 from application.ports.deliberation_repository import Commit
 from application.ports.witness_log import Disclosure, Erasure, LoggedEntry, WitnessLog
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError, RecordExistsError
+from domain.errors.dependency import DependencyUnavailableError
+from domain.errors.witness import EntryRecordedError
 from domain.models.deliberation import Deliberation
 from domain.witness.entry import accepted, commitment, time_text
+from domain.witness.happenings import event_count
 from domain.witness.merkle import EMPTY_ROOT, leaf_hash, root_hash
 from infrastructure.persistence import tables
 from infrastructure.persistence.database import open_database
@@ -56,7 +61,7 @@ class Writer:
     async def add(self) -> Deliberation:
         """A new deliberation, running."""
         added = deliberation()
-        await self.repository.add(added, accepted(added), owner="me", lease_s=10.0)
+        await self.repository.add(added, accepted(added), lease="me/1", lease_s=10.0)
         running = started(added)
         await self.repository.append(opening(running))
         return running
@@ -304,8 +309,56 @@ async def test_several_ranges_are_read_as_each_would_be_alone(store: Store) -> N
     leaves = [entry.leaf_hash for entry in entries]
     nodes = [root_hash(leaves[:256]), root_hash(leaves[256:512])]
     expected = [leaves[512:530], nodes, leaves[590:], [], [], leaves[:1]]
-    assert [list(found) for found in await log.spans(wanted)] == expected
-    assert list(await log.spans([])) == []
+    head, read = await log.spans(wanted)
+    assert [list(found) for found in read] == expected
+    assert head == await log.head()
+    assert await log.spans([]) == (head, [])
+
+
+async def test_what_a_head_counts_is_in_the_ranges_that_are_read_with_it(store: Store) -> None:
+    another = await store.open_another()
+    writing = asyncio.create_task(_append_one_by_one(another.log, 60))
+    seen = set()
+    while not writing.done():
+        head, (leaves,) = await store.writer.log.spans([(0, 0, 1_000)])
+        assert len(leaves) >= head.tree_size
+        assert root_hash(leaves[: head.tree_size]) == head.root_hash
+        seen.add(head.tree_size)
+        # Memory answers without ever giving way.
+        await asyncio.sleep(0)
+    await writing
+    assert len(seen) > 1
+
+
+async def _append_one_by_one(log: WitnessLog, count: int) -> None:
+    for number in range(count):
+        await log.append([_fact(number)])
+        await asyncio.sleep(0)
+
+
+async def test_ranges_of_a_table_that_is_gone_cannot_be_read(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/conclave.db"
+    upgrade(url)
+    database = await open_database(url)
+    log = SqlWitnessLog(database)
+    assert await log.spans([(1, 0, 1)]) == (await log.head(), [[]])
+    with closing(sqlite3.connect(tmp_path / "conclave.db")) as connection:
+        connection.execute("DROP TABLE witness_nodes")
+    with pytest.raises(DependencyUnavailableError, match="tables are missing"):
+        await log.spans([(1, 0, 1)])
+    await database.close()
+
+
+async def test_an_entry_comes_with_the_number_of_the_last_event_that_its_deliberation_has_made(store: Store) -> None:
+    log = store.writer.log
+    await log.append([_fact(1)])
+    running = await store.writer.add()
+    await store.writer.end(running)
+    await log.append([_fact(2)])
+    own = await log.entries_of(running.id)
+    assert [entry.sequence for entry in own] == list(accumulate(event_count(json.loads(entry.entry)) for entry in own))
+    others = [entry for entry in await log.entries(0, 100) if entry.deliberation_id is None]
+    assert [entry.sequence for entry in others] == [None, None]
 
 
 async def test_entries_that_belong_to_no_deliberation_are_read_apart(store: Store) -> None:
@@ -475,6 +528,18 @@ async def test_an_erasure_waits_for_the_end(store: Store) -> None:
     assert await _require_whole(store.writer.log) == before
     assert await store.writer.repository.get(running.id) == running
     assert len(await store.writer.log.disclosures_of(running.id)) == 5
+
+
+async def test_a_statement_is_recorded_once_however_often_and_by_whomever_it_is_tried(store: Store) -> None:
+    text = Disclosure("ab" * 32, "00" * 16, "why")
+    document = {"type": "halt.set", "at": time_text(NOON), "reason": {"sha256": text.sha256}, "key_name": None}
+    logs = [store.writer.log, (await store.open_another()).log]
+    tried = await asyncio.gather(
+        *(log.append([document], disclosures=[text]) for log in logs * 5), return_exceptions=True
+    )
+    refused = [error for error in tried if isinstance(error, BaseException)]
+    assert {type(error) for error in refused} == {EntryRecordedError}
+    assert (len(refused), (await store.writer.log.head()).tree_size) == (9, 1)
 
 
 async def test_what_is_erased_cannot_be_erased_again(store: Store) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -13,11 +14,12 @@ import pytest
 import application.services
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
 from application.ports.metrics import NullMetrics
-from application.services.batch import Batch, StopCause
+from application.services.batch import AttemptEnd, Batch, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService, ConcurrentResult
 from application.services.retry_policy import RetryPolicy
 from domain.errors.agent import AgentAlreadyActiveError, AgentInvocationError, AgentPoolExhaustedError
 from domain.errors.halt import SystemHaltedError
+from domain.models.agent_output import AgentFailure
 from domain.models.agent_pool import AgentPool
 from domain.models.roll_call import AgentState
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
@@ -397,7 +399,7 @@ async def test_a_halt_found_by_the_orchestrator_is_never_an_agents_failure() -> 
 
 
 @pytest.mark.parametrize(
-    ("cause", "state"), [(StopCause.CANCELLED, AgentState.CANCELLED), (StopCause.SHUTDOWN, AgentState.CANCELLED)]
+    ("cause", "state"), [(StopCause.CANCELLED, AgentState.CANCELLED), (StopCause.SUSPENDED, AgentState.CANCELLED)]
 )
 async def test_a_stopped_batch_ends_its_agents_with_the_cause(cause: StopCause, state: AgentState) -> None:
     orchestrator = Scripted(archon_0=hanging)
@@ -521,3 +523,255 @@ async def test_invoked_is_ended_plus_active_at_every_step_of_the_loop() -> None:
     assert (pool.active_count, looks > 100) == (0, True)
     assert ledger.invoked == ledger.ended.total()
     assert ledger.ended[AgentState.CANCELLED] > 0
+
+
+async def test_a_suspended_agent_counts_only_where_it_held_a_slot() -> None:
+    ledger = Ledger()
+    pool = AgentPool(2)
+    fan_out = ConcurrentDeliberationService(
+        orchestrator=Scripted(archon_0=hanging, archon_1=hanging),
+        halt_checker=HaltCheckerStub(),
+        pool=pool,
+        metrics=ledger,
+    )
+    batch = Batch("b", agent_timeout_s=99)
+    running = asyncio.create_task(fan_out.run_batch(batch, requests(5), max_attempts=1))
+    await asyncio.sleep(1)
+    batch.stop(StopCause.SUSPENDED)
+    result = await running
+    assert {(failure.kind, failure.state) for failure in result.failures} == {("suspended", AgentState.CANCELLED)}
+    assert (ledger.invoked, ledger.ended, pool.active_count) == (2, {AgentState.CANCELLED: 2}, 0)
+
+
+async def test_a_suspended_agent_is_nobodys_failure_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    batch = Batch("b", agent_timeout_s=99)
+    batch.stop(StopCause.SUSPENDED)
+    with caplog.at_level(logging.INFO):
+        await service(Scripted()).run_batch(batch, requests(3), max_attempts=1)
+    assert caplog.records == []
+
+
+async def test_winding_down_lets_calls_in_flight_be_finished_and_begins_no_other() -> None:
+    orchestrator = Scripted()
+    fan_out = service(orchestrator, slots=2)
+    batch = Batch("b", agent_timeout_s=99)
+    running = asyncio.create_task(fan_out.run_batch(batch, requests(5), max_attempts=1))
+    await asyncio.sleep(0.5)
+    batch.wind_down(StopCause.SUSPENDED)
+    batch.wind_down(StopCause.CANCELLED)
+    result = await running
+    assert [output.agent_id for output in result.outputs] == ["archon-0", "archon-1"]
+    assert {failure.kind for failure in result.failures} == {"suspended"}
+    assert batch.cause is StopCause.SUSPENDED
+    assert result.total_ms == pytest.approx(1_000)
+    assert (list(orchestrator.attempts), fan_out.pool.active_count) == (["archon-0", "archon-1"], 0)
+
+
+async def test_winding_down_makes_no_further_attempt() -> None:
+    refused = AgentInvocationError("reset", kind="connection_lost", retryable=True, retry_after_s=3)
+    orchestrator = Scripted(archon_0=raising(refused))
+    batch = Batch("b", agent_timeout_s=99)
+    running = asyncio.create_task(service(orchestrator).run_batch(batch, requests(1), max_attempts=5))
+    await asyncio.sleep(1)
+    batch.wind_down(StopCause.SUSPENDED)
+    assert only_failure(await running) == ("archon-0", "suspended", AgentState.CANCELLED, 1)
+    assert len(orchestrator.attempts["archon-0"]) == 1
+
+
+@pytest.mark.parametrize(("after", "ends_at"), [("stop", 2), ("halt", 2), ("agent", 9), ("deadline", 12)])
+async def test_calls_that_are_being_finished_still_end_by_every_limit(after: str, ends_at: float) -> None:
+    halt = HaltCheckerStub()
+    batch = Batch("b", agent_timeout_s=9 if after == "agent" else 99, deadline=12)
+    orchestrator = Scripted(archon_0=hanging)
+    running = asyncio.create_task(service(orchestrator, halt=halt).run_batch(batch, requests(2), max_attempts=1))
+    await asyncio.sleep(0.5)
+    batch.wind_down(StopCause.SUSPENDED)
+    await asyncio.sleep(1.5)
+    if after == "stop":
+        batch.stop(StopCause.SUSPENDED)
+    elif after == "halt":
+        await halt.set_halted("fire")
+    result = await running
+    assert result.success_count == 1
+    assert result.total_ms == pytest.approx(ends_at * 1000)
+    assert only_failure(result) == ("archon-0", "suspended", AgentState.CANCELLED, 1)
+    assert orchestrator.active == 0
+
+
+def _later(attempt: int, count: int = 1) -> list[AgentRequest]:
+    return [replace(request, attempt=attempt) for request in requests(count)]
+
+
+async def test_what_another_process_began_goes_on_with_its_numbers() -> None:
+    result = await service(Scripted()).run_batch(Batch("b", agent_timeout_s=9), _later(2), max_attempts=2)
+    assert [(output.attempt, output.duration_seconds) for output in result.outputs] == [(2, 1.0)]
+    hung = await service(Scripted(archon_0=hanging)).run_batch(Batch("b", agent_timeout_s=9), _later(3), max_attempts=2)
+    assert only_failure(hung) == ("archon-0", "agent_timeout", AgentState.TIMED_OUT, 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "limit", "made"), [(1, 2, [1, 2]), (2, 2, [2]), (3, 2, [3]), (2, 4, [2, 3, 4]), (4, 1, [4])]
+)
+async def test_one_further_attempt_is_made_at_most_beyond_the_limit(first: int, limit: int, made: list[int]) -> None:
+    asked: list[int] = []
+
+    def refuse(request: AgentRequest) -> AgentOutput:
+        asked.append(request.attempt)
+        raise AgentInvocationError("reset", kind="connection_lost", retryable=True)
+
+    batch = Batch("b", agent_timeout_s=99)
+    result = await service(Scripted(archon_0=refuse)).run_batch(batch, _later(first), max_attempts=limit)
+    assert asked == made
+    assert only_failure(result) == ("archon-0", "connection_lost", AgentState.FAILED, made[-1])
+
+
+async def test_one_that_is_not_asked_again_has_made_the_attempts_before() -> None:
+    batch = Batch("b", agent_timeout_s=99)
+    batch.stop(StopCause.CANCELLED)
+    result = await service(Scripted()).run_batch(batch, _later(3), max_attempts=2)
+    assert only_failure(result) == ("archon-0", "cancelled", AgentState.CANCELLED, 2)
+    assert result.failures[0].usage.calls == 2
+
+
+class Witness:
+    """Notes what it is told of, and takes as long as a test says over each start."""
+
+    def __init__(self, *, takes_s: float = 0.0) -> None:
+        self.started: list[tuple[str, int, AttemptEnd | None]] = []
+        self.ended: list[tuple[str, str]] = []
+        self._takes_s = takes_s
+
+    async def agent_starting(self, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
+        await asyncio.sleep(self._takes_s)
+        self.started.append((request.agent_id, request.attempt, previous))
+
+    async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
+        self.ended.append((request.agent_id, ending.kind if isinstance(ending, AgentFailure) else "answer"))
+        return ending.state if isinstance(ending, AgentFailure) else AgentState.ANSWERED
+
+
+async def test_the_observer_is_told_before_each_attempt_how_the_one_before_ended() -> None:
+    slow_down = AgentInvocationError("429", kind="rate_limited", state=AgentState.THROTTLED, retryable=True)
+    reset = AgentInvocationError("reset", kind="connection_lost", retryable=True)
+    told = Witness()
+    batch = Batch("b", agent_timeout_s=99)
+    orchestrator = Scripted(archon_0=raising(slow_down, reset))
+    await service(orchestrator).run_batch(batch, requests(1), max_attempts=3, observer=told)
+    assert told.started == [
+        ("archon-0", 1, None),
+        ("archon-0", 2, AttemptEnd(AgentState.THROTTLED, "rate_limited")),
+        ("archon-0", 3, AttemptEnd(AgentState.FAILED, "connection_lost")),
+    ]
+    assert told.ended == [("archon-0", "answer")]
+
+
+class DoubtfulHalt(HaltCheckerStub):
+    """In doubt until it is made sure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sure = asyncio.Event()
+        self.sure.set()
+
+    async def is_halted(self) -> bool:
+        return not self.sure.is_set() or await super().is_halted()
+
+    async def wait_until_open(self) -> bool:
+        await self.sure.wait()
+        return await super().wait_until_open()
+
+
+async def test_in_doubt_no_call_begins_and_nobodys_time_runs_and_then_it_goes_on() -> None:
+    halt, orchestrator = DoubtfulHalt(), Scripted()
+    running = asyncio.create_task(
+        service(orchestrator, halt=halt, slots=2).run_batch(Batch("b", agent_timeout_s=3), requests(4), max_attempts=1)
+    )
+    await asyncio.sleep(0.5)
+    halt.sure.clear()
+    await asyncio.sleep(50)
+    assert list(orchestrator.attempts) == ["archon-0", "archon-1"]
+    halt.sure.set()
+    result = await running
+    assert result.success_count == 4
+    assert result.total_ms == pytest.approx(51_500)
+    assert {output.duration_seconds for output in result.outputs} == {1.0}
+
+
+async def test_a_batch_that_begins_in_doubt_waits_as_well() -> None:
+    halt, orchestrator = DoubtfulHalt(), Scripted()
+    halt.sure.clear()
+    asyncio.get_running_loop().call_later(50, halt.sure.set)
+    result = await service(orchestrator, halt=halt).run_batch(
+        Batch("b", agent_timeout_s=3), requests(4), max_attempts=1
+    )
+    assert (result.success_count, orchestrator.attempts["archon-0"]) == (4, [50])
+
+
+@pytest.mark.parametrize("doubt_from", [0.0, 0.5])
+async def test_the_deadline_runs_while_it_is_in_doubt(doubt_from: float) -> None:
+    halt, orchestrator = DoubtfulHalt(), Scripted()
+    if doubt_from:
+        asyncio.get_running_loop().call_later(doubt_from, halt.sure.clear)
+    else:
+        halt.sure.clear()
+    fan_out = service(orchestrator, halt=halt, slots=2)
+    result = await fan_out.run_batch(Batch("b", agent_timeout_s=99, deadline=20), requests(4), max_attempts=1)
+    assert {(failure.kind, failure.attempts) for failure in result.failures} == {("deadline", 0)}
+    assert result.success_count == (2 if doubt_from else 0)
+    assert asyncio.get_running_loop().time() == pytest.approx(20)
+    assert fan_out.pool.active_count == 0
+
+
+@pytest.mark.parametrize("doubt_from", [0.0, 0.5])
+@pytest.mark.parametrize("cause", [StopCause.CANCELLED, StopCause.SUSPENDED])
+async def test_a_stop_is_heeded_while_it_is_in_doubt(doubt_from: float, cause: StopCause) -> None:
+    halt, orchestrator = DoubtfulHalt(), Scripted()
+    if doubt_from:
+        asyncio.get_running_loop().call_later(doubt_from, halt.sure.clear)
+    else:
+        halt.sure.clear()
+    batch = Batch("b", agent_timeout_s=99)
+    asyncio.get_running_loop().call_later(5, batch.stop, cause)
+    result = await service(orchestrator, halt=halt, slots=2).run_batch(batch, requests(4), max_attempts=1)
+    assert {failure.state for failure in result.failures} == {AgentState.CANCELLED}
+    assert asyncio.get_running_loop().time() == pytest.approx(5)
+
+
+@pytest.mark.parametrize("began_in_doubt", [True, False])
+async def test_a_doubt_that_turns_out_to_be_a_halt_halts(began_in_doubt: bool) -> None:
+    halt, orchestrator = DoubtfulHalt(), Scripted()
+    if began_in_doubt:
+        halt.sure.clear()
+    running = asyncio.create_task(
+        service(orchestrator, halt=halt, slots=2).run_batch(Batch("b", agent_timeout_s=9), requests(4), max_attempts=1)
+    )
+    await asyncio.sleep(0.5)
+    halt.sure.clear()
+    await asyncio.sleep(5)
+    await halt.set_halted("fire")
+    halt.sure.set()
+    if began_in_doubt:
+        with pytest.raises(SystemHaltedError):
+            await running
+    else:
+        result = await running
+        assert {failure.kind for failure in result.failures} == {"halted"}
+    assert len(orchestrator.attempts) == (0 if began_in_doubt else 2)
+
+
+async def test_a_doubt_that_comes_up_while_a_further_attempt_is_recorded_holds_its_call_back() -> None:
+    halt = DoubtfulHalt()
+    orchestrator = Scripted(archon_0=raising(AgentInvocationError("reset", kind="reset", retryable=True)))
+    running = asyncio.create_task(
+        service(orchestrator, halt=halt).run_batch(
+            Batch("b", agent_timeout_s=99), requests(1), max_attempts=2, observer=Witness(takes_s=2)
+        )
+    )
+    # The first is recorded until 2 s, the second from 2.25 s to 4.25 s.
+    await asyncio.sleep(3)
+    halt.sure.clear()
+    await asyncio.sleep(20)
+    assert orchestrator.attempts["archon-0"] == [2]
+    halt.sure.set()
+    assert (await running).outputs[0].attempt == 2
+    assert orchestrator.attempts["archon-0"] == [2, 23]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.deliberation_repository import Commit, StoredRecord
 from application.ports.witness_log import LoggedEntry
-from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
-from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
 from domain.errors.deliberation import (
     DeliberationEndedError,
     DeliberationNotFoundError,
@@ -24,121 +21,13 @@ from domain.errors.deliberation import (
 )
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
-from domain.models.agent import Agent, Persona, Roster
-from domain.models.agent_pool import AgentPool
 from domain.models.budget import Limits, Quorum
-from domain.models.deliberation import Deliberation, DeliberationStatus, Specification, WitnessSpan
-from domain.models.event import Event
-from domain.models.protocol import Protocol
-from domain.models.question import AnswerFormat, AnswerKind, Question
+from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.roll_call import AgentState
-from domain.voting.rule import Rule, RuleKind
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
-from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
-
-CHOICE = AnswerFormat(AnswerKind.CHOICE, ("yes", "no", "weekends only"))
-
-
-class Canned:
-    """Answers each agent with the text given for it after one second; hangs where the text is None."""
-
-    def __init__(self, answers: Mapping[str, str | None], default: str = '{"answer": "yes"}') -> None:
-        self.answers = answers
-        self.default = default
-        self.calls: list[str] = []
-        self.active = 0
-
-    async def invoke(self, request: AgentRequest) -> AgentOutput:
-        self.calls.append(request.agent_id)
-        self.active += 1
-        try:
-            text = self.answers.get(request.agent_id, self.default)
-            if text is None:
-                await asyncio.Event().wait()
-            await asyncio.sleep(1)
-            return AgentOutput(request.agent_id, request.request_id, text or "")
-        finally:
-            self.active -= 1
-
-
-@dataclass
-class House:
-    service: DeliberationService
-    repository: InMemoryRepository
-    halt: HaltCheckerStub
-    pool: AgentPool
-
-
-def build(
-    orchestrator: object,
-    repository: InMemoryRepository | None = None,
-    *,
-    halt: HaltCheckerStub | None = None,
-    slots: int = 72,
-    max_running: int = 10,
-    max_queued: int = 100,
-) -> House:
-    repository = repository if repository is not None else InMemoryRepository(clock=VirtualClock())
-    halt = halt or HaltCheckerStub()
-    pool = AgentPool(slots)
-    fan_out = ConcurrentDeliberationService(
-        orchestrator=orchestrator,  # type: ignore[arg-type]
-        halt_checker=halt,
-        pool=pool,
-        clock=VirtualClock(),
-    )
-    service = DeliberationService(
-        fan_out=fan_out,
-        repository=repository,
-        reader=repository,
-        leases=repository,
-        halt_checker=halt,
-        orchestrator=OrchestratorIdentity("canned", simulated=True),
-        clock=VirtualClock(),
-        max_running=max_running,
-        max_queued=max_queued,
-    )
-    return House(service, repository, halt, pool)
-
-
-@asynccontextmanager
-async def opened(house: House) -> AsyncIterator[House]:
-    await house.service.start()
-    try:
-        yield house
-    finally:
-        await house.service.stop(drain_s=0.1)
-
-
-def specification(
-    agents: int = 5,
-    *,
-    answer: AnswerFormat = CHOICE,
-    rule: Rule | None = None,
-    limits: Limits | None = None,
-    quorum: Quorum | None = None,
-    wave_size: int | None = None,
-) -> Specification:
-    members = [Agent(f"archon-{n}", Persona(f"viewpoint {n}")) for n in range(agents)]
-    return Specification(
-        Question("Should the city centre be closed to private cars?", None, answer),
-        Roster.assemble("test", members),
-        rule or Rule(RuleKind.PLURALITY),
-        protocol=Protocol(wave_size=wave_size),
-        limits=limits or Limits(),
-        quorum=quorum or Quorum(),
-    )
-
-
-async def finished(house: House, spec: Specification) -> Deliberation:
-    accepted = await house.service.submit(spec)
-    return await house.service.wait(accepted.id, timeout_s=None)
-
-
-async def history(house: House, deliberation_id: str, after: int = 0) -> list[Event]:
-    return [event async for event in house.service.events(deliberation_id, after=after) if event is not None]
+from tests.service_fixture import Canned, abandon, build, finished, history, opened, specification
 
 
 async def test_a_deliberation_runs_to_a_decision_with_everyone_accounted_for() -> None:
@@ -244,6 +133,7 @@ async def test_a_queued_deliberation_can_be_cancelled_before_anyone_is_asked() -
     orchestrator = Canned({"archon-0": None})
     async with opened(build(orchestrator, max_running=1)) as house:
         await house.service.submit(specification(1))
+        await asyncio.sleep(0.1)
         waiting = await house.service.submit(specification(1))
         cancelled = await house.service.cancel(waiting.id)
         events = await history(house, waiting.id)
@@ -269,7 +159,8 @@ async def test_ten_run_at_a_time_a_hundred_wait_and_the_next_is_refused() -> Non
     async with opened(build(orchestrator, slots=200)) as house:
         for _ in range(110):
             await house.service.submit(specification(1))
-        assert (house.service.running_count, house.service.queued_count) == (10, 100)
+        await asyncio.sleep(0.1)
+        assert (house.service.running_count, await house.service.count_queued()) == (10, 100)
         with pytest.raises(QueueFullError) as refused:
             await house.service.submit(specification(1))
     assert (refused.value.waiting, refused.value.limit) == (100, 100)
@@ -281,7 +172,7 @@ async def test_many_submitted_at_once_never_pass_the_bound_together() -> None:
             *(house.service.submit(specification(1)) for _ in range(20)), return_exceptions=True
         )
         accepted = [result for result in results if isinstance(result, Deliberation)]
-        assert house.service.running_count + house.service.queued_count == len(accepted)
+        assert house.service.running_count + await house.service.count_queued() == len(accepted)
     assert all(isinstance(result, Deliberation | QueueFullError) for result in results)
     assert len(accepted) <= 5
 
@@ -295,47 +186,100 @@ async def test_somebody_elses_deliberation_is_not_to_be_found() -> None:
         assert (await house.service.get(accepted.id)).id == accepted.id
 
 
-async def test_stopping_ends_what_runs_as_interrupted_and_leaves_the_queue_to_the_next_process() -> None:
-    first = build(Canned({"archon-0": None}), max_running=1)
+async def test_stopping_lets_calls_in_flight_be_finished_and_leaves_the_rest_to_the_next_process() -> None:
+    orchestrator = Canned({"archon-0": None})
+    first = build(orchestrator, max_running=1)
     await first.service.start()
     running = await first.service.submit(specification(2))
     waiting = await first.service.submit(specification(2))
-    await asyncio.sleep(5)
+    await asyncio.sleep(0.5)
     await first.service.stop(drain_s=1)
     with pytest.raises(ServiceStoppingError):
         await first.service.submit(specification(1))
-    marked = await first.service.get(running.id)
-    assert (marked.status, marked.roll_call[AgentState.CANCELLED]) == (DeliberationStatus.FAILED, 1)
-    assert marked.reason is not None
-    assert "interrupted" in marked.reason
-    async with opened(build(Canned({}), first.repository)) as second:
+    left = await first.service.get(running.id)
+    assert (left.status, left.roll_call[AgentState.ANSWERED], left.roll_call.asked) == (
+        DeliberationStatus.RUNNING,
+        1,
+        1,
+    )
+    following = Canned({})
+    async with opened(build(following, first.repository)) as second:
+        gone_on_with = await second.service.wait(running.id, timeout_s=None)
         ended = await second.service.wait(waiting.id, timeout_s=None)
-    assert ended.status is DeliberationStatus.COMPLETED
+    assert gone_on_with.status is ended.status is DeliberationStatus.COMPLETED
+    assert gone_on_with.roll_call[AgentState.ANSWERED] == 2
+    assert sorted(following.calls) == ["archon-0", "archon-0", "archon-1"]
 
 
-async def abandon(house: House) -> None:
-    """What SIGKILL leaves behind: nothing is said, nothing is released."""
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def test_a_deliberation_whose_process_died_is_marked_with_everyone_named() -> None:
+async def test_a_deliberation_whose_process_died_is_gone_on_with_and_no_finished_call_is_made_again() -> None:
     first = build(Canned({"archon-0": None}))
     await first.service.start()
     running = await first.service.submit(specification(3))
     await asyncio.sleep(5)
     await abandon(first)
-    async with opened(build(Canned({}), first.repository)) as second:
+    following = Canned({})
+    async with opened(build(following, first.repository)) as second:
         still = await second.service.get(running.id)
         assert still.status is DeliberationStatus.RUNNING
         ended = await second.service.wait(running.id, timeout_s=None)
         events = await history(second, running.id)
-    assert ended.status is DeliberationStatus.FAILED
-    assert (ended.roll_call[AgentState.ANSWERED], ended.roll_call[AgentState.FAILED]) == (2, 1)
-    assert [(f.agent_id, f.failure and f.failure.kind) for f in ended.failures] == [("archon-0", "interrupted")]
+    assert following.calls == ["archon-0"]
+    assert ended.status is DeliberationStatus.COMPLETED
+    assert (ended.roll_call[AgentState.ANSWERED], ended.usage.calls) == (3, 4)
+    attempts = {record.agent_id: record.attempts for record in ended.rounds[0].records}
+    assert attempts == {"archon-0": 2, "archon-1": 1, "archon-2": 1}
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert events[-1].type == "deliberation.failed"
+    assert events[-1].type == "deliberation.completed"
+
+
+async def test_a_call_that_was_cut_off_at_every_attempt_is_not_made_for_ever() -> None:
+    repository = None
+    calls: list[str] = []
+    for _ in range(3):
+        house = build(Canned({"archon-0": None}), repository)
+        repository = house.repository
+        await house.service.start()
+        if not calls:
+            running = await house.service.submit(specification(1))
+        await asyncio.sleep(8)
+        await abandon(house)
+        calls.append(running.id)
+    last = Canned({})
+    async with opened(build(last, repository)) as house:
+        ended = await house.service.wait(running.id, timeout_s=None)
+    assert last.calls == []
+    (lost,) = ended.failures
+    assert (lost.state, lost.failure and lost.failure.kind, lost.attempts) == (AgentState.FAILED, "interrupted", 3)
+
+
+async def test_the_deadline_runs_on_while_nobody_works() -> None:
+    first = build(Canned({"archon-0": None}))
+    await first.service.start()
+    running = await first.service.submit(specification(2, limits=Limits(deadline_s=60)))
+    await asyncio.sleep(5)
+    await abandon(first)
+    await asyncio.sleep(100)
+    following = Canned({})
+    async with opened(build(following, first.repository)) as second:
+        ended = await second.service.wait(running.id, timeout_s=None)
+    assert following.calls == []
+    assert (ended.status, ended.roll_call[AgentState.TIMED_OUT]) == (DeliberationStatus.COMPLETED, 1)
+
+
+async def test_a_holder_whose_lease_was_taken_over_records_nothing_more() -> None:
+    first = build(Canned({"archon-0": None}))
+    await first.service.start()
+    running = await first.service.submit(specification(2, limits=Limits(agent_timeout_s=60)))
+    await asyncio.sleep(5)
+    kept = first.repository._kept[running.id]
+    kept.lease_until = VirtualClock().now() - timedelta(seconds=1)
+    claim = await first.repository.claim(running.id, lease="other/1", lease_s=1000)
+    assert claim is not None
+    await asyncio.sleep(100)
+    still = await first.service.get(running.id)
+    await first.service.stop(drain_s=0)
+    assert (still.status, still.roll_call.asked) == (DeliberationStatus.RUNNING, 1)
+    assert first.pool.active_count == 0
 
 
 async def test_a_living_process_keeps_its_deliberations_however_many_others_start() -> None:
@@ -385,14 +329,14 @@ async def test_a_store_that_goes_away_makes_a_deliberation_wait_and_loses_nothin
     assert asyncio.get_running_loop().time() == pytest.approx(21, abs=2)
 
 
-async def test_a_store_that_stays_away_past_the_deadline_leaves_an_interrupted_deliberation_not_a_lost_one() -> None:
+async def test_a_store_that_stays_away_past_the_deadline_leaves_a_deliberation_to_be_ended_when_it_is_back() -> None:
     repository = Flaky(clock=VirtualClock())
     repository.away_from, repository.away_until = 0.5, 100.0
     async with opened(build(Canned({}), repository)) as house:
         ended = await finished(house, specification(5, limits=Limits(deadline_s=5)))
         after = await finished(house, specification(5))
-    assert (ended.status, ended.roll_call[AgentState.FAILED]) == (DeliberationStatus.FAILED, 5)
-    assert {f.failure and f.failure.kind for f in ended.failures} == {"interrupted"}
+    assert (ended.status, ended.roll_call[AgentState.TIMED_OUT]) == (DeliberationStatus.INQUORATE, 5)
+    assert {f.failure and f.failure.kind for f in ended.failures} == {"deadline"}
     assert after.status is DeliberationStatus.COMPLETED
 
 

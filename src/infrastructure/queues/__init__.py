@@ -1,0 +1,1 @@
+"""Who works on what: the adapters of the work queue."""
