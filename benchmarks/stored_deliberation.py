@@ -21,6 +21,7 @@ from domain.voting.rule import Rule, RuleKind
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
+from infrastructure.queues.embedded_queue import EmbeddedQueue
 from infrastructure.rosters.file_roster_source import FileRosterSource
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 
@@ -41,11 +42,10 @@ async def stored_deliberation(
         fan_out = ConcurrentDeliberationService(
             orchestrator=orchestrator, halt_checker=halt, pool=AgentPool(slots or agents)
         )
-        service = DeliberationService(
+        service = DeliberationService.with_worker(
             fan_out=fan_out,
-            repository=repository,
-            reader=repository,
-            leases=repository,
+            store=repository,
+            queue=EmbeddedQueue(),
             halt_checker=halt,
             orchestrator=OrchestratorIdentity("benchmark", simulated=True),
         )

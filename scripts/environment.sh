@@ -104,8 +104,10 @@ lock() {
     find_uv
     find_python
     "$UV" lock --python "$PYTHON" --upgrade
-    export_lock requirements.lock "Conclave, the extra 'local' and the development tools." --extra local --group dev
+    export_lock requirements.lock "Conclave, the extras 'local' and 'tracing' and the development tools." --extra local --extra tracing --group dev
     export_lock requirements-bench.lock "Conclave and the peers that it is measured against." --no-dev --group peers
+    export_lock requirements-image.lock "Conclave and the extra 'tracing': what the container image runs." --no-dev --extra tracing
+    export_lock requirements-build.lock "What builds the wheel of Conclave." --only-group build
     rm uv.lock
     addresses
 }

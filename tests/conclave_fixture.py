@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,22 @@ from api.bootstrap import verification_tools
 from api.conclave import Conclave, Health
 from api.main import RestServer, serve
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
+from application.ports.halt_channel import HaltChannel
+from application.services.acceptance import Acceptance
 from application.services.api_keys import ApiKeyring
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
+from application.services.halt_service import HaltService
 from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
+from infrastructure.halt.dual_channel_halt_checker import DualChannelHaltChecker
+from infrastructure.queues.embedded_queue import EmbeddedQueue
 from infrastructure.rosters.file_roster_source import FileRosterSource
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
+from infrastructure.stubs.halt_channel_stub import HaltChannelStub
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
+from infrastructure.stubs.halt_notes_stub import HaltNotesStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
@@ -51,25 +58,32 @@ async def open_stub_conclave(
     orchestrator: AgentOrchestratorProtocol | None = None,
     repository: Any = None,
     halt: HaltCheckerStub | None = None,
+    channels: Sequence[HaltChannel] | None = None,
     keys: str = "",
     health: Mapping[str, Callable[[], Awaitable[Health]]] | None = None,
     max_running: int = 10,
     max_queued: int = 100,
 ) -> AsyncIterator[Conclave]:
-    """An open Conclave that needs nothing outside the process."""
+    """An open Conclave that needs nothing outside the process.
+
+    `halt` is obeyed and cannot be changed over REST; with `channels` instead, those are watched, and REST changes them.
+    """
     store = repository if repository is not None else InMemoryRepository()
-    halt = halt or HaltCheckerStub()
+    halt_channels = channels or [HaltChannelStub("database"), HaltChannelStub("file")]
+    checker = DualChannelHaltChecker(channels=halt_channels, stale_s=1.0 if channels else float("inf"))
+    for channel in halt_channels if channels is None else ():
+        checker.look(channel)
+    obeyed: Any = checker if channels else halt or HaltCheckerStub()
     metrics = PrometheusMetrics(version="0")
     pool = AgentPool()
     fan_out = ConcurrentDeliberationService(
-        orchestrator=orchestrator or AgentOrchestratorStub(), halt_checker=halt, pool=pool, metrics=metrics
+        orchestrator=orchestrator or AgentOrchestratorStub(), halt_checker=obeyed, pool=pool, metrics=metrics
     )
-    deliberations = DeliberationService(
+    deliberations = DeliberationService.with_worker(
         fan_out=fan_out,
-        repository=store,
-        reader=store,
-        leases=store,
-        halt_checker=halt,
+        store=store,
+        queue=EmbeddedQueue(),
+        halt_checker=obeyed,
         orchestrator=OrchestratorIdentity("simulated", simulated=True),
         metrics=metrics,
         max_running=max_running,
@@ -79,12 +93,17 @@ async def open_stub_conclave(
     log = store.log if isinstance(store, InMemoryRepository) else InMemoryWitnessLog()
     signer = CheckpointSigner(SigningKey.from_seed(bytes(range(32))), "conclave.test/witness")
     witness = WitnessService(log=log, signer=signer, tools=verification_tools())
+    halting = HaltService(channels=halt_channels, watch=checker, log=log, notes=HaltNotesStub())
+    if channels:
+        await checker.first_look()
     await deliberations.start()
     try:
         yield Conclave(
             deliberations=deliberations,
+            acceptance=Acceptance(deliberations=deliberations, reader=store),
             outputs=DeliberationOutputService(store, metrics=metrics),
             witness=witness,
+            halt=halting,
             rosters=FileRosterSource(),
             fan_out=fan_out,
             keys=ApiKeyring.parse(keys) if keys else ApiKeyring(),
@@ -96,6 +115,7 @@ async def open_stub_conclave(
         )
     finally:
         await deliberations.stop(drain_s=0.0)
+        checker.close()
 
 
 async def _works() -> Health:

@@ -163,7 +163,7 @@ def opening(running: Deliberation) -> Commit:
 
 def started(queued: Deliberation) -> Deliberation:
     """The same one, running."""
-    return queued.start(at=NOON + timedelta(seconds=1))
+    return queued.start(at=NOON)
 
 
 def ended(running: Deliberation, records: Sequence[AgentRecord]) -> Deliberation:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from application.ports.roster_source import RosterSource
+from application.services.acceptance import Acceptance
 from application.services.api_keys import ApiKeyring
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService
+from application.services.halt_service import HaltService
 from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
 
@@ -40,8 +43,10 @@ class Conclave:
     """An open service. Made by `api.bootstrap` alone, which also closes it."""
 
     deliberations: DeliberationService
+    acceptance: Acceptance
     outputs: DeliberationOutputService
     witness: WitnessService
+    halt: HaltService
     rosters: RosterSource
     fan_out: ConcurrentDeliberationService
     keys: ApiKeyring
@@ -51,6 +56,7 @@ class Conclave:
     orchestrator: str
     simulated: bool
     notices: Sequence[str] = field(default_factory=tuple)
+    http_telemetry: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def pool(self) -> AgentPool:

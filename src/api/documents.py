@@ -10,6 +10,7 @@ from application.services.deliberation_output_service import WitnessedOutput
 from domain.models.agent import Roster
 from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
+from domain.models.halt import HaltState
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat
 from domain.models.round import AgentRecord
@@ -19,6 +20,7 @@ __all__ = [
     "answer_document",
     "deliberation_document",
     "event_document",
+    "halt_document",
     "moment",
     "output_document",
     "roster_document",
@@ -174,3 +176,15 @@ def _failure(record: AgentRecord, *, erased: bool) -> dict[str, Any]:
 
 def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def halt_document(state: HaltState) -> dict[str, Any]:
+    """The halt of the contract, section 1. In doubt it reads as halted, with the channel that is away and why."""
+    return {
+        "halted": state.halted,
+        "reason": state.reason,
+        "since": moment(state.since),
+        "channels": {
+            name: {"halted": channel.halted, "reachable": channel.reachable} for name, channel in state.channels.items()
+        },
+    }

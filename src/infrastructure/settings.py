@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import reprlib
 import stat
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import unquote
@@ -48,11 +50,6 @@ _PASSWORD = re.compile(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)")
 _NOT_YET = (
     "providers_file",
     "redis_url",
-    "halt_redis_url",
-    "halt_file",
-    "witness_key_file",
-    "witness_origin",
-    "witness_anchors",
     "webhooks",
     "llm_requests_per_minute",
     "llm_tokens_per_minute",
@@ -150,9 +147,24 @@ def _with_scheme(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _traces_url(address: str) -> str:
+    """Where an OTLP/HTTP collector takes traces, given its base address, as the specification of the exporter has it."""
+    base = address.rstrip("/")
+    return base if base.endswith("/v1/traces") else f"{base}/v1/traces"
+
+
+def _addresses(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        if entry != "*":
+            # Its own error names the entry. Host bits are refused: who writes 10.0.0.1/8 may not mean all of it.
+            ipaddress.ip_network(entry)
+    return entries
+
+
 AnyPath = Annotated[Path, AfterValidator(_absolute)]
 Line = Annotated[str, AfterValidator(_on_one_line)]
 Entries = Annotated[tuple[Line, ...], NoDecode, BeforeValidator(_entries)]
+TracesUrl = Annotated[str, _with_scheme("http", "https"), AfterValidator(_traces_url)]
 PostgresUrl = Annotated[str, _with_scheme("postgresql", "postgresql+psycopg")]
 RedisUrl = Annotated[str, _with_scheme("redis", "rediss", "unix")]
 
@@ -202,7 +214,8 @@ class Settings(BaseSettings):
         tuple[Annotated[str, _with_scheme("http", "https")], ...], NoDecode, BeforeValidator(_entries)
     ] = Field((), repr=False, description="http:// and https:// addresses, comma-separated")
     queue: Annotated[QueueKind, BeforeValidator(_lower)] = Field(
-        QueueKind.EMBEDDED, description="one of embedded, procrastinate"
+        QueueKind.EMBEDDED,
+        description="embedded, or procrastinate together with a postgresql:// address of the database",
     )
     max_concurrent_agents: int = Field(
         MAX_CONCURRENT_AGENTS, ge=1, le=7200, description="a whole number from 1 to 7200"
@@ -214,7 +227,15 @@ class Settings(BaseSettings):
     )
     host: Annotated[Line, AfterValidator(_without_spaces)] = Field("127.0.0.1", description="an address or a name")
     port: int = Field(8000, ge=0, le=65535, description="a whole number from 0 to 65535")
+    forwarded_allow_ips: Annotated[Entries, AfterValidator(_addresses)] = Field(
+        (), description="addresses and networks of proxies, comma-separated, or *"
+    )
+    tls_cert_file: AnyPath | None = Field(None, description="a PEM file: the certificate and those that vouch for it")
+    tls_key_file: AnyPath | None = Field(None, description="a PEM file without a passphrase")
+    traces_endpoint: TracesUrl | None = Field(None, repr=False, description="an address like http://collector:4318")
+    traces_to_llm: bool = Field(False, description="true or false")
     api_key: SecretStr | None = Field(None, description="the secret of an API key")
+    crash_at: Line | None = Field(None, description="a crash point of CONTRIBUTING.md, in tests alone")
     campaign: Line | None = Field(None, description="1 for the tests of a release")
     campaign_minutes: float | None = Field(None, ge=0, allow_inf_nan=False, description="a number of minutes")
     _notices: tuple[str, ...] = PrivateAttr(())
@@ -244,6 +265,23 @@ class Settings(BaseSettings):
         key = checked_key(value.get_secret_value(), variable=_variable(str(info.field_name)))
         return None if key is None else SecretStr(key)
 
+    @field_validator("queue")
+    @classmethod
+    def _check_queue(cls, value: QueueKind, info: ValidationInfo) -> QueueKind:
+        address = info.data.get("database_url")
+        if value is QueueKind.PROCRASTINATE and address is not None and not address.startswith("postgresql"):
+            raise ValueError(f"{value.value!r} keeps its jobs in Postgres, and CONCLAVE_DATABASE_URL names none")
+        return value
+
+    @field_validator("crash_at")
+    @classmethod
+    def _check_crash_at(cls, value: str | None) -> str | None:
+        if value is not None:
+            from infrastructure.stubs.crash_points import CrashAt
+
+            CrashAt.parse(value)
+        return value
+
     @field_validator("api_keys")
     @classmethod
     def _check_api_keys(cls, value: SecretStr | None) -> SecretStr | None:
@@ -265,7 +303,8 @@ class Settings(BaseSettings):
         secrets = [secret.get_secret_value() for secret in (self.llm_api_key, self.api_key) if secret is not None]
         if self.api_keys is not None:
             secrets += [entry.strip().split(":", 2)[2].strip() for entry in self.api_keys.get_secret_value().split(",")]
-        for address in (self.database_url, self.owner_database_url, self.redis_url, self.halt_redis_url):
+        addresses = (self.database_url, self.owner_database_url, self.redis_url, self.halt_redis_url)
+        for address in (*addresses, self.traces_endpoint):
             secrets += _passwords(address or "")
         return tuple(dict.fromkeys(secret for secret in secrets if secret))
 
@@ -282,15 +321,18 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     from_file = _dotenv(env_file)
     environment = os.environ if environ is None else environ
     _refuse_unknown({*environment, *from_file.env_vars})
+    _refuse_crash_in_file(set(from_file.env_vars))
     from_environment = EnvSettingsSource(Settings)
     from_environment.env_vars = {name.lower(): value for name, value in environment.items() if value}
     values = {**from_file(), **from_environment()}
-    notices = _take_over_openai(values, {**from_file.env_vars, **from_environment.env_vars})
+    foreign = {**from_file.env_vars, **from_environment.env_vars}
+    notices = [*_take_over_openai(values, foreign), *_take_over_collector(values, foreign)]
     try:
         settings = Settings(**values)
     except ValidationError as error:
         # The vendor's error still holds what was given, secrets included.
         raise _first_problem(error, values) from None
+    _refuse_half_of_tls(settings)
     settings._notices = (*notices, *_without_effect(settings))
     return settings
 
@@ -370,6 +412,17 @@ def _refuse_unknown(names: set[str]) -> None:
             )
 
 
+def _refuse_crash_in_file(names: set[str]) -> None:
+    """A process that kills itself is asked for each time anew: no file may lie about that arms one."""
+    variable = _variable("crash_at")
+    if variable in {name.upper() for name in names}:
+        raise ConfigurationError(
+            variable=variable,
+            problem="it stands in a file, and only the environment of a test may set it",
+            remedy="Remove it from the file.",
+        )
+
+
 def _take_over_openai(values: dict[str, Any], foreign: Mapping[str, str | None]) -> list[str]:
     """Let OPENAI_BASE_URL and OPENAI_API_KEY stand in for what is not set; returns what to tell the operator.
 
@@ -391,11 +444,40 @@ def _take_over_openai(values: dict[str, Any], foreign: Mapping[str, str | None])
     return []
 
 
+def _take_over_collector(values: dict[str, Any], foreign: Mapping[str, str | None]) -> list[str]:
+    """Let OTEL_EXPORTER_OTLP_ENDPOINT stand in for what is not set; returns what to tell the operator.
+
+    It may be there for the sake of other programs, so it stops no start where the extra is missing.
+    """
+    collector = foreign.get("otel_exporter_otlp_endpoint")
+    if not collector or "traces_endpoint" in values:
+        return []
+    if find_spec("opentelemetry.sdk") is None:
+        return [
+            "OTEL_EXPORTER_OTLP_ENDPOINT has no effect without the extra: uv pip install 'archon-conclave[tracing]'"
+        ]
+    values["traces_endpoint"] = collector
+    return []
+
+
+def _refuse_half_of_tls(settings: Settings) -> None:
+    given, missing = "tls_cert_file", "tls_key_file"
+    if getattr(settings, given) is None:
+        given, missing = missing, given
+    if getattr(settings, given) is not None and getattr(settings, missing) is None:
+        raise ConfigurationError(
+            variable=_variable(given),
+            problem=f"it is nothing without {_variable(missing)}",
+            remedy=f"Give {Settings.model_fields[missing].description}",
+        )
+
+
 def _without_effect(settings: Settings) -> list[str]:
     idle = [_variable(name) for name in _NOT_YET if name in settings.model_fields_set]
-    if settings.queue is not QueueKind.EMBEDDED:
-        idle.append(_variable("queue"))
-    return [f"{variable} has no effect in this version yet." for variable in idle]
+    told = [f"{variable} has no effect in this version yet." for variable in idle]
+    if settings.crash_at is not None:
+        told.append(f"{_variable('crash_at')} is set: this process kills itself at {settings.crash_at!r}.")
+    return told
 
 
 def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> ConfigurationError:

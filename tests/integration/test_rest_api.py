@@ -316,7 +316,11 @@ def test_alive_is_alive(server: RunningServer) -> None:
 def test_ready_names_each_dependency(server: RunningServer) -> None:
     answer = server.ask("GET", "/readyz")
     assert answer.status == 200
-    assert answer.document == {"status": "ready", "dependencies": {"database": {"works": True, "detail": ""}}}
+    assert answer.document == {
+        "status": "ready",
+        "halted": False,
+        "dependencies": {"database": {"works": True, "detail": ""}},
+    }
 
 
 async def _away() -> Health:
@@ -378,15 +382,17 @@ def test_nothing_of_a_broken_service_leaks() -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_deliberation_stopped_by_the_shutdown_is_marked_as_such() -> None:
+def test_a_deliberation_cut_off_by_the_shutdown_stays_to_be_gone_on_with() -> None:
     with running_server(orchestrator=AgentOrchestratorStub(latency_seconds=3600.0)) as server:
         deliberation = server.post(SMALL).document
         with server.events(f"/v1/deliberations/{deliberation['id']}/events") as stream:
             seen = b""
             while b"agent.started" not in seen:
                 seen += stream.readline()
-        server.call(server.conclave.deliberations.stop(drain_s=0.5))
+            server.call(server.conclave.deliberations.stop(drain_s=0.5))
+            rest = stream.read()
         found = server.ask("GET", f"/v1/deliberations/{deliberation['id']}").document
-        assert found["status"] == "failed"
-        assert found["reason"].startswith("interrupted")
-        assert found["roll_call"]["asked"] == 2
+        ready = server.ask("GET", "/readyz")
+        assert (found["status"], found["roll_call"]["asked"]) == ("running", 0)
+        assert b": not the end" in rest
+        assert (ready.status, ready.document["status"]) == (503, "stopping")

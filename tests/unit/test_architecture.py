@@ -18,13 +18,15 @@ PLACES = {
     "cryptography": "infrastructure/witness/ed25519.py",
     "fastapi": "api/rest/",
     "h11": "api/rest/",
+    "opentelemetry": "infrastructure/telemetry/open_telemetry.py",
     "orjson": "infrastructure/witness/canonical_json.py",
+    "procrastinate": "infrastructure/queues/",
     "prometheus_client": "infrastructure/telemetry/prometheus_metrics.py",
     "psycopg": "infrastructure/persistence/",
     "pydantic_settings": "infrastructure/settings.py",
+    "redis": "infrastructure/halt/redis_channel.py",
     "rfc8785": "infrastructure/witness/canonical_json.py",
     "rich": "api/cli/",
-    "sqlalchemy": "infrastructure/persistence/",
     "starlette": "api/rest/",
     "structlog": "infrastructure/telemetry/logs.py",
     "typer": "api/cli/",
@@ -37,6 +39,8 @@ EDGES = {
     "aiohttp": ("infrastructure/orchestrators/openai_orchestrator.py", "infrastructure/witness/anchor_http.py"),
     "pydantic": ("api/", "infrastructure/settings.py"),
     "pydantic_core": ("api/", "infrastructure/settings.py"),
+    # The tables of a queue in the same database are made on the connection of the migration.
+    "sqlalchemy": ("infrastructure/persistence/", "infrastructure/queues/procrastinate_schema.py"),
 }
 
 

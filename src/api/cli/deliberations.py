@@ -139,9 +139,9 @@ class LocalDeliberations:
                 yield event_document(event)
                 continue
             # Work that ended has announced its last event, so a second idle heartbeat means that there will be none.
-            if idle and not service.running_count and not service.queued_count:
+            if idle and service.is_idle:
                 return
-            idle = not service.running_count and not service.queued_count
+            idle = service.is_idle
             yield None
 
 

@@ -35,6 +35,8 @@ _BY_SLUG: Mapping[str, ExitCode] = {
     "dependency-unavailable": ExitCode.DEPENDENCY_AWAY,
     # Counted in the roll call where one agent is meant; whatever else it reaches is a model that nobody can ask.
     "agent-invocation": ExitCode.DEPENDENCY_AWAY,
+    "halt-not-clearable": ExitCode.DEPENDENCY_AWAY,
+    "halt-channel-unreachable": ExitCode.DEPENDENCY_AWAY,
     "service-stopping": ExitCode.DEPENDENCY_AWAY,
 }
 _BY_HTTP_STATUS: Mapping[int, ExitCode] = {

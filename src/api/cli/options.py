@@ -64,6 +64,7 @@ _OPTION_OF_FIELD: Mapping[str, str] = {
     "/limits/max_attempts": "--max-attempts",
     "/limits/max_cost_usd": "--max-cost",
     "/seed": "--seed",
+    "/reason": "--reason",
     **{f"{place}/{name}": f"--{name}" for place in ("", "/query") for name in ("status", "limit", "cursor")},
 }
 _OPTION_IN_LIST = re.compile(r"/answer/options/(\d+)")

@@ -12,11 +12,12 @@ from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 from api.cli.http_exchange import Address, HttpExchange, ServerRefusedError
+from api.cli.terminal import complain
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.event import TERMINAL_EVENTS
 
-__all__ = ["RemoteDeliberations"]
+__all__ = ["RemoteDeliberations", "exchange_with"]
 
 _SUBMIT_PAUSES_S = (0.2, 0.5, 1.0)
 _FOLLOW_PAUSES_S = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0)
@@ -25,6 +26,14 @@ _MAX_OUTPUT_PAGES = 100
 _BROKEN = (ConnectionResetError, BrokenPipeError, IncompleteRead)
 _TRY_AGAIN = frozenset({429, 502, 503, 504})
 _STILL_BEING_ACCEPTED = 409
+
+
+def exchange_with(url: str, *, key: str | None) -> HttpExchange:
+    """Exchanges with that server as the bearer of `key`. Raises `ConfigurationError`; complains where the key can be read along."""
+    address = Address.parse(url)
+    if key and not address.keeps_secrets:
+        complain(f"the key in CONCLAVE_API_KEY travels to {address.host} unencrypted: use https")
+    return HttpExchange(address, _headers(key))
 
 
 class RemoteDeliberations:
@@ -40,15 +49,7 @@ class RemoteDeliberations:
     ) -> None:
         self.address = Address.parse(url)
         self._pause = pause
-        self._headers: dict[str, str] = {}
-        if key:
-            if not key.isascii() or not key.isprintable():
-                raise ConfigurationError(
-                    variable="CONCLAVE_API_KEY",
-                    problem="holds a character that no header can carry",
-                    remedy="Set it to the secret of one of the server's CONCLAVE_API_KEYS.",
-                )
-            self._headers["Authorization"] = f"Bearer {key}"
+        self._headers = _headers(key)
 
     @property
     def notices(self) -> Sequence[str]:
@@ -183,3 +184,15 @@ class RemoteDeliberations:
 
 def _path(deliberation_id: str) -> str:
     return f"/v1/deliberations/{quote(deliberation_id, safe='')}"
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable():
+        raise ConfigurationError(
+            variable="CONCLAVE_API_KEY",
+            problem="holds a character that no header can carry",
+            remedy="Set it to the secret of one of the server's CONCLAVE_API_KEYS.",
+        )
+    return {"Authorization": f"Bearer {key}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from typing import Annotated
@@ -12,6 +13,8 @@ from api.cli.exit_codes import ExitCode, code_of_signal
 from api.cli.options import JsonOption
 
 __all__ = ["add_to"]
+
+_logger = logging.getLogger(__name__)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,24 +38,29 @@ def serve(
 
     settings = load_settings()
     configure_logging(settings)
+    # Whoever wants the log as JSON reads it by a program, which a line of another form would trip up.
+    as_log = settings.log_format == "json"
+    tell, warn = (_logger.info, _logger.warning) if as_log else (complain, complain)
 
     def listening(urls: tuple[str, ...]) -> None:
         if as_json:
             print_document({"urls": list(urls)})
             sys.stdout.flush()
         else:
-            complain(f"listening on {' and '.join(urls)}, Ctrl-C stops")
+            tell(f"listening on {' and '.join(urls)}, Ctrl-C stops")
 
     async def work() -> signal.Signals | None:
+        from api.main import Front
         from api.main import serve as serve_rest
 
         async with open_conclave(settings, purpose=Purpose.SERVE) as conclave:
             for notice in conclave.notices:
-                complain(notice)
+                warn(notice)
             return await serve_rest(
                 conclave,
                 host=settings.host if host is None else host,
                 port=settings.port if port is None else port,
+                front=Front(settings.tls_cert_file, settings.tls_key_file, settings.forwarded_allow_ips),
                 on_listening=listening,
             )
 

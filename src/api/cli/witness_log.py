@@ -127,7 +127,8 @@ def export(
 def fsck(as_json: JsonOption = False) -> None:
     """Check all of the log.
 
-    Every leaf, node and checkpoint, and what was anchored elsewhere; exit code 3 comes with the first thing that is wrong.
+    Every leaf, node and checkpoint, all that is shown of deliberations, and what was anchored elsewhere; exit code 3 comes with the
+    first thing that is wrong.
     """
     from api.bootstrap import audit_log, configure_logging, load_settings
     from api.cli.counter import Counter
@@ -159,6 +160,9 @@ def fsck(as_json: JsonOption = False) -> None:
                     "entries": report.entries,
                     "nodes": report.nodes,
                     "checkpoints": report.checkpoints,
+                    "deliberations": report.deliberations,
+                    "unsigned_entries": report.unsigned,
+                    "unsigned_since": report.unsigned_since,
                     "anchor_problems": unasked,
                 }
             )
@@ -167,6 +171,11 @@ def fsck(as_json: JsonOption = False) -> None:
                 f"The log verifies: {report.entries:,} entries, {report.nodes:,} nodes, {report.checkpoints:,} checkpoints, "
                 f"root {report.root_hash.hex()}"
             )
+            typer.echo(f"{report.deliberations:,} deliberations are stored as they were recorded.")
+            if report.unsigned:
+                typer.echo(
+                    f"{report.unsigned:,} entries are not under a signed checkpoint yet, the first of {report.unsigned_since}."
+                )
         return ExitCode.DONE
 
     raise typer.Exit(run_interruptible(work))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -10,6 +11,7 @@ from api.conclave import Conclave
 from api.rest.deliberations import add_deliberations
 from api.rest.door import Door
 from api.rest.event_stream import MAX_STREAMS, StreamPlaces
+from api.rest.halt import add_halt
 from api.rest.health import add_health
 from api.rest.openapi import describe_application
 from api.rest.pages import add_pages
@@ -26,6 +28,15 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
 
     Without keys it answers local callers alone, and every one of them has every role. It neither opens nor closes `conclave`.
     """
+    # Nothing but traces is ever turned on, and those are the adapter's to describe.
+    telemetry: Any = {
+        "auto_configure": False,
+        "tracing": False,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        **conclave.http_telemetry,
+    }
     app = FastAPI(
         title="Conclave",
         version=version("archon-conclave"),
@@ -33,13 +44,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={
-            "auto_configure": False,
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-            "operation_spans": False,
-        },
+        telemetry=telemetry,
     )
     app.state.conclave = conclave
     app.state.stream_places = StreamPlaces(max_streams)
@@ -49,6 +54,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     add_records(app)
     add_witness(app)
     add_rosters(app)
+    add_halt(app)
     add_health(app)
     add_pages(app)
     app.openapi = lambda: describe_application(app)  # type: ignore[method-assign]

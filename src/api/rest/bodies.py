@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -11,7 +14,15 @@ from api.requests import DeliberationRequest
 from api.rest.problems import RequestRefusedError
 from api.rest.strict_json import MalformedJsonError, UnusableValuesError, read_strict_json
 
-__all__ = ["BODY_TIMEOUT_S", "MAX_BODY_BYTES", "discard_body", "read_bytes", "read_deliberation_request"]
+__all__ = [
+    "BODY_TIMEOUT_S",
+    "MAX_BODY_BYTES",
+    "Submission",
+    "discard_body",
+    "read_bytes",
+    "read_small_document",
+    "read_submission",
+]
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT_S = 30.0
@@ -19,8 +30,16 @@ _INLINE_BYTES = 32 * 1024
 _JSON_CHARSETS = frozenset({"utf-8", "utf8"})
 
 
-async def read_deliberation_request(request: Request) -> DeliberationRequest:
-    """The deliberation that the body asks for.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The deliberation that a body asks for, and SHA-256 (hex) of what it says, however it is spaced, ordered and escaped."""
+
+    asked: DeliberationRequest
+    sha256: str
+
+
+async def read_submission(request: Request) -> Submission:
+    """What the body says.
 
     Raises `RequestRefusedError` (400, 408, 413, 415, 422) and `InvalidSpecificationError`; at most 1 MiB is ever held.
     """
@@ -37,14 +56,27 @@ async def read_deliberation_request(request: Request) -> DeliberationRequest:
         raise RequestRefusedError("invalid-request", f"{error}.", errors=error.problems) from None
 
 
+async def read_small_document(request: Request, *, max_bytes: int) -> Any:
+    """The strict JSON in a body of at most `max_bytes`, few enough to be read without a thread. Raises like `read_submission`."""
+    _check_media_type(request)
+    try:
+        return read_strict_json(await read_bytes(request, max_bytes=max_bytes))
+    except MalformedJsonError as error:
+        raise RequestRefusedError("malformed-json", f"The body cannot be read as JSON: {error}.") from None
+    except UnusableValuesError as error:
+        raise RequestRefusedError("invalid-request", f"{error}.", errors=error.problems) from None
+
+
 async def discard_body(request: Request) -> None:
     """Take in the body of a request that needs none, within the same bounds. Raises `RequestRefusedError` (408, 413)."""
     await read_bytes(request)
 
 
-def _parse(raw: bytes) -> DeliberationRequest:
+def _parse(raw: bytes) -> Submission:
     document: Any = read_strict_json(raw)
-    return DeliberationRequest.read(document)
+    asked = DeliberationRequest.read(document)
+    said = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return Submission(asked, hashlib.sha256(said.encode()).hexdigest())
 
 
 async def read_bytes(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:

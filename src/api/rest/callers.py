@@ -15,7 +15,7 @@ from api.conclave import Conclave
 from api.rest.problems import RequestRefusedError
 from application.services.api_keys import Role
 
-__all__ = ["Caller", "Observer", "OpenConclave", "Operator", "foreign_caller"]
+__all__ = ["Admin", "Caller", "Observer", "OpenConclave", "Operator", "foreign_caller"]
 
 _LOCAL_HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
 
@@ -47,9 +47,14 @@ async def _operator(request: Request) -> Caller:
     return _caller(request, Role.OPERATOR)
 
 
+async def _admin(request: Request) -> Caller:
+    return _caller(request, Role.ADMIN)
+
+
 OpenConclave = Annotated[Conclave, Depends(open_conclave_of)]
 Observer = Annotated[Caller, Depends(_observer)]
 Operator = Annotated[Caller, Depends(_operator)]
+Admin = Annotated[Caller, Depends(_admin)]
 
 
 def _caller(request: Request, needed: Role) -> Caller:

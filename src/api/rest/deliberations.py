@@ -14,9 +14,10 @@ from starlette.responses import Response
 
 from api.conclave import Conclave
 from api.documents import deliberation_document, output_document
-from api.rest.bodies import discard_body, read_deliberation_request
+from api.rest.bodies import discard_body, read_submission
 from api.rest.callers import Caller, Observer, OpenConclave, Operator
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
+from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe
 from api.rest.problems import RequestRefusedError
@@ -66,8 +67,9 @@ def add_deliberations(app: FastAPI) -> None:
             "submitDeliberation",
             "Put a question to a roster",
             {202: "Deliberation", 200: "Deliberation"},
-            refusals=(400, 401, 403, 408, 413, 415, 422, 429, 503),
+            refusals=(400, 401, 403, 408, 409, 413, 415, 422, 429, 503),
             body="DeliberationRequest",
+            headers=IDEMPOTENCY_KEY,
         ),
     )
     app.add_api_route(
@@ -125,13 +127,20 @@ def add_deliberations(app: FastAPI) -> None:
 
 
 async def submit(request: Request, caller: Operator, conclave: OpenConclave, wait: Wait = None) -> Response:
-    """Accept a deliberation: 202 once it is stored, 200 when `wait` was given and it has ended by then."""
-    body = await read_deliberation_request(request)
-    specification = body.specification(conclave.rosters)
-    deliberation = await conclave.deliberations.submit(specification, key_name=caller.name)
-    if wait:
+    """Accept a deliberation: 202 once it is stored, 200 when `wait` was given and it has ended by then.
+
+    One that is sent again under its `Idempotency-Key` is answered with the deliberation that was accepted first, as it is by now.
+    """
+    key = read_idempotency_key(request)
+    body = await read_submission(request)
+    deliberation = await conclave.acceptance.accept(
+        lambda: body.asked.specification(conclave.rosters),
+        key_name=caller.name,
+        idempotency=key_of(caller.name, key, body_sha256=body.sha256),
+    )
+    if wait and not deliberation.status.is_terminal:
         deliberation = await _wait(conclave, deliberation, wait)
-    status = 200 if deliberation.status.is_terminal else 202
+    status = 200 if wait and deliberation.status.is_terminal else 202
     headers = {"Location": f"/v1/deliberations/{deliberation.id}"}
     return JsonResponse(deliberation_document(deliberation), status_code=status, headers=headers)
 

@@ -50,6 +50,9 @@ class StreamPlaces:
             self.taken -= 1
 
 
+_TO_BE_CONTINUED = b": not the end: come back with the Last-Event-ID that you saw last\n\n"
+
+
 class EventStream(Response):
     """`text/event-stream` (HTML, section 9.2) of events: `id` is the sequence, `event` the type, `data` the document.
 
@@ -86,6 +89,7 @@ class EventStream(Response):
 
     async def _stream(self, send: Send, leaving: asyncio.Task[None]) -> None:
         now = self._monotonic or asyncio.get_running_loop().time
+        has_ended = False
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send(_chunk(b"retry: %d\n\n" % _RETRY_MS))
         spoken = now()
@@ -95,6 +99,7 @@ class EventStream(Response):
                     break
                 if event is not None:
                     await send(_chunk(_frame(event)))
+                    has_ended = event.is_terminal
                     spoken = now()
                 elif now() - spoken >= self._ping_s:
                     await send(_chunk(b": ping\n\n"))
@@ -102,6 +107,8 @@ class EventStream(Response):
         except DependencyUnavailableError as error:
             # The reader comes back with the last id it saw, and by then the store may have too.
             _logger.warning("an event stream was cut: %s", error)
+        if not has_ended:
+            await send(_chunk(_TO_BE_CONTINUED))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

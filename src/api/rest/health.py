@@ -14,6 +14,7 @@ from api.conclave import Health
 from api.rest.callers import OpenConclave
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe
+from domain.errors.dependency import DependencyUnavailableError
 
 __all__ = ["CHECK_TIMEOUT_S", "add_health", "look_at"]
 
@@ -49,7 +50,10 @@ async def healthz() -> Response:
 
 
 async def readyz(conclave: OpenConclave) -> Response:
-    """200 when every dependency works and the service takes work, else 503; each dependency is named either way."""
+    """200 when every dependency works and the service is not stopping, else 503; each dependency is named either way.
+
+    Halted by an operator it stays 200 and says so, because reading goes on; a channel of the halt that is away makes it 503.
+    """
     found = await asyncio.gather(*(look_at(name, check) for name, check in conclave.health.items()))
     works = all(health.works for health in found)
     status = "stopping" if conclave.deliberations.is_stopping else "ready" if works else "unavailable"
@@ -59,7 +63,7 @@ async def readyz(conclave: OpenConclave) -> Response:
     }
     ready = status == "ready"
     return JsonResponse(
-        {"status": status, "dependencies": dependencies},
+        {"status": status, "halted": conclave.halt.status().halted, "dependencies": dependencies},
         status_code=200 if ready else 503,
         headers={} if ready else {"Retry-After": "2"},
     )
@@ -67,6 +71,10 @@ async def readyz(conclave: OpenConclave) -> Response:
 
 async def metrics(request: Request, conclave: OpenConclave) -> Response:
     """The metrics in the format that `Accept` asks for."""
+    try:
+        await conclave.deliberations.count_queued()
+    except DependencyUnavailableError as error:
+        _logger.warning("the queue is not counted, its gauge stays as it was: %s", error)
     body, media_type = conclave.render_metrics(request.headers.get("accept"))
     return Response(body, headers={"Content-Type": media_type})
 

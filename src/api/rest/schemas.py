@@ -16,6 +16,8 @@ __all__ = [
     "Deliberation",
     "DeliberationPage",
     "Event",
+    "Halt",
+    "HaltReason",
     "InclusionProof",
     "LogEntry",
     "Output",
@@ -397,7 +399,30 @@ class Readiness(_Document):
     """Whether the server can really work, each dependency by name."""
 
     status: Literal["ready", "unavailable", "stopping"]
+    halted: bool = Field(description="No agent is called; everything can be read.")
     dependencies: dict[str, Dependency]
+
+
+class HaltReason(_Document):
+    """Why to halt, or why to end the halt."""
+
+    reason: str = Field(min_length=1, max_length=1000, description="The log commits to it for ever.")
+
+
+class HaltChannel(_Document):
+    """One of the places where a halt is kept."""
+
+    halted: bool = Field(description="Set, or out of reach: then the worse is taken for true.")
+    reachable: bool
+
+
+class Halt(_Document):
+    """Whether the system is halted."""
+
+    halted: bool = Field(description="No agent is called: a channel is set, or one cannot be read.")
+    reason: str | None
+    since: str | None = Field(description="RFC 3339.")
+    channels: dict[str, HaltChannel]
 
 
 class FieldError(_Document):
@@ -430,6 +455,8 @@ def component_schemas() -> dict[str, Any]:
         Deliberation,
         DeliberationPage,
         Event,
+        Halt,
+        HaltReason,
         InclusionProof,
         LogEntry,
         Output,

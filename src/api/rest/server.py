@@ -8,7 +8,11 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,20 +22,82 @@ from api.rest.application import create_app
 from api.rest.connection import BoundedConnection
 from domain.errors.configuration import ConfigurationError
 
-__all__ = ["HttpServer", "RestServer", "run_until_signal", "serve"]
+__all__ = ["Front", "HttpServer", "RestServer", "Stoppable", "run_until_signal", "serve"]
 
 _logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 15
 _HEAD_BYTES = 32 * 1024
+_CERT_VARIABLE, _KEY_VARIABLE = "CONCLAVE_TLS_CERT_FILE", "CONCLAVE_TLS_KEY_FILE"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What stands between callers and the port: TLS, where both of its files are given, and proxies.
+
+    `trusted_proxies` are the addresses and networks whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed (`*`: anybody's);
+    without any, nobody's are.
+    """
+
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
+
+    def tls(self) -> ssl.SSLContext | None:
+        """TLS 1.2 and later with that certificate, or None. Raises `ConfigurationError` naming the file that cannot be used."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        for variable, file in ((_CERT_VARIABLE, self.tls_cert_file), (_KEY_VARIABLE, self.tls_key_file)):
+            try:
+                file.read_bytes()
+            except OSError as error:
+                raise ConfigurationError(
+                    variable=variable,
+                    problem=f"{str(file)!r} cannot be read ({error.strerror})",
+                    remedy="Name a PEM file that this user may read.",
+                ) from None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # Without an answer to give, OpenSSL would ask a terminal for the passphrase.
+            context.load_cert_chain(self.tls_cert_file, self.tls_key_file, password=_no_passphrase)
+        except (ssl.SSLError, _PassphraseWantedError) as error:
+            raise ConfigurationError(
+                variable=_KEY_VARIABLE if isinstance(error, _PassphraseWantedError) else _CERT_VARIABLE,
+                problem=f"{str(self.tls_cert_file)!r} and {str(self.tls_key_file)!r} make no certificate and its key ({error})",
+                remedy="Give two PEM files that belong together, the key without a passphrase.",
+            ) from None
+        return context
+
+
+class _PassphraseWantedError(Exception):
+    """The key is encrypted."""
+
+    def __init__(self) -> None:
+        super().__init__("the key wants a passphrase")
+
+
+def _no_passphrase() -> str:
+    raise _PassphraseWantedError
 
 
 class HttpServer:
     """Serves one application on a port. Once stopped, it lets answers that are under way be finished for `hang_up_s` seconds."""
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, local_only: bool, hang_up_s: int = 3) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        local_only: bool,
+        hang_up_s: int = 3,
+        front: Front | None = None,
+    ) -> None:
         """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback although it is `local_only`."""
+        front = front if front is not None else Front()
+        tls = front.tls()
+        self._scheme = "http" if tls is None else "https"
         self._sockets = _bind(host, port, local_only=local_only)
         self._stopping: asyncio.Task[None] | None = None
         config = uvicorn.Config(
@@ -42,7 +108,10 @@ class HttpServer:
             interface="asgi3",
             log_config=None,
             access_log=False,
-            proxy_headers=False,
+            proxy_headers=bool(front.trusted_proxies),
+            # Never left to the vendor, who would read the environment.
+            forwarded_allow_ips=["*"] if "*" in front.trusted_proxies else list(front.trusted_proxies),
+            ssl_context_factory=None if tls is None else lambda _config, _default: tls,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=hang_up_s,
@@ -53,7 +122,7 @@ class HttpServer:
     @property
     def urls(self) -> tuple[str, ...]:
         """Where it listens."""
-        return tuple(_url(bound) for bound in self._sockets)
+        return tuple(_url(bound, self._scheme) for bound in self._sockets)
 
     async def run(self, *, on_listening: Callable[[tuple[str, ...]], None] | None = None) -> None:
         """Serve until `stop`; `on_listening` is called with the addresses once requests are answered."""
@@ -108,9 +177,17 @@ class RestServer(HttpServer):
         port: int = 8000,
         drain_s: float = 5.0,
         hang_up_s: int = 3,
+        front: Front | None = None,
     ) -> None:
         """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback while there are no keys."""
-        super().__init__(create_app(conclave), host=host, port=port, local_only=not conclave.keys, hang_up_s=hang_up_s)
+        super().__init__(
+            create_app(conclave),
+            host=host,
+            port=port,
+            local_only=not conclave.keys,
+            hang_up_s=hang_up_s,
+            front=front,
+        )
         self._conclave = conclave
         self._drain_s = drain_s
 
@@ -144,6 +221,7 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     drain_s: float = 5.0,
+    front: Front | None = None,
     on_listening: Callable[[tuple[str, ...]], None] | None = None,
 ) -> signal.Signals | None:
     """Serve until SIGTERM or SIGINT, and return which one it was; a second signal hangs up on everybody.
@@ -151,12 +229,24 @@ async def serve(
     Returns within 15 s of the first signal, also with streams open and agents hanging. `conclave` stays open: whoever opened it
     closes it. Raises `ConfigurationError` when the port is taken, or not on loopback while there are no keys.
     """
-    server = RestServer(conclave, host=host, port=port, drain_s=drain_s)
+    server = RestServer(conclave, host=host, port=port, drain_s=drain_s, front=front)
     return await run_until_signal(server, on_listening=on_listening)
 
 
+class Stoppable(Protocol):
+    """What runs until it is stopped."""
+
+    async def run(self, *, on_listening: Callable[[tuple[str, ...]], None] | None = None) -> None:
+        """Run; `on_listening` is called once it does, with the addresses at which it can be reached."""
+        ...
+
+    def stop(self) -> None:
+        """Begin to stop, without losing anything; the second time, at once."""
+        ...
+
+
 async def run_until_signal(
-    server: HttpServer, *, on_listening: Callable[[tuple[str, ...]], None] | None = None
+    server: Stoppable, *, on_listening: Callable[[tuple[str, ...]], None] | None = None
 ) -> signal.Signals | None:
     """Run `server` until SIGTERM or SIGINT, and return which one it was; a second signal hangs up on everybody."""
     received: list[signal.Signals] = []
@@ -213,6 +303,6 @@ def _bind(host: str, port: int, *, local_only: bool) -> list[socket.socket]:
     return bound
 
 
-def _url(bound: socket.socket) -> str:
+def _url(bound: socket.socket, scheme: str) -> str:
     address, port = bound.getsockname()[:2]
-    return f"http://[{address}]:{port}" if bound.family == socket.AF_INET6 else f"http://{address}:{port}"
+    return f"{scheme}://[{address}]:{port}" if bound.family == socket.AF_INET6 else f"{scheme}://{address}:{port}"

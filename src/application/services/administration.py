@@ -1,18 +1,21 @@
-"""Reads what was done to the log itself from its entries: restores that were accepted, and keys that came and went."""
+"""What operators do, as entries: how such a statement is made, and how those about the log itself are read back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from application.ports.witness_log import WitnessLogReader
+from application.ports.witness_log import Disclosure, WitnessLogReader
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import VerifierKey
+from domain.witness.entry import SALT_BYTES, commitment, time_text
 from domain.witness.merkle import leaf_hash
 
-__all__ = ["KEY_ADDED", "KEY_RETIRED", "NamedKeys", "administrative_entries", "named_keys"]
+__all__ = ["KEY_ADDED", "KEY_RETIRED", "NamedKeys", "administrative_entries", "named_keys", "operators_statement"]
 
 KEY_ADDED = "key.added"
 KEY_RETIRED = "key.retired"
@@ -26,6 +29,20 @@ class NamedKeys:
 
     all: tuple[VerifierKey, ...] = ()
     present: tuple[VerifierKey, ...] = ()
+
+
+def operators_statement(
+    kind: str, *, at: datetime, reason: str, key_name: str | None, facts: Mapping[str, Any] | None = None
+) -> tuple[Mapping[str, Any], Sequence[Disclosure]]:
+    """What an operator did, as an entry of that type, and its texts, committed to under fresh salts."""
+    texts = [("reason", reason, os.urandom(SALT_BYTES)), ("key_name", key_name, os.urandom(SALT_BYTES))]
+    committed = {name: commitment(salt, text) for name, text, salt in texts}
+    disclosures = [
+        Disclosure(found["sha256"], salt.hex(), text)
+        for name, text, salt in texts
+        if text is not None and (found := committed[name]) is not None
+    ]
+    return {"type": kind, "at": time_text(at), **(facts or {}), **committed}, disclosures
 
 
 async def administrative_entries(reader: WitnessLogReader, *kinds: str) -> AsyncIterator[tuple[int, Mapping[str, Any]]]:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable
 
+from application.services.log_ids import unbound_context
 from domain.errors.agent import AgentInvocationError
 
 __all__ = ["FirstModel"]
@@ -30,7 +31,7 @@ class FirstModel:
             return self._found
         task = self._task
         if task is None:
-            task = self._task = asyncio.create_task(self._run())
+            task = self._task = asyncio.create_task(self._run(), context=unbound_context())
         self._waiters += 1
         try:
             self._found = await asyncio.shield(task)

@@ -7,7 +7,7 @@ import errno
 import io
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -71,8 +71,11 @@ class OpenAIOrchestrator:
         structured: bool = True,
         grammar: bool = False,
         max_output_tokens: int | None = None,
+        call_headers: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         """Without a `model` the first that the endpoint lists is asked. Raises `ConfigurationError`; nothing is connected yet.
+
+        `call_headers` says which headers a call carries besides, asked anew for each.
 
         `confidence_steps`, `reason_max_chars`, `grammar` and `max_output_tokens` are for small models: see `ChatRequestWriter`.
         """
@@ -84,6 +87,7 @@ class OpenAIOrchestrator:
         self._max_connections = max_connections
         self._connect_timeout_s = connect_timeout_s
         self._max_reply_bytes = max_reply_bytes
+        self._call_headers = call_headers
         self._writer = ChatRequestWriter(
             confidence_steps=confidence_steps,
             reason_max_chars=reason_max_chars,
@@ -209,8 +213,9 @@ class OpenAIOrchestrator:
     ) -> _Reply:
         """One request and its whole answer, at most `most` bytes of it. Raises `AgentInvocationError`."""
         data = io.BytesIO(body) if body is not None and len(body) >= _STREAMED_BODY_BYTES else body
+        headers = None if self._call_headers is None else self._call_headers()
         try:
-            async with session.request(method, url, data=data, allow_redirects=False) as response:
+            async with session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
                 if 200 <= response.status < 300:
                     content = await self._read(response, most)
                 else:

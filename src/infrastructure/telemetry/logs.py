@@ -15,6 +15,8 @@ from structlog.processors import format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import Processor
 
+from application.services.log_ids import present_log_ids
+
 __all__ = ["configure_logging"]
 
 _Event = MutableMapping[str, Any]
@@ -47,8 +49,9 @@ def configure_logging(
 ) -> None:
     """Send everything that is logged, from `level` up, to `stream` (stderr unless given); may be called again.
 
-    What a call passes as `extra` becomes fields. `secrets` are replaced wherever they appear, as are bearer tokens and the
-    passwords of addresses. The loggers of uvicorn are folded in: start it with `log_config=None`.
+    What a call passes as `extra` becomes fields, and so do the ids that `log_ids` binds around it. `secrets` are replaced
+    wherever they appear, as are bearer tokens and the passwords of addresses. The loggers of uvicorn are folded in: start it with
+    `log_config=None`.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(
@@ -80,7 +83,8 @@ def _described(logger: Any, method: str, event: _Event) -> _Event:
     if "stack_info" in described:
         described["stack"] = described.pop("stack_info")
     extras = ExtraAdder()(logger, method, {"_record": record})
-    for key, value in extras.items():
+    # What a call says itself stands before what holds around it: it may speak of another agent than the one at work.
+    for key, value in {**present_log_ids(), **extras}.items():
         if key not in _NOT_SHOWN:
             described[f"{key}_" if key in described or key in _MULTILINE else key] = value
     return described

@@ -88,6 +88,7 @@ class PrometheusMetrics:
         self._deliberation_seconds = _Histogram(_DELIBERATION_S)
         self._append_seconds = _Histogram(_APPEND_S)
         self._mismatches = 0
+        self._channels: Callable[[], Mapping[str, bool]] | None = None
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Snapshot(self._families))
@@ -171,9 +172,14 @@ class PrometheusMetrics:
             "conclave_deliberations_queued": ("Deliberations waiting to run.", queued),
         }
 
-    def watch_halt(self, halted: Callable[[], bool]) -> None:
-        """Show from now on whether the system is halted."""
+    def watch_anchors(self, failing: Callable[[], int]) -> None:
+        """Show from now on how many anchors did not take the newest checkpoint."""
+        self._gauges["conclave_witness_anchors_failing"] = ("Anchors that did not take the newest checkpoint.", failing)
+
+    def watch_halt(self, halted: Callable[[], bool], channels: Callable[[], Mapping[str, bool]] | None = None) -> None:
+        """Show from now on whether the system is halted and, where `channels` says so by name, which channels can be read."""
         self._gauges["conclave_halted"] = ("1 while the system is halted, else 0.", halted)
+        self._channels = channels
 
     def render(self, accept: str | None = None) -> tuple[bytes, str]:
         """A scrape and its content type: OpenMetrics or the Prometheus text format, as the Accept header `accept` asks."""
@@ -225,6 +231,7 @@ class PrometheusMetrics:
                 ),
             )
             gauges = [(name, text, float(read())) for name, (text, read) in self._gauges.items()]
+            channels = {} if self._channels is None else self._channels()
         yield InfoMetricFamily("conclave_build", "What runs here.", value={"version": self._version})
         yield _labelled("conclave_agent_outcomes", "Agents that ended, by how.", "state", outcomes)
         yield _labelled("conclave_deliberations", "Deliberations that ended, by how.", "status", ended)
@@ -235,6 +242,8 @@ class PrometheusMetrics:
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
         for name, text, value in gauges:
             yield GaugeMetricFamily(name, text, value=value)
+        if channels:
+            yield _reachable(channels)
 
 
 def _installed_version() -> str:
@@ -256,6 +265,15 @@ def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> 
     family = CounterMetricFamily(name, text, labels=[label])
     for value, count in counts.items():
         family.add_metric([value], count)
+    return family
+
+
+def _reachable(channels: Mapping[str, bool]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "conclave_halt_channel_reachable", "1 while the channel can be read, else 0.", labels=["channel"]
+    )
+    for channel, reachable in channels.items():
+        family.add_metric([channel], float(reachable))
     return family
 
 

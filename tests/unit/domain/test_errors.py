@@ -19,7 +19,8 @@ from domain.errors.deliberation import (
     UnreadableBallotError,
 )
 from domain.errors.dependency import DependencyUnavailableError
-from domain.errors.halt import SystemHaltedError
+from domain.errors.halt import HaltChannelUnreachableError, HaltNotClearableError, SystemHaltedError
+from domain.errors.witness import EntryRecordedError
 from domain.models.roll_call import AgentState
 
 EXAMPLES: list[ConclaveError] = [
@@ -29,6 +30,9 @@ EXAMPLES: list[ConclaveError] = [
         "lost", agent_id="archon-1", kind="reset", state=AgentState.FAILED, retryable=True, retry_after_s=1
     ),
     SystemHaltedError("drill"),
+    HaltChannelUnreachableError(channel="file", problem="a folder is in its place"),
+    HaltNotClearableError(problem="it is away", remedy="Bring it back.", unreachable=["file"]),
+    EntryRecordedError(sha256="ab"),
     InvalidSpecificationError([FieldProblem("/question", "must not be empty")]),
     DeliberationEndedError(deliberation_id="d", status="completed"),
     QueueFullError(waiting=100, limit=100, retry_after_s=5),

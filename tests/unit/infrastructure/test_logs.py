@@ -1,5 +1,6 @@
 """Holds the log to its promise: one event is one entry, its fields are there, and neither forgery nor secret gets in."""
 
+import asyncio
 import io
 import json
 import logging
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from application.ports.agent_orchestrator import AgentRequest, ContextBundle
+from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
+from application.services.log_ids import log_ids, unbound_context
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.virtual_time import run_in_virtual_time
 from infrastructure.telemetry.logs import configure_logging
+from infrastructure.telemetry.named_calls import NamedCalls
 
 SECRET = "correct-horse-battery"
 Format = Literal["text", "json"]
@@ -235,6 +238,91 @@ def test_logs_go_to_stderr_unless_told_otherwise(configured: Configured, capsys:
     captured = capsys.readouterr()
     assert "where am I" in captured.err
     assert captured.out == ""
+
+
+def test_an_exception_is_one_line_of_json_without_the_secret_that_it_names(configured: Configured) -> None:
+    stream = configured("json", secrets=[SECRET])
+    logger.error("failed", exc_info=ValueError(f"first\nsecond {SECRET}"))
+    (entry,) = entries(stream)
+    assert entry["exception"].splitlines()[-2:] == ["ValueError: first", "second [redacted]"]
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+@pytest.mark.parametrize("name", ["uvicorn.error", "sqlalchemy.pool", "asyncio", "alembic.runtime"])
+def test_a_line_of_a_library_carries_the_ids_that_hold_around_it(
+    configured: Configured, format_: Format, name: str
+) -> None:
+    stream = configured(format_)
+    with log_ids(deliberation_id="d-1"), log_ids(batch_id="b-1", agent_id="archon-3"):
+        logging.getLogger(name).warning("something is odd")
+    (line,) = stream.getvalue().splitlines()
+    said = json.loads(line) if format_ == "json" else dict(part.split("=") for part in line.split() if "=" in part)
+    assert [said[key] for key in ("deliberation_id", "batch_id", "agent_id")] == ["d-1", "b-1", "archon-3"]
+
+
+def test_ids_hold_no_longer_than_what_they_were_bound_for(configured: Configured) -> None:
+    stream = configured("json")
+    with log_ids(deliberation_id="d-1"):
+        with log_ids(agent_id="archon-3"):
+            pass
+        logger.info("between")
+    logger.info("after")
+    between, after = entries(stream)
+    assert (between["deliberation_id"], "agent_id" in between) == ("d-1", False)
+    assert "deliberation_id" not in after
+
+
+def test_what_a_call_says_itself_stands_before_what_holds_around_it(configured: Configured) -> None:
+    stream = configured("json")
+    with log_ids(agent_id="archon-3"):
+        logger.info("another one failed", extra={"agent_id": "archon-9"})
+    (entry,) = entries(stream)
+    assert entry["agent_id"] == "archon-9"
+    assert "agent_id_" not in entry
+
+
+async def test_tasks_begun_within_carry_the_ids_and_those_of_many_do_not(configured: Configured) -> None:
+    stream = configured("json")
+
+    async def log(text: str) -> None:
+        logger.info(text)
+
+    with log_ids(deliberation_id="d-1"):
+        own = asyncio.create_task(log("own"))
+        shared = asyncio.create_task(log("shared"), context=unbound_context())
+    await asyncio.gather(own, shared)
+    assert {entry["event"]: entry.get("deliberation_id") for entry in entries(stream)} == {"own": "d-1", "shared": None}
+
+
+async def test_whatever_an_orchestrator_logs_names_the_agent_that_it_asks(configured: Configured) -> None:
+    stream = configured("json")
+
+    class Talkative(AgentOrchestratorStub):
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            await asyncio.sleep(0)
+            logging.getLogger("vendor").info("asked")
+            return await super().invoke(request)
+
+    service = ConcurrentDeliberationService(
+        orchestrator=NamedCalls(Talkative(failing={"archon-1"})), halt_checker=HaltCheckerStub()
+    )
+    context = ContextBundle(topic_id="t", topic_content="q")
+    result = await service.invoke_concurrent(
+        [AgentRequest(agent_id=f"archon-{n}", context=context, batch_id="b-1") for n in range(3)]
+    )
+    assert result.failed_agents == ("archon-1",)
+    asked = [entry for entry in entries(stream) if entry["event"] == "asked"]
+    assert {(entry["batch_id"], entry["agent_id"]) for entry in asked} == {("b-1", f"archon-{n}") for n in range(3)}
+
+
+def test_named_calls_hide_no_prompt() -> None:
+    class Outspoken(AgentOrchestratorStub):
+        def prompt_of(self, request: AgentRequest) -> str:
+            return f"prompt of {request.agent_id}"
+
+    request = AgentRequest(agent_id="archon-1", context=ContextBundle(topic_id="t", topic_content="q"))
+    assert NamedCalls(Outspoken()).prompt_of(request) == "prompt of archon-1"
+    assert NamedCalls(AgentOrchestratorStub()).prompt_of(request) is None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

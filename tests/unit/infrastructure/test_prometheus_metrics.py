@@ -316,6 +316,25 @@ def test_a_scrape_from_another_thread_never_sees_more_outcomes_than_invocations(
         thread.join()
 
 
+def test_each_channel_of_the_halt_is_shown_by_name_as_it_is_now() -> None:
+    counted = metrics()
+    reachable = {"database": True, "file": True}
+    counted.watch_halt(lambda: False, lambda: reachable)
+    assert scrape(counted)["conclave_halt_channel_reachable", (("channel", "database"),)] == 1
+    reachable["database"] = False
+    samples = scrape(counted)
+    assert samples["conclave_halt_channel_reachable", (("channel", "database"),)] == 0
+    assert samples["conclave_halt_channel_reachable", (("channel", "file"),)] == 1
+
+
+def test_anchors_that_fail_are_counted_and_not_named() -> None:
+    counted = metrics()
+    failing = ["webhook:https://hooks.example/secret"]
+    counted.watch_anchors(lambda: len(failing))
+    assert scrape(counted)["conclave_witness_anchors_failing", ()] == 1
+    assert b"secret" not in counted.render()[0]
+
+
 class Scraping:
     """An orchestrator that scrapes whenever an agent is called."""
 

@@ -82,6 +82,12 @@ def test_every_setting_of_the_contract_is_taken(tmp_path: Path) -> None:
         "API_KEY": "client-secret",
         "HOST": "0.0.0.0",
         "PORT": "0",
+        "FORWARDED_ALLOW_IPS": "10.0.0.0/8,::1",
+        "TLS_CERT_FILE": str(file),
+        "TLS_KEY_FILE": str(file),
+        "TRACES_ENDPOINT": "http://collector:4318",
+        "TRACES_TO_LLM": "true",
+        "CRASH_AT": "intent.after:3",
         "CAMPAIGN": "1",
         "CAMPAIGN_MINUTES": "2.5",
     }
@@ -155,6 +161,11 @@ def test_an_impossible_value_is_named_with_its_variable_and_what_would_do(name: 
         ("API_KEYS", "ann:admin:short", "the secret of entry 1 is shorter than 8 characters"),
         ("REDIS_URL", "localhost:6379", "it does not begin with one of redis, rediss, unix"),
         ("WEBHOOKS", "https://a,ftp://b", "the scheme 'ftp' is not one of http, https"),
+        ("TRACES_ENDPOINT", "collector:4318", "it does not begin with one of http, https"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("FORWARDED_ALLOW_IPS", "proxy", "'proxy' does not appear to be an IPv4 or IPv6 network"),
+        ("TLS_CERT_FILE", "cert.pem", "it is nothing without CONCLAVE_TLS_KEY_FILE"),
+        ("TLS_KEY_FILE", "key.pem", "it is nothing without CONCLAVE_TLS_CERT_FILE"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_reason(name: str, value: str, problem: str) -> None:
@@ -452,9 +463,15 @@ class TestChoiceOfOrchestrator:
         assert chosen is OrchestratorKind.OPENAI
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("WITNESS_ORIGIN", "example.org/log"), ("QUEUE", "procrastinate"), ("HALT_FILE", "stop")]
-)
+def test_a_queue_in_postgres_wants_a_database_there() -> None:
+    with pytest.raises(ConfigurationError, match="names none") as refused:
+        load(QUEUE="procrastinate")
+    assert refused.value.variable == "CONCLAVE_QUEUE"
+    assert "postgresql://" in refused.value.remedy
+    assert load(QUEUE="procrastinate", DATABASE_URL="postgresql+psycopg://c@localhost/c").notices == ()
+
+
+@pytest.mark.parametrize(("name", "value"), [("WEBHOOKS", "https://one.example")])
 def test_a_setting_of_a_later_version_is_taken_and_said_to_have_no_effect_yet(name: str, value: str) -> None:
     assert load(**{name: value}).notices == (f"CONCLAVE_{name} has no effect in this version yet.",)
 
@@ -463,3 +480,31 @@ def test_settings_cannot_be_changed_once_they_are_read() -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1
+
+
+@pytest.mark.parametrize(
+    "given_", ["http://collector:4318", "http://collector:4318/", "http://collector:4318/v1/traces"]
+)
+def test_traces_go_where_a_collector_takes_them(given_: str) -> None:
+    assert load(TRACES_ENDPOINT=given_).traces_endpoint == "http://collector:4318/v1/traces"
+
+
+def test_the_collector_of_other_programs_is_taken_over_unless_one_is_named() -> None:
+    others = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://theirs:4318"}
+    own = {"CONCLAVE_TRACES_ENDPOINT": "http://ours:4318"}
+    assert load_settings(others, None).traces_endpoint == "http://theirs:4318/v1/traces"
+    assert load_settings(others | own, None).traces_endpoint == "http://ours:4318/v1/traces"
+
+
+def test_without_the_extra_the_collector_of_other_programs_stops_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infrastructure.settings.find_spec", lambda name: None)
+    settings = load_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://theirs:4318"}, None)
+    assert settings.traces_endpoint is None
+    assert any("archon-conclave[tracing]" in notice for notice in settings.notices)
+
+
+def test_the_password_of_a_collector_is_a_secret() -> None:
+    settings = load(TRACES_ENDPOINT=f"https://user:{SECRET}@collector")
+    assert SECRET in settings.secret_values()
+    assert SECRET not in repr(settings)
+    assert SECRET not in settings.shown()["CONCLAVE_TRACES_ENDPOINT"]

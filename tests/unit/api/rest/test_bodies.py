@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from api.rest.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, discard_body, read_deliberation_request
+from api.rest.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, discard_body, read_submission
 from api.rest.problems import RequestRefusedError
 
 JSON = {"content-type": "application/json"}
@@ -41,7 +41,7 @@ def request(sender: Sender, headers: dict[str, str] | None = None) -> Request:
 
 async def refusal(sent: Request) -> RequestRefusedError:
     with pytest.raises(RequestRefusedError) as caught:
-        await read_deliberation_request(sent)
+        await read_submission(sent)
     return caught.value
 
 
@@ -53,8 +53,8 @@ def question_of(size: int) -> bytes:
 
 async def test_a_body_in_many_pieces_is_one_request() -> None:
     body = json.dumps({"question": "Shall we?"}).encode()
-    read = await read_deliberation_request(request(Sender(body[i : i + 3] for i in range(0, len(body), 3))))
-    assert read.question == "Shall we?"
+    read = await read_submission(request(Sender(body[i : i + 3] for i in range(0, len(body), 3))))
+    assert read.asked.question == "Shall we?"
 
 
 async def test_the_largest_body_is_taken() -> None:
@@ -88,7 +88,7 @@ async def test_a_body_that_drips_runs_out_of_time() -> None:
 
 async def test_a_caller_that_leaves_in_the_middle_gets_no_answer() -> None:
     with pytest.raises(ClientDisconnect):
-        await read_deliberation_request(request(Sender([b'{"question"'], leaves=True)))
+        await read_submission(request(Sender([b'{"question"'], leaves=True)))
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ async def test_a_caller_that_leaves_in_the_middle_gets_no_answer() -> None:
     ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/json;x=y"],
 )
 async def test_json_by_name_is_read(media_type: str) -> None:
-    read = await read_deliberation_request(request(Sender([b'{"question": "?"}']), {"content-type": media_type}))
-    assert read.question == "?"
+    read = await read_submission(request(Sender([b'{"question": "?"}']), {"content-type": media_type}))
+    assert read.asked.question == "?"
 
 
 @pytest.mark.parametrize(

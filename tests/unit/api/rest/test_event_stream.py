@@ -55,8 +55,9 @@ async def test_an_event_is_framed_by_id_type_and_one_line_of_data() -> None:
 
     reader = Reader()
     await stream(events(), reader)
-    hint, frame, rest = reader.text.split("\n\n")
+    hint, frame, notice, rest = reader.text.split("\n\n")
     assert hint.startswith("retry: ")
+    assert notice.startswith(": not the end")
     assert rest == ""
     identity, type_, data = frame.split("\n")
     assert (identity, type_) == ("id: 7", "event: agent.ended")
@@ -68,6 +69,15 @@ async def test_an_event_is_framed_by_id_type_and_one_line_of_data() -> None:
         "agent_id": "a\nb",
         "state": "answered",
     }
+
+
+async def test_a_stream_that_ends_with_the_terminal_event_says_nothing_more() -> None:
+    async def events() -> AsyncGenerator[Event | None, None]:
+        yield event(8, "deliberation.completed")
+
+    reader = Reader()
+    await stream(events(), reader)
+    assert "not the end" not in reader.text
 
 
 async def test_silence_is_broken_by_pings_at_their_interval() -> None:

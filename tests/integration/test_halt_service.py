@@ -1,0 +1,460 @@
+"""Setting and clearing the halt: witnessed first where that is possible, in force wherever it can be, recorded once in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from application.ports.halt_notes import HaltNote, HaltNotes
+from application.ports.witness_log import Disclosure, LoggedEntry
+from application.services.halt_service import HaltService
+from application.services.verification.entries import read_entry
+from domain.errors.deliberation import InvalidSpecificationError
+from domain.errors.dependency import DependencyUnavailableError
+from domain.errors.halt import HaltChannelUnreachableError, HaltNotClearableError, NotHaltedError
+from domain.errors.witness import LogUnverifiedError
+from domain.models.halt import ChannelReading, HaltCondition, HaltState
+from infrastructure.halt.dual_channel_halt_checker import DualChannelHaltChecker
+from infrastructure.halt.note_files import HaltNoteFiles
+from infrastructure.persistence.migrate import upgrade
+from infrastructure.persistence.own_log import OwnLog
+from infrastructure.stubs.halt_channel_stub import HaltChannelStub
+from infrastructure.stubs.halt_notes_stub import HaltNotesStub
+from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
+from infrastructure.witness.canonical_json import parse_canonical
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PATIENCE_S = 10.0
+
+
+class AwayLog:
+    """A log that is away, or hangs, until it is told to work; what hangs goes through once it may."""
+
+    def __init__(self) -> None:
+        self.inner = InMemoryWitnessLog()
+        self.problem: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.asked = asyncio.Event()
+
+    async def append(
+        self, documents: Sequence[Mapping[str, Any]], *, disclosures: Sequence[Disclosure] = ()
+    ) -> Sequence[LoggedEntry]:
+        self.asked.set()
+        await self.answers.wait()
+        if self.problem is not None:
+            raise self.problem
+        return await self.inner.append(documents, disclosures=disclosures)
+
+    @property
+    def types(self) -> list[str]:
+        return [document["type"] for document in self.documents]
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(entry.entry) for entry in self.inner.logged]
+
+
+@dataclass
+class House:
+    database: HaltChannelStub
+    file: HaltChannelStub
+    watch: DualChannelHaltChecker
+    log: AwayLog
+    notes: HaltNotesStub
+    service: HaltService
+
+    def condition(self) -> HaltCondition:
+        return self.watch.state.condition
+
+    def holding(self) -> list[str]:
+        """The channels that hold a halt, asked themselves."""
+        return [channel.name for channel in (self.database, self.file) if channel._reading.halted]
+
+
+@pytest.fixture
+async def house() -> House:
+    database, file, log, notes = HaltChannelStub("database"), HaltChannelStub("file"), AwayLog(), HaltNotesStub()
+    watch = DualChannelHaltChecker(channels=[database, file], stale_s=float("inf"))
+    service = HaltService(channels=[database, file], watch=watch, log=log, notes=notes, record_s=0.05, channel_s=0.2)
+    await service.look()
+    return House(database, file, watch, log, notes, service)
+
+
+def unavailable() -> DependencyUnavailableError:
+    return DependencyUnavailableError(dependency="database", problem="it is away")
+
+
+async def test_a_halt_is_on_every_channel_and_in_the_log(house: House) -> None:
+    state = await house.service.set("a drill", key_name="root")
+    assert (state.condition, state.reason) == (HaltCondition.HALTED, "a drill")
+    assert house.holding() == ["database", "file"]
+    assert house.log.types == ["halt.set"]
+    assert house.notes.kept == {}
+
+
+async def test_its_entry_is_what_the_verifier_expects_and_commits_to_its_texts(house: House) -> None:
+    await house.service.set("a drill", key_name="root")
+    await house.service.clear("it is over", key_name="root")
+    for place, kind in enumerate(("halt.set", "halt.cleared")):
+        entry, owner = read_entry(house.log.inner.logged[place].entry, index=place, parse_canonical=parse_canonical)
+        assert (entry["type"], owner) == (kind, None)
+        assert b"drill" not in house.log.inner.logged[place].entry
+        assert b"root" not in house.log.inner.logged[place].entry
+    assert house.log.documents[0]["channels"] == ["database", "file"]
+    told = {each.text for each in house.log.inner._texts[None]}
+    assert told == {"a drill", "it is over", "root"}
+
+
+async def test_it_is_recorded_before_it_takes_effect(house: House) -> None:
+    house.log.answers.clear()
+    halting = asyncio.create_task(house.service.set("a drill", key_name=None))
+    async with asyncio.timeout(PATIENCE_S):
+        await house.log.asked.wait()
+    assert (house.holding(), house.condition()) == ([], HaltCondition.IN_DOUBT)
+    house.log.answers.set()
+    await halting
+    assert house.log.types == ["halt.set"]
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_log_that_is_away_or_hangs_keeps_no_halt_from_taking_effect_and_has_it_once_in_the_end(
+    house: House, hangs: bool
+) -> None:
+    if hangs:
+        house.log.answers.clear()
+    else:
+        house.log.problem = unavailable()
+    assert (await house.service.set("a drill", key_name=None)).condition is HaltCondition.HALTED
+    assert house.holding() == ["database", "file"]
+    assert len(house.notes.kept) == 1
+    if not hangs:
+        with pytest.raises(DependencyUnavailableError):
+            await house.service.settle()
+    house.log.problem = None
+    house.log.answers.set()
+    assert await house.service.settle() is False
+    assert house.log.types == ["halt.set"]
+    assert house.notes.kept == {}
+    assert await house.service.settle() is False
+    assert house.log.types == ["halt.set"]
+
+
+async def test_nothing_is_added_to_a_log_that_does_not_verify(house: House) -> None:
+    problem = LogUnverifiedError(problem="it was rolled back", remedy="Look.")
+    problems: list[LogUnverifiedError | None] = [problem]
+    service = HaltService(
+        channels=[house.database, house.file],
+        watch=house.watch,
+        log=house.log,
+        notes=house.notes,
+        log_problem=lambda: problems[0],
+    )
+    assert (await service.set("a drill", key_name=None)).halted
+    with pytest.raises(LogUnverifiedError):
+        await service.clear("it is over", key_name=None)
+    assert (house.log.types, house.holding()) == ([], ["database", "file"])
+    problems[0] = None
+    await service.settle()
+    assert house.log.types == ["halt.set"]
+
+
+@pytest.mark.parametrize("away", ["database", "file"])
+async def test_either_channel_alone_holds_a_halt_and_the_other_is_set_once_it_is_back(house: House, away: str) -> None:
+    channel = house.database if away == "database" else house.file
+    channel.problem = "it is gone"
+    await house.service.look()
+    state = await house.service.set("a drill", key_name=None)
+    assert (state.condition, state.channels[away].reachable) == (HaltCondition.HALTED, False)
+    assert house.holding() == [name for name in ("database", "file") if name != away]
+    assert await house.service.settle() is True
+    channel.problem = None
+    await house.service.look()
+    assert await house.service.settle() is False
+    assert house.holding() == ["database", "file"]
+    assert house.log.types == ["halt.set"]
+
+
+async def test_a_channel_that_hangs_holds_up_no_halt_for_long(house: House) -> None:
+    house.database.answers.clear()
+    async with asyncio.timeout(PATIENCE_S):
+        state = await house.service.set("a drill", key_name=None)
+    assert (state.condition, state.channels["database"].reachable) == (HaltCondition.HALTED, False)
+    house.database.answers.set()
+
+
+async def test_where_no_channel_can_be_set_nothing_is_halted_or_recorded(house: House) -> None:
+    house.database.problem = house.file.problem = "it is gone"
+    await house.service.look()
+    with pytest.raises(DependencyUnavailableError):
+        await house.service.set("a drill", key_name=None)
+    assert (house.log.types, house.notes.kept) == ([], {})
+    house.database.problem = house.file.problem = None
+    await house.service.look()
+    assert (await house.service.settle(), house.condition()) == (False, HaltCondition.OPEN)
+
+
+async def test_a_halt_over_a_halt_keeps_the_first_reason_and_is_not_recorded_again(house: House) -> None:
+    await house.service.set("first", key_name=None)
+    assert (await house.service.set("second", key_name=None)).reason == "first"
+    assert house.log.types == ["halt.set"]
+
+
+async def test_a_halt_that_reaches_a_further_channel_is_recorded(house: House) -> None:
+    house.file.set("by hand", NOON)
+    await house.service.look()
+    state = await house.service.set("for everybody", key_name=None)
+    assert (state.reason, house.log.documents[0]["channels"]) == ("by hand", ["database"])
+    assert house.holding() == ["database", "file"]
+
+
+async def test_a_channel_that_was_cleared_unseen_is_set_again_and_that_is_recorded(house: House) -> None:
+    await house.service.set("first", key_name=None)
+    house.database.clear()
+    await house.service.set("second", key_name=None)
+    assert house.holding() == ["database", "file"]
+    assert (house.log.types, house.log.documents[1]["channels"]) == (["halt.set", "halt.set"], ["database"])
+
+
+async def test_twenty_halts_at_a_time_are_one(house: House) -> None:
+    states = await asyncio.gather(*(house.service.set(f"reason {number}", key_name=None) for number in range(20)))
+    assert {state.reason for state in states} == {"reason 0"}
+    assert house.log.types == ["halt.set"]
+
+
+async def test_who_stops_waiting_for_a_halt_does_not_stop_it(house: House) -> None:
+    house.log.answers.clear()
+    halting = asyncio.create_task(house.service.set("a drill", key_name=None))
+    async with asyncio.timeout(PATIENCE_S):
+        await house.log.asked.wait()
+        halting.cancel()
+        house.log.answers.set()
+        await house.watch.wait_until_halted()
+    with pytest.raises(asyncio.CancelledError):
+        await halting
+    house.watch.close()
+
+
+async def test_cleared_it_is_open_and_recorded(house: House) -> None:
+    await house.service.set("a drill", key_name=None)
+    state = await house.service.clear("it is over", key_name="root")
+    assert (state.condition, house.holding()) == (HaltCondition.OPEN, [])
+    assert house.log.types == ["halt.set", "halt.cleared"]
+
+
+@pytest.mark.parametrize("away", ["database", "file"])
+async def test_clearing_wants_every_channel_within_reach(house: House, away: str) -> None:
+    await house.service.set("a drill", key_name=None)
+    channel = house.database if away == "database" else house.file
+    channel.problem = "it is gone"
+    with pytest.raises(HaltNotClearableError) as caught:
+        await house.service.clear("it is over", key_name=None)
+    assert caught.value.unreachable == (away,)
+    assert (house.holding(), house.log.types) == (["database", "file"], ["halt.set"])
+
+
+async def test_clearing_wants_the_log(house: House) -> None:
+    await house.service.set("a drill", key_name=None)
+    house.log.problem = unavailable()
+    with pytest.raises(DependencyUnavailableError):
+        await house.service.clear("it is over", key_name=None)
+    assert house.holding() == ["database", "file"]
+
+
+async def test_clearing_what_is_not_halted_is_refused(house: House) -> None:
+    with pytest.raises(NotHaltedError):
+        await house.service.clear("it is over", key_name=None)
+    assert house.log.types == []
+
+
+async def test_a_process_that_holds_itself_is_not_cleared(house: House) -> None:
+    await house.service.set("a drill", key_name=None)
+    house.watch.hold("the log does not verify")
+    with pytest.raises(HaltNotClearableError, match="the log does not verify"):
+        await house.service.clear("it is over", key_name=None)
+    assert house.holding() == ["database", "file"]
+
+
+async def test_the_channel_that_reaches_all_processes_is_cleared_last_and_a_break_before_leaves_it_halted(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.service.set("a drill", key_name=None)
+    cleared = house.database.clear
+
+    def break_off() -> bool:
+        house.database.problem = "it has just gone"
+        return cleared()
+
+    monkeypatch.setattr(house.database, "clear", break_off)
+    with pytest.raises(DependencyUnavailableError):
+        await house.service.clear("it is over", key_name=None)
+    house.database.problem = None
+    assert house.holding() == ["database"]
+    assert (await house.service.look()).condition is HaltCondition.HALTED
+
+
+async def test_what_a_halt_lacks_when_it_is_cleared_is_recorded_before_and_set_no_more(house: House) -> None:
+    house.log.problem = unavailable()
+    house.database.problem = "it is gone"
+    await house.service.look()
+    await house.service.set("a drill", key_name=None)
+    house.log.problem = house.database.problem = None
+    state = await house.service.clear("it is over", key_name=None)
+    assert state.condition is HaltCondition.OPEN
+    assert house.log.types == ["halt.set", "halt.cleared"]
+    assert (await house.service.settle(), house.holding()) == (False, [])
+
+
+BAD_REASONS = ["", " \n", "x" * 1001, "a\x00b", "\ud800"]
+
+
+@pytest.mark.parametrize("reason", BAD_REASONS)
+async def test_a_halt_wants_a_reason(house: House, reason: str) -> None:
+    for change in (house.service.set, house.service.clear):
+        with pytest.raises(InvalidSpecificationError) as caught:
+            await change(reason, key_name=None)
+        assert [problem.pointer for problem in caught.value.problems] == ["/reason"]
+    assert (house.log.types, house.holding()) == ([], [])
+
+
+async def test_a_thousand_characters_are_a_reason(house: House) -> None:
+    assert (await house.service.set("\N{OCTAGONAL SIGN}" * 1000, key_name=None)).halted
+
+
+async def test_a_note_that_cannot_be_kept_is_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise HaltChannelUnreachableError(channel="file", problem="the disk is full")
+
+    house.log.problem = unavailable()
+    monkeypatch.setattr(house.notes, "keep", refuse)
+    assert (await house.service.set("a drill", key_name=None)).halted
+    house.log.problem = None
+    await house.service.settle()
+    assert house.log.types == ["halt.set"]
+
+
+ENTRY = {
+    "type": "halt.set",
+    "at": "2026-01-01T12:00:00.000000Z",
+    "channels": ["file"],
+    "reason": {"sha256": "0" * 64},
+    "key_name": None,
+}
+
+
+def a_note(number: int, **fields: Any) -> HaltNote:
+    texts = [Disclosure("0" * 64, "1" * 32, "ein Grund \N{OCTAGONAL SIGN}")]
+    return HaltNote(f"id-{number}", "a drill", NOON.replace(hour=number), ENTRY, texts, ("database",), **fields)
+
+
+@pytest.fixture(params=["files", "memory"])
+def notes(request: pytest.FixtureRequest, tmp_path: Path) -> HaltNotes:
+    return HaltNotesStub() if request.param == "memory" else HaltNoteFiles(tmp_path / "HALT")
+
+
+def test_notes_are_kept_replaced_and_dropped(notes: HaltNotes) -> None:
+    for number in (3, 1, 2):
+        notes.keep(a_note(number))
+    assert [note.id for note in notes.all()] == ["id-1", "id-2", "id-3"]
+    assert notes.all()[0] == a_note(1)
+    done = HaltNote("id-1", "a drill", NOON, None)
+    notes.keep(done)
+    notes.drop("id-2")
+    notes.drop("id-2")
+    found = {note.id: note for note in notes.all()}
+    assert set(found) == {"id-1", "id-3"}
+    assert found["id-1"].document is None
+
+
+def test_notes_survive_a_restart_and_can_be_read_by_nobody_else(tmp_path: Path) -> None:
+    HaltNoteFiles(tmp_path / "HALT").keep(a_note(1))
+    assert HaltNoteFiles(tmp_path / "HALT").all() == [a_note(1)]
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"{}",
+        b'{"id": "x", "reason": "r", "since": "2026-01-01T00:00:00"}',
+        b"9" * 100_000,
+    ],
+)
+def test_a_note_that_is_none_is_left_out_left_alone_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    notes = HaltNoteFiles(tmp_path / "HALT")
+    notes.keep(a_note(1))
+    (tmp_path / "HALT.note-x").write_bytes(content)
+    assert [note.id for note in notes.all()] == ["id-1"]
+    assert [note.id for note in notes.all()] == ["id-1"]
+    assert caplog.text.count("cannot be read") == 1
+    assert (tmp_path / "HALT.note-x").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "deliberation.ended"},
+        {"deliberation_id": "d"},
+        {"reason": "in the clear"},
+        {"reason": {"sha256": "no hash"}},
+        {"channels": [1]},
+    ],
+)
+def test_a_note_that_was_tampered_with_adds_nothing_to_the_log(tmp_path: Path, change: dict[str, Any]) -> None:
+    notes = HaltNoteFiles(tmp_path / "HALT")
+    notes.keep(replace(a_note(1), document={**ENTRY, **change}))
+    assert notes.all() == []
+
+
+async def test_two_processes_with_one_note_record_it_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/conclave.db"
+    upgrade(url)
+    kept = HaltNoteFiles(tmp_path / "HALT")
+    away = AwayLog()
+    away.problem = unavailable()
+    first = HaltChannelStub("file")
+    watch = DualChannelHaltChecker(channels=[first], stale_s=float("inf"))
+    await HaltService(channels=[first], watch=watch, log=away, notes=kept).set("a drill", key_name=None)
+    logs = [OwnLog(url) for _ in range(4)]
+    services = [
+        HaltService(channels=[first], watch=watch, log=log, notes=HaltNoteFiles(tmp_path / "HALT")) for log in logs
+    ]
+    await asyncio.gather(*(service.settle() for service in services))
+    head = await (await logs[0].open()).head()
+    assert (head.tree_size, kept.all()) == (1, [])
+    for log in logs:
+        await log.close()
+
+
+async def test_the_log_of_its_own_makes_no_database_and_finds_one_that_is_back(tmp_path: Path) -> None:
+    database_file = tmp_path / "conclave.db"
+    url = f"sqlite:///{database_file}"
+    log = OwnLog(url)
+    with pytest.raises(DependencyUnavailableError):
+        await log.append([{"type": "halt.set"}])
+    assert not database_file.exists()
+    upgrade(url)
+    await log.append([{"type": "halt.set"}])
+    assert (await (await log.open()).head()).tree_size == 1
+    await log.close()
+
+
+def test_what_is_told_of_a_channel_is_what_a_state_shows() -> None:
+    watch = DualChannelHaltChecker(channels=[HaltChannelStub("file")], stale_s=float("inf"))
+    watch.tell("file", ChannelReading(halted=False))
+    state: HaltState = watch.state
+    assert state.condition is HaltCondition.OPEN
