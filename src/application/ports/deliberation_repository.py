@@ -54,7 +54,7 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class RememberedKey:
-    """Which deliberation an idempotency key stands for, and SHA-256 (hex) of the body that came with it."""
+    """Which deliberation an idempotency key stands for, and SHA-256 (hex) of the body that came with it, '' once that is erased."""
 
     deliberation_id: str
     body_sha256: str

@@ -60,6 +60,7 @@ class Acceptance:
             self._in_progress.discard(place)
 
     async def _replay(self, remembered: RememberedKey, idempotency: IdempotencyKey) -> Deliberation:
-        if remembered.body_sha256 != idempotency.body_sha256:
+        # Of an erased deliberation nobody knows any more what was asked, so every body is taken for it.
+        if remembered.body_sha256 not in {"", idempotency.body_sha256}:
             raise IdempotencyKeyReusedError(deliberation_id=remembered.deliberation_id)
         return await self._deliberations.get(remembered.deliberation_id)

@@ -77,15 +77,19 @@ class DeliberationRun:
 
     def stop(self, cause: StopCause) -> None:
         """End it early: agents at work end with the cause, what was answered is kept. When suspended it does not end."""
-        self._cause = self._cause or cause
         if self._batch is not None:
             self._batch.stop(cause)
+        self._cause = self._cause or self._cause_of_batch() or cause
 
     def wind_down(self) -> None:
         """Begin no more calls, and let those in flight be finished; what is left then is for another to go on with."""
-        self._cause = self._cause or StopCause.SUSPENDED
         if self._batch is not None:
             self._batch.wind_down(StopCause.SUSPENDED)
+        self._cause = self._cause or self._cause_of_batch() or StopCause.SUSPENDED
+
+    def _cause_of_batch(self) -> StopCause | None:
+        """Why those at work end: a halt that is still to be recorded is not forgotten because the process stops meanwhile."""
+        return None if self._batch is None else self._batch.cause
 
     async def run(self) -> Deliberation:
         """The deliberation as it ended, committed; or as it stands, when it was suspended.

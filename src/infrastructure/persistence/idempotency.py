@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, insert, select, text, tuple_
 
 from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
 from domain.errors.idempotency import IdempotencyKeyTakenError
 from infrastructure.persistence.leases import LeaseClock
 from infrastructure.persistence.tables import Moment, idempotency_keys
 
-__all__ = ["REMEMBERED_FOR", "find", "remember"]
+__all__ = ["REMEMBERED_FOR", "find", "forget_body", "remember"]
 
 REMEMBERED_FOR = timedelta(hours=24)
 # More than come, so that what has expired never piles up, and few enough that nobody waits for them.
@@ -60,3 +60,13 @@ def find(connection: Connection, clock: LeaseClock, *, scope: str, key: str) -> 
     if found is None or found.created_at <= clock.now(connection) - REMEMBERED_FOR:
         return None
     return RememberedKey(found.deliberation_id, found.body_sha256)
+
+
+def forget_body(connection: Connection, deliberation_id: str) -> None:
+    """Keep what stands for the deliberation, and not the hash of the body, by which a guess at an erased text could be tried."""
+    theirs = _OF.deliberation_id == deliberation_id
+    for row in connection.execute(select(idempotency_keys).where(theirs)).all():
+        connection.execute(
+            delete(idempotency_keys).where(_OF.scope == row.scope, _OF.idempotency_key == row.idempotency_key)
+        )
+        connection.execute(insert(idempotency_keys).values({**row._mapping, "body_sha256": ""}))

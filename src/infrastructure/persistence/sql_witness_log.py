@@ -19,6 +19,7 @@ from domain.witness.merkle import CompactRange
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.disclosing import opened, without_specification_texts, without_texts
 from infrastructure.persistence.documents import dump, from_document, is_storable, load, to_document
+from infrastructure.persistence.idempotency import forget_body
 from infrastructure.persistence.leases import UNFINISHED
 from infrastructure.persistence.reads import read_one, read_records
 from infrastructure.persistence.rows import ENTRY_COLUMNS, RosterTexts, entry_of, specification_values, stored_bytes
@@ -176,6 +177,7 @@ class SqlWitnessLog:
             connection.execute(delete(disclosures).where(disclosures.c.deliberation_id == own))
             _disclose(connection, own, erasure.disclosures)
             self._remove_texts(connection, found)
+            forget_body(connection, own)
             return tail.placed(index)
 
         return await self._database.write(write)

@@ -308,6 +308,9 @@ class InMemoryRepository:
             raise IllegalTransitionError(present=kept.deliberation.status.value, wanted="erased")
         if not kept.deliberation.erased:
             kept.erase()
+            for place, (found, until) in self._keys.items():
+                if found.deliberation_id == deliberation_id:
+                    self._keys[place] = RememberedKey(deliberation_id, ""), until
 
     def _compared(self, kept: _Kept) -> StoredDeliberation:
         stored = self._stored(kept)

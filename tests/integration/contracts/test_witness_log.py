@@ -17,6 +17,7 @@ from psycopg import sql
 from sqlalchemy import Connection, make_url, select
 
 from application.ports.deliberation_repository import Commit
+from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
 from application.ports.witness_log import Disclosure, Erasure, LoggedEntry, WitnessLog
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError, RecordExistsError
 from domain.errors.dependency import DependencyUnavailableError
@@ -58,10 +59,10 @@ class Writer:
     log: WitnessLog
     repository: Any
 
-    async def add(self) -> Deliberation:
+    async def add(self, key: IdempotencyKey | None = None) -> Deliberation:
         """A new deliberation, running."""
         added = deliberation()
-        await self.repository.add(added, accepted(added), lease="me/1", lease_s=10.0)
+        await self.repository.add(added, accepted(added), lease="me/1", lease_s=10.0, idempotency=key)
         running = started(added)
         await self.repository.append(opening(running))
         return running
@@ -509,6 +510,14 @@ async def test_an_erasure_removes_every_text_and_no_entry(store: Store) -> None:
     assert [(item.record.content, item.record.reasoning) for item in stored] == [(None, None)] * 2
     assert [item.record.answer for item in stored] == ["yes", None]
     assert [item.witnessed for item in stored] == [each for each in before if each in [one.witnessed for one in stored]]
+
+
+async def test_an_erased_deliberation_keeps_its_key_and_not_the_hash_of_what_was_asked(store: Store) -> None:
+    keys = [IdempotencyKey("council", name, "a1" * 32) for name in ("erased", "kept")]
+    gone, kept = [await store.writer.end(await store.writer.add(key)) for key in keys]
+    await store.writer.erase(gone.id)
+    remembered = [await store.writer.repository.remembered(key.scope, key.key) for key in keys]
+    assert remembered == [RememberedKey(gone.id, ""), RememberedKey(kept.id, "a1" * 32)]
 
 
 async def test_of_what_was_erased_no_word_is_left_in_any_reading_or_row(store: Store) -> None:

@@ -145,6 +145,14 @@ async def test_a_replay_is_answered_while_nothing_new_is_accepted(process: Proce
         await process.accept(replace(KEY, key="second-try"))
 
 
+async def test_every_body_is_taken_for_that_of_an_erased_deliberation(process: Process) -> None:
+    first = await process.accept()
+    place = (KEY.scope, KEY.key)
+    remembered, until = process.repository._keys[place]
+    process.repository._keys[place] = replace(remembered, body_sha256=""), until
+    assert (await process.accept(replace(KEY, body_sha256="b2" * 32))).id == first.id
+
+
 async def test_a_replay_is_answered_although_its_roster_is_gone(process: Process) -> None:
     first = await process.accept()
     again = await process.acceptance.accept(no_specification, key_name="council", idempotency=KEY)
