@@ -26,21 +26,32 @@ from infrastructure.persistence.engine import open_async_engine, require_durable
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.persistence.tables import idempotency_keys
-from tests.deliberation_specimens import SettableClock, committing, deliberation, ended, intent, record, started
+from tests.deliberation_specimens import (
+    SettableClock,
+    committing,
+    deliberation,
+    ended,
+    intent,
+    opening,
+    record,
+    started,
+)
 from tests.servers.postgres import PostgresServer
 
 _T = TypeVar("_T")
 
 _APPENDING_FOR_EVER = """
-import asyncio, sys
+import asyncio, itertools, os, sys
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from tests.deliberation_specimens import committing, intent
 
 async def append(url, own):
     repository = SqlDeliberationRepository(await open_database(url))
+    numbers = itertools.count(os.getpid() * 1_000_000)
     while True:
-        await asyncio.gather(*(repository.append(committing(own, [intent(number)])) for number in range(5)))
+        some = [intent(number) for number in itertools.islice(numbers, 5)]
+        await asyncio.gather(*(repository.append(committing(own, [each])) for each in some))
         print("acknowledged", flush=True)
 
 asyncio.run(append(*sys.argv[1:]))
@@ -203,9 +214,9 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_stored_once(
     added = deliberation()
     await repository.add(added, accepted(added), lease="me/1", lease_s=10)
     running = started(added)
-    over = ended(running, [record(0)])
+    over = ended(running, [record(0), record(1)])
     commits = [
-        committing(added.id, [intent(1)], deliberation=running),
+        opening(running),
         committing(added.id, records=[record(0)]),
         committing(added.id, records=[record(1)]),
         committing(added.id, deliberation=over),
@@ -215,7 +226,7 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_stored_once(
         with pytest.raises(DependencyUnavailableError):
             await repository.append(commit)
         await repository.append(commit)
-    assert [event.sequence for event in await repository.events(added.id, after=0, limit=99)] == [1, 2, 3, 4, 5, 6]
+    assert [event.sequence for event in await repository.events(added.id, after=0, limit=99)] == [1, 2, 3, 4, 5, 6, 7]
     assert [item.record for item in await repository.records(added.id)] == [record(0), record(1)]
     assert await repository.get(added.id) == over
     await repository.close()
