@@ -13,7 +13,7 @@ from application.ports.agent_orchestrator import AgentRequest
 from domain.models.agent_output import AgentFailure, AgentOutput
 from domain.models.roll_call import AgentState
 
-__all__ = ["AttemptEnd", "Batch", "BatchObserver", "ConcurrentResult", "StopCause", "Stoppable"]
+__all__ = ["AttemptEnd", "Batch", "BatchObserver", "ConcurrentResult", "Holding", "StopCause", "Stoppable"]
 
 _CLOCK_TOLERANCE_S = 1e-6
 
@@ -53,6 +53,18 @@ class BatchObserver(Protocol):
 
     async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
         """The agent ended; returns how the roll call counts it, once that is recorded."""
+        ...
+
+
+class Holding(Protocol):
+    """Knows until when this process is the one that may call, without asking the store."""
+
+    def is_certain(self) -> bool:
+        """Whether it is now. An intent that was recorded in time is no leave to call long after."""
+        ...
+
+    async def renew(self) -> None:
+        """Ask the store; where another has taken over, the batch is stopped when this returns. One that is away is asked again."""
         ...
 
 
@@ -105,9 +117,18 @@ class Batch:
     all, where `asyncio.timeout` would set and cancel one or two for each.
     """
 
-    __slots__ = ("_due", "_limits", "_timer", "agent_timeout_s", "cause", "deadline", "id")
+    __slots__ = ("_due", "_limits", "_timer", "agent_timeout_s", "cause", "deadline", "holding", "id")
 
-    def __init__(self, batch_id: str, *, agent_timeout_s: float, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        batch_id: str,
+        *,
+        agent_timeout_s: float,
+        deadline: float | None = None,
+        holding: Holding | None = None,
+    ) -> None:
+        """Without a `holding` no other process can ever take over."""
+        self.holding = holding
         self.id = batch_id
         self.agent_timeout_s = agent_timeout_s
         self.deadline = deadline

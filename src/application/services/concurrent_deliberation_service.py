@@ -311,10 +311,16 @@ class _BatchRun:
                 return self._checked(asking, output)
 
     async def _may_call(self) -> bool:
-        """Wait while it is in doubt whether the system is halted; whether a call may begin then."""
-        if await self._halt.is_halted() and not await self._halt.wait_until_open():
-            self._batch.stop(StopCause.HALTED)
-        return self._batch.cause is None
+        """Wait while it is in doubt whether the system is halted, or whether this process is in charge; whether a call may begin then."""
+        holding = self._batch.holding
+        while self._batch.cause is None:
+            if await self._halt.is_halted() and not await self._halt.wait_until_open():
+                self._batch.stop(StopCause.HALTED)
+            elif holding is None or holding.is_certain():
+                return self._batch.cause is None
+            else:
+                await holding.renew()
+        return False
 
     async def _heed_stop(self, asking: _Asking) -> AgentFailure:
         """Let the cancellation that the stop of the batch orders reach this task now, and not in the midst of recording."""

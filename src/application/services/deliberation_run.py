@@ -13,7 +13,7 @@ from application.ports.agent_orchestrator import AgentOutput, AgentRequest, Cont
 from application.ports.clock import Clock
 from application.ports.deliberation_repository import Claim, Commit, DeliberationRepository
 from application.ports.tracing import NullTracer, Tracer
-from application.services.batch import AttemptEnd, Batch, StopCause
+from application.services.batch import AttemptEnd, Batch, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
 from application.services.event_feed import EventFeed
@@ -61,8 +61,11 @@ class DeliberationRun:
         feed: EventFeed,
         clock: Clock,
         tracer: Tracer | None = None,
+        holding: Holding | None = None,
     ) -> None:
+        """`holding` knows whether the lease can have run out; without one it never does."""
         self.deliberation = claim.deliberation
+        self._holding = holding
         self.lease = claim.lease
         self._course = course_of(claim)
         self._fan_out = fan_out
@@ -127,7 +130,12 @@ class DeliberationRun:
     async def _ask(self, agents: Sequence[Agent], deadline: float) -> list[AgentRecord]:
         """The records of these agents, of whom those are asked that have none yet."""
         specification, course = self.deliberation.specification, self._course
-        batch = Batch(self.deliberation.id, agent_timeout_s=specification.limits.agent_timeout_s, deadline=deadline)
+        batch = Batch(
+            self.deliberation.id,
+            agent_timeout_s=specification.limits.agent_timeout_s,
+            deadline=deadline,
+            holding=self._holding,
+        )
         question = specification.question
         context = ContextBundle(self.deliberation.id, question.text, question.context)
         recorder = _RoundRecorder(self, deadline)
@@ -277,6 +285,7 @@ class _RoundRecorder:
         self._run = run
         self._deadline = deadline
         self._started: dict[str, datetime] = {}
+        self._intended: dict[str, _Gathering] = {}
         self._gathering: _Gathering | None = None
         self._commits: set[asyncio.Task[None]] = set()
         self.records: list[AgentRecord] = []
@@ -299,7 +308,7 @@ class _RoundRecorder:
             prompt_salt=run.deliberation.question_salt,
             previous=None if previous is None else (previous.state.value, previous.kind),
         )
-        await self._record(intent)
+        await self._record(intent, intended_by=request.agent_id)
 
     async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
         """Read the ballot, commit the record, and say how the roll call counts the agent.
@@ -311,6 +320,10 @@ class _RoundRecorder:
         now = self._run._clock.now()
         started_at = self._started.get(request.agent_id, self._began(request))
         record = _record(request, ending, started_at=started_at, finished_at=now)
+        intended = self._intended.get(request.agent_id)
+        if intended is not None:
+            # It may have been stopped while its intent was on its way, and no intent is recorded after the end.
+            await intended.committed.wait()
         deliberation = self._run.deliberation
         await self._record(agent_ended(deliberation.id, record, deliberation.specification.question.answer))
         self.records.append(record)
@@ -328,7 +341,7 @@ class _RoundRecorder:
     def _began(self, request: AgentRequest) -> datetime | None:
         return self._run._course.began_at(request.round_number, request.agent_id)
 
-    async def _record(self, entry: Entry) -> None:
+    async def _record(self, entry: Entry, *, intended_by: str | None = None) -> None:
         gathering = self._gathering
         if gathering is None:
             gathering = self._gathering = _Gathering()
@@ -336,6 +349,8 @@ class _RoundRecorder:
             self._commits.add(commit)
             commit.add_done_callback(self._commits.discard)
         gathering.entries.append(entry)
+        if intended_by is not None:
+            self._intended[intended_by] = gathering
         await gathering.committed.wait()
         if gathering.error is not None:
             # From where it was raised first: each of those who wait would else add its own steps to everybody's.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,7 @@ class DeliberationWorker:
         self._queued_sweep_s = queued_sweep_s
         self._swept_queued_at = float("-inf")
         self._numbers = itertools.count(1)
+        self._certain_until: dict[str, float] = {}
         self._expected: dict[str, Claim] = {}
         self._running: dict[str, DeliberationRun] = {}
         self._at_the_door: set[str] = set()
@@ -127,7 +128,21 @@ class DeliberationWorker:
 
     def new_lease(self) -> str:
         """A lease of this process that nobody used before."""
-        return f"{self._registry.own}/{next(self._numbers)}"
+        lease = f"{self._registry.own}/{next(self._numbers)}"
+        # It is about to be asked for, so it stands for at least so long from now on if it is given at all.
+        self._certain_until[lease] = self._clock.monotonic() + LEASE_S
+        return lease
+
+    def is_certain(self, lease: str) -> bool:
+        """Whether nobody else can have claimed by now what is held under it; not after a freeze of the process, say."""
+        return self._clock.monotonic() < self._certain_until.get(lease, float("-inf"))
+
+    async def renew(self, deliberation_id: str, lease: str) -> None:
+        """Renew that lease now, or wait a little where the store is away; what is held no longer is suspended."""
+        try:
+            await self._renew_these({deliberation_id: lease})
+        except DependencyUnavailableError:
+            await asyncio.sleep(_DOOR_S)
 
     async def start(self) -> None:
         """Begin to work. Raises `DependencyUnavailableError` when the store is away."""
@@ -214,6 +229,7 @@ class DeliberationWorker:
             feed=self.feed,
             clock=self._clock,
             tracer=self._tracer,
+            holding=_LeaseOf(self, claim),
         )
         self._running[deliberation_id] = run
         if self._stopping.is_set():
@@ -336,10 +352,17 @@ class DeliberationWorker:
 
     async def _renew(self) -> None:
         """Renew the leases, and hear of cancellations asked for elsewhere."""
+        now = self._clock.monotonic()
+        self._certain_until = {lease: until for lease, until in self._certain_until.items() if until > now}
         held = self._held()
-        if not held:
-            return
+        if held:
+            await self._renew_these(held)
+
+    async def _renew_these(self, held: Mapping[str, str]) -> None:
+        certain_until = self._clock.monotonic() + LEASE_S
         renewal = await self._leases.renew(held, lease_s=LEASE_S)
+        lost = set(renewal.lost)
+        self._certain_until |= {lease: certain_until for own, lease in held.items() if own not in lost}
         for deliberation_id in renewal.lost:
             run = self._running.get(deliberation_id)
             if run is not None and run.lease == held[deliberation_id]:
@@ -365,6 +388,20 @@ class DeliberationWorker:
             here = self.is_here(waits.deliberation_id) or waits.deliberation_id in self._at_the_door
             if not here and self._refused.get(waits.deliberation_id, now) <= now:
                 await self._queue.put(Job(waits.deliberation_id, waits.key_name))
+
+
+class _LeaseOf:
+    """`Holding` of one claim of a worker."""
+
+    def __init__(self, worker: DeliberationWorker, claim: Claim) -> None:
+        self._worker = worker
+        self._claim = claim
+
+    def is_certain(self) -> bool:
+        return self._worker.is_certain(self._claim.lease)
+
+    async def renew(self) -> None:
+        await self._worker.renew(self._claim.deliberation.id, self._claim.lease)
 
 
 def cancelled_before_its_start(claim: Claim, *, at: datetime) -> Commit:
