@@ -51,6 +51,7 @@ _HEARTBEAT_S = 1.0
 _LOOK_S = 0.25
 _EVENT_PAGE = 500
 _RETRY_AFTER_S = 5
+_PUT_AGAIN_S = 0.5
 # What a run that ended like this holds is what is stored; one that was stopped may have been asked to cancel elsewhere.
 _SHOWN_AS_ENDED = frozenset({DeliberationStatus.COMPLETED, DeliberationStatus.INQUORATE})
 
@@ -94,6 +95,7 @@ class DeliberationService:
         self._queued = 0
         self._cancels = 0
         self._stopping = False
+        self._later: set[asyncio.Task[None]] = set()
 
     @classmethod
     def with_worker(
@@ -182,6 +184,9 @@ class DeliberationService:
         self.feed.announce_all()
         if self._worker is not None:
             await self._worker.stop(drain_s=drain_s)
+        for later in self._later:
+            later.cancel()
+        await asyncio.gather(*self._later, return_exceptions=True)
         self.feed.announce_all()
 
     async def submit(
@@ -229,16 +234,25 @@ class DeliberationService:
             raise QueueFullError(waiting=waiting, limit=self._max_queued, retry_after_s=_RETRY_AFTER_S)
 
     async def _give_to_queue(self, deliberation: Deliberation) -> None:
+        job = Job(deliberation.id, deliberation.key_name)
         try:
-            await self._queue.put(Job(deliberation.id, deliberation.key_name))
+            await self._queue.put(job)
         except DependencyUnavailableError as error:
-            # It is stored, so it is accepted: workers look for what nobody holds, and find it.
-            _logger.warning(
-                "deliberation %s is not in the queue yet: %s",
-                deliberation.id,
-                error,
-                extra={"deliberation_id": deliberation.id},
-            )
+            # It is stored, so it is accepted. Workers look for what nobody holds, but seldom; this process dies seldom.
+            facts = {"deliberation_id": job.deliberation_id}
+            _logger.warning("deliberation %s is not in the queue yet: %s", job.deliberation_id, error, extra=facts)
+            later = asyncio.create_task(self._give_later(job), name="put-later")
+            self._later.add(later)
+            later.add_done_callback(self._later.discard)
+
+    async def _give_later(self, job: Job) -> None:
+        while True:
+            await asyncio.sleep(_PUT_AGAIN_S)
+            try:
+                await self._queue.put(job)
+                return
+            except DependencyUnavailableError as error:
+                _logger.debug("deliberation %s is still not in the queue: %s", job.deliberation_id, error)
 
     async def get(self, deliberation_id: str, *, key_name: str | None = None) -> Deliberation:
         """The deliberation as it is committed. Raises `DeliberationNotFoundError`, also when it belongs to another key."""

@@ -382,12 +382,13 @@ class DeliberationWorker:
                 _logger.warning("a process died with %d deliberations in hand: others go on with them", released)
         now = self._clock.monotonic()
         begun_only = now - self._swept_queued_at < self._queued_sweep_s
-        if not begun_only:
-            self._swept_queued_at = now
+        # What was put while the store or the queue was away may be lost: whoever fails at this looks for all of it again.
+        self._swept_queued_at, last = float("-inf"), self._swept_queued_at
         for waits in await self._leases.waiting(limit=_SWEEP, begun_only=begun_only):
             here = self.is_here(waits.deliberation_id) or waits.deliberation_id in self._at_the_door
             if not here and self._refused.get(waits.deliberation_id, now) <= now:
                 await self._queue.put(Job(waits.deliberation_id, waits.key_name))
+        self._swept_queued_at = last if begun_only else now
 
 
 class _LeaseOf:

@@ -1,0 +1,282 @@
+"""Bugs that are planted, to see that the simulation catches them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from application.ports.agent_orchestrator import AgentRequest
+from application.ports.deliberation_repository import Commit, IdempotencyKey
+from application.services import deliberation_run
+from application.services.batch import AttemptEnd, StopCause
+from application.services.concurrent_deliberation_service import ConcurrentDeliberationService, _BatchRun
+from application.services.continuation import Course, course_of
+from application.services.deliberation_run import DeliberationRun, _RoundRecorder
+from application.services.deliberation_worker import DeliberationWorker
+from application.services.slot_queue import SlotQueue
+from domain.models.agent_pool import AgentPool
+from domain.models.deliberation import Deliberation, WitnessSpan
+from domain.models.event import Event
+from domain.witness.entry import Entry
+from infrastructure.stubs import in_memory_repository
+from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from tests.simulation.store import StoreLink, immediately
+
+__all__ = ["PLANTED_BUGS"]
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def slot_not_returned(patch: pytest.MonkeyPatch) -> None:
+    """One agent keeps its slot."""
+    release = AgentPool.release
+
+    def keep(pool: AgentPool, agent_id: str, batch_id: str = "") -> bool:
+        return agent_id == "voice-0" or release(pool, agent_id, batch_id)
+
+    patch.setattr(AgentPool, "release", keep)
+
+
+def slot_given_twice(patch: pytest.MonkeyPatch) -> None:
+    """The pool believes that it has one more slot than there are."""
+    patch.setattr(AgentPool, "is_exhausted", property(lambda pool: pool.active_count > pool.max_concurrent))
+    acquire = AgentPool.acquire
+
+    def take(pool: AgentPool, agent_id: str, batch_id: str = "") -> None:
+        pool.max_concurrent += 1
+        try:
+            acquire(pool, agent_id, batch_id)
+        finally:
+            pool.max_concurrent -= 1
+
+    patch.setattr(AgentPool, "acquire", take)
+
+
+def outcome_recorded_twice(patch: pytest.MonkeyPatch) -> None:
+    """The store takes the end of an agent again where it has it already, and so it is told."""
+    append = InMemoryRepository.append
+    agent_ended = _RoundRecorder.agent_ended
+
+    async def take(repository: InMemoryRepository, commit: Commit) -> WitnessSpan | None:
+        kept = repository._kept.get(commit.deliberation_id)
+        for entry in commit.entries:
+            if kept is not None and entry.record is not None:
+                kept.records.pop((entry.record.round_number, entry.record.agent_id), None)
+        return await append(repository, commit)
+
+    async def tell(recorder: _RoundRecorder, request: AgentRequest, ending: Any) -> Any:
+        if request.agent_id == "voice-1":
+            await agent_ended(recorder, request, ending)
+            recorder.records.pop()
+        return await agent_ended(recorder, request, ending)
+
+    patch.setattr(InMemoryRepository, "append", take)
+    patch.setattr(_RoundRecorder, "agent_ended", tell)
+
+
+def halt_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks before a call whether it is halted."""
+
+    async def go(run: _BatchRun) -> bool:
+        return run._batch.cause is None
+
+    patch.setattr(_BatchRun, "_may_call", go)
+
+
+def halt_ends_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Calls in flight go on when it is halted."""
+
+    async def forget(service: ConcurrentDeliberationService, batch: object) -> None:
+        await asyncio.Event().wait()
+
+    patch.setattr(ConcurrentDeliberationService, "_stop_when_halted", forget)
+
+
+def doubt_taken_for_a_halt(patch: pytest.MonkeyPatch) -> None:
+    """A channel that cannot be read ends what runs."""
+
+    async def stop(run: _BatchRun) -> bool:
+        if await run._halt.is_halted():
+            run._batch.stop(StopCause.HALTED)
+        return run._batch.cause is None
+
+    patch.setattr(_BatchRun, "_may_call", stop)
+
+
+def fence_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """Whoever held a deliberation before goes on recording."""
+    append = InMemoryRepository.append
+
+    async def take(repository: InMemoryRepository, commit: Commit) -> WitnessSpan | None:
+        return await append(repository, replace(commit, lease=None))
+
+    patch.setattr(InMemoryRepository, "append", take)
+
+
+def intent_after_the_call(patch: pytest.MonkeyPatch) -> None:
+    """The call does not wait until its intent is stored."""
+    agent_starting = _RoundRecorder.agent_starting
+
+    async def hurry(recorder: _RoundRecorder, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
+        recorder._commits.add(asyncio.create_task(agent_starting(recorder, request, previous)))
+
+    patch.setattr(_RoundRecorder, "agent_starting", hurry)
+
+
+def key_in_a_step_of_its_own(patch: pytest.MonkeyPatch) -> None:
+    """The key is stored after the deliberation that it stands for."""
+    add = StoreLink.add
+
+    async def twice(
+        link: StoreLink,
+        deliberation: Deliberation,
+        accepted: Entry,
+        *,
+        lease: str | None = None,
+        lease_s: float = 0.0,
+        idempotency: IdempotencyKey | None = None,
+    ) -> None:
+        await add(link, deliberation, accepted, lease=lease, lease_s=lease_s)
+        await asyncio.sleep(0.01)
+        if idempotency is not None and immediately(link._within.remembered("", idempotency.key)) is None:
+            link._within._remember(idempotency, deliberation.id)
+
+    patch.setattr(StoreLink, "add", twice)
+
+
+def gap_in_the_events(patch: pytest.MonkeyPatch) -> None:
+    """A number is left out."""
+    events = in_memory_repository._events
+
+    def skip(entry: bytes, *, after: int) -> list[Event]:
+        return events(entry, after=after + (after == 4))
+
+    patch.setattr(in_memory_repository, "_events", skip)
+
+
+def deadline_begun_anew(patch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on has all of the time again."""
+    patch.setattr(DeliberationRun, "_seconds_left", lambda run: run.deliberation.specification.limits.deadline_s)
+
+
+def _course(patch: pytest.MonkeyPatch, change: Callable[[Course], Course]) -> None:
+    patch.setattr(deliberation_run, "course_of", lambda claim: change(course_of(claim)))
+
+
+def finished_calls_repeated(patch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on asks everybody again."""
+    _course(patch, lambda course: replace(course, records={}))
+
+
+def attempts_counted_anew(patch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on makes a call again under the number that it had."""
+    _course(patch, lambda course: replace(course, calls={}))
+
+
+def nobody_goes_on(patch: pytest.MonkeyPatch) -> None:
+    """What a dead process held is left."""
+
+    async def look_away(worker: DeliberationWorker) -> None:
+        return None
+
+    patch.setattr(DeliberationWorker, "_sweep", look_away)
+
+
+def cancellation_not_heard(patch: pytest.MonkeyPatch) -> None:
+    """A request to cancel that another process took is not heard."""
+
+    async def deaf(worker: DeliberationWorker) -> None:
+        held = worker._held()
+        if held:
+            await worker._leases.renew(held, lease_s=5.0)
+
+    patch.setattr(DeliberationWorker, "_renew", deaf)
+
+
+def uncommitted_shown(patch: pytest.MonkeyPatch) -> None:
+    """A reader is told what is on its way to the store."""
+    append = StoreLink.append
+    get = StoreLink.get
+    on_their_way: dict[str, Deliberation] = {}
+
+    async def note(link: StoreLink, commit: Commit) -> WitnessSpan | None:
+        if commit.deliberation is not None:
+            on_their_way[commit.deliberation_id] = commit.deliberation
+        return await append(link, commit)
+
+    async def tell(link: StoreLink, deliberation_id: str) -> Deliberation | None:
+        return on_their_way.get(deliberation_id) or await get(link, deliberation_id)
+
+    patch.setattr(StoreLink, "append", note)
+    patch.setattr(StoreLink, "get", tell)
+
+
+def agents_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """An agent that waited for its slot is not counted as invoked."""
+    grant = SlotQueue._grant
+
+    def take(queue: SlotQueue, agent_id: str, batch_id: str) -> None:
+        counted, queue._granted = queue._granted, None if queue.waiting_count else queue._granted
+        grant(queue, agent_id, batch_id)
+        queue._granted = counted
+
+    patch.setattr(SlotQueue, "_grant", take)
+
+
+def start_overtaken(patch: pytest.MonkeyPatch) -> None:
+    """What follows the start of a deliberation does not wait for it."""
+
+    async def hurry(
+        run: DeliberationRun, entries: Sequence[Entry], deadline: float, *, deliberation: Deliberation | None = None
+    ) -> WitnessSpan | None:
+        return await run._append(entries, deadline, deliberation=deliberation)
+
+    patch.setattr(DeliberationRun, "_store", hurry)
+
+
+def frozen_one_calls(patch: pytest.MonkeyPatch) -> None:
+    """A process that was frozen calls without asking whether another has taken over."""
+    patch.setattr(DeliberationWorker, "is_certain", lambda worker, lease: True)
+
+
+def intent_after_the_end(patch: pytest.MonkeyPatch) -> None:
+    """An agent that was stopped ends before the intent of its next attempt is stored."""
+    record = _RoundRecorder._record
+
+    async def forget(recorder: _RoundRecorder, entry: Entry, *, intended_by: str | None = None) -> None:
+        await record(recorder, entry)
+
+    patch.setattr(_RoundRecorder, "_record", forget)
+
+
+def _all(*plants: Plant) -> Mapping[str, Plant]:
+    return {plant.__name__: plant for plant in plants}
+
+
+PLANTED_BUGS = _all(
+    slot_not_returned,
+    slot_given_twice,
+    outcome_recorded_twice,
+    halt_ignored,
+    halt_ends_nothing,
+    doubt_taken_for_a_halt,
+    fence_not_checked,
+    intent_after_the_call,
+    key_in_a_step_of_its_own,
+    gap_in_the_events,
+    deadline_begun_anew,
+    finished_calls_repeated,
+    attempts_counted_anew,
+    nobody_goes_on,
+    cancellation_not_heard,
+    uncommitted_shown,
+    agents_not_counted,
+    start_overtaken,
+    frozen_one_calls,
+    intent_after_the_end,
+)
+"""By name."""
