@@ -60,7 +60,7 @@ _DEFAULT_ORIGIN = "conclave.local/witness"
 _RECORD_WATCH_S = 0.25
 # What is in a queue of its own process costs nothing to look for; in a shared one each look asks the database.
 _OWN_SWEEP_S = 1.0
-_SHARED_SWEEP_S = 30.0
+_SHARED_SWEEP_S = 5.0
 # Where exactly it does not verify may name anchors, whose addresses are not for everybody who may ask why it is halted.
 _RECORD_HALTS = "the witness log does not verify; `conclave witness fsck` says where"
 
