@@ -1,6 +1,6 @@
 """Scale-out over Postgres: deliberations a second of one worker and of two, and what submitting costs, with a model of 200 ms.
 
-    python -m benchmarks.workers [--deliberations 60] [--agents 24] [--rounds 3]
+    python -m benchmarks.workers [--deliberations 150] [--agents 24] [--rounds 3]
 
 Real processes and real HTTP: `conclave serve`, `conclave worker`, Postgres and the test LLM server, all on this machine. Each round
 measures one worker and then two; the medians over the rounds are printed as one JSON document.
@@ -85,7 +85,7 @@ def _throughput(settings: Mapping[str, str], caller: _Caller, *, workers: int, c
         ):
             if time.perf_counter() > until:
                 raise TimeoutError(f"not all of {count} deliberations ended within {_PATIENCE_S:g} s")
-            time.sleep(0.05)
+            time.sleep(0.2)
         return count / (time.perf_counter() - began)
 
 
@@ -104,7 +104,7 @@ def _submission(caller: _Caller, *, count: int) -> list[float]:
 def main() -> None:
     """Measure, and print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deliberations", type=int, default=60)
+    parser.add_argument("--deliberations", type=int, default=150)
     parser.add_argument("--agents", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -124,7 +124,8 @@ def main() -> None:
         subprocess.run(command, env={**settings, "PYTHONPATH": str(_SOURCES)}, check=True, capture_output=True)
         with _process(settings, "serve", "--port", "0") as port:
             caller = _Caller(port)
-            one, two = [], []
+            one: list[float] = []
+            two: list[float] = []
             for _ in range(arguments.rounds):
                 for workers, found in ((1, one), (2, two)):
                     found.append(

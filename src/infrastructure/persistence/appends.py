@@ -28,10 +28,6 @@ from infrastructure.persistence.tables import agent_records, calls, deliberation
 
 __all__ = ["Addition", "AppendedEntry", "Appending", "Appends", "CallKey", "Numbers"]
 
-# Holds the order of acceptance on Postgres; the number means nothing but must be the same in every process.
-_ACCEPTANCE_LOCK = 7_226_072_001
-
-
 # Made once, because making a statement takes longer than running it.
 _LAST_POSITION = select(func.max(deliberations.c.position))
 _CHANGE = (
@@ -48,10 +44,11 @@ _CHANGE_AND_LET_GO = _CHANGE.values(
 
 
 class Numbers(NamedTuple):
-    """The last numbers that were given out in a deliberation: of its events, and of its records."""
+    """The last numbers that were given out in a deliberation: of its events, and of its records; and under which lease."""
 
     sequence: int
     ordinal: int
+    lease: str | None = None
 
 
 class CallKey(NamedTuple):
@@ -139,8 +136,11 @@ class Appends:
         """
         tail = self._sequencer.open(connection)
         held = self._held(connection, items)
-        # The right edge of the log is the same only where the log is, so it tells whether another process has written meanwhile.
-        numbers, ended = self._numbers(connection, items, known if tail.tree.to_bytes() == self._committed else {})
+        if tail.tree.to_bytes() != self._committed:
+            # The right edge of the log is the same only where the log is, so another process has written meanwhile. To what is held
+            # under the same lease as before it has not.
+            known = {own: last for own, last in known.items() if last.lease is not None and last.lease == held.get(own)}
+        numbers, ended = self._numbers(connection, items, known)
         record_rows: list[tuple[Any, ...]] = []
         call_rows: list[tuple[Any, ...]] = []
         added: list[tuple[Addition, int]] = []
@@ -153,7 +153,7 @@ class Appends:
                 raise DeliberationEndedError(deliberation_id=deliberation_id, status=ended[deliberation_id])
             if item.lease is not None and held.get(deliberation_id) != item.lease:
                 raise LeaseLostError(deliberation_id=deliberation_id, lease=item.lease)
-            sequence, ordinal = numbers[deliberation_id]
+            sequence, ordinal, _ = numbers[deliberation_id]
             index = -1
             for appended in item.entries:
                 sequence += appended.events
@@ -165,7 +165,8 @@ class Appends:
                     record_rows.append(row)
                 if appended.call is not None:
                     call_rows.append((deliberation_id, *appended.call, appended.prompt_sha256, index))
-            numbers[deliberation_id] = Numbers(sequence, ordinal)
+            lease = item.lease if item.addition is None else item.addition.lease
+            numbers[deliberation_id] = Numbers(sequence, ordinal, lease)
             if item.addition is not None:
                 added.append((item.addition, index))
             if item.standing is not None:
@@ -247,12 +248,10 @@ class Appends:
     def _add(self, connection: Connection, additions: Sequence[tuple[Addition, int]]) -> None:
         if not additions:
             return
-        if self._is_postgres:
-            connection.execute(select(func.pg_advisory_xact_lock(_ACCEPTANCE_LOCK)))
-        last = connection.execute(_LAST_POSITION).scalar() or 0
-        now = self._clock.now(connection)
+        # The end of the log is locked, so nobody else gives out a position now.
+        last, now = self._clock.beside(connection, _LAST_POSITION)
         found, specified = [], []
-        for position, (new, index) in enumerate(additions, last + 1):
+        for position, (new, index) in enumerate(additions, (last or 0) + 1):
             until = None if new.lease is None else now + timedelta(seconds=new.lease_s)
             lease = {"lease_owner": new.lease, "lease_until": until}
             place = {"first_index": index, **dict.fromkeys(_WITNESSED)}

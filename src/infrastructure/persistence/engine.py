@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -24,6 +27,7 @@ _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "po
 _FORMS = "Use sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME or postgresql+psycopg://..."
 _DURABLE_COMMITS = frozenset({"on", "remote_apply"})
 _FULL = 2
+_REST_S = 0.5
 
 
 def database_url(url: str | URL) -> URL:
@@ -76,7 +80,7 @@ def open_sync_engine(url: str | URL, *, connections: int = 0, busy_timeout_s: fl
 
 
 def open_async_engine(url: str | URL, *, connections: int, connect_timeout_s: int = 5) -> AsyncEngine:
-    """An engine on Postgres for the event loop, with at most that many connections, each tested before it is used.
+    """An engine on Postgres for the event loop, with at most that many connections, each tested before it is used after a rest.
 
     Waiting for a connection, new or free, ends after `connect_timeout_s`. Raises as `open_sync_engine` does.
     """
@@ -92,7 +96,24 @@ def open_async_engine(url: str | URL, *, connections: int, connect_timeout_s: in
         hide_parameters=True,
     )
     event.listen(engine.sync_engine, "connect", _prepare_postgres)
+    _rest_before_tests(engine.sync_engine)
     return engine
+
+
+def _rest_before_tests(engine: Engine) -> None:
+    """Test only those connections that were not used in the last half second: each test is a question to the database."""
+    used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+    test: Callable[[Any], bool] = engine.dialect.do_ping
+
+    def note(connection: Any, _: object) -> None:
+        if connection is not None:
+            used[connection.driver_connection] = time.monotonic()
+
+    def is_alive(connection: Any) -> bool:
+        return time.monotonic() - used.get(connection.driver_connection, 0.0) < _REST_S or test(connection)
+
+    event.listen(engine, "checkin", note)
+    engine.dialect.do_ping = is_alive  # type: ignore[assignment, method-assign]
 
 
 def require_durable(connection: Connection) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, or_, select, tuple_, update
 
 from application.ports.clock import Clock
 from application.ports.deliberation_repository import Renewal, Waiting
@@ -34,6 +35,7 @@ UNFINISHED = tuple(status.value for status in DeliberationStatus if not status.i
 _OF = deliberations.c
 # Made once, because making a statement takes longer than running it.
 _HOLDERS = select(_OF.id, _OF.lease_owner).where(_OF.id.in_(bindparam("these", expanding=True))).order_by(_OF.id)
+_DATABASE_NOW = func.clock_timestamp(type_=Moment)
 _LOCKED_HOLDERS = _HOLDERS.with_for_update()
 
 
@@ -47,7 +49,14 @@ class LeaseClock:
         """This moment."""
         if self._clock is not None:
             return self._clock.now()
-        return connection.execute(select(func.clock_timestamp(type_=Moment))).scalar_one()
+        return connection.execute(select(_DATABASE_NOW)).scalar_one()
+
+    def beside(self, connection: Connection, question: Select[tuple[Any]]) -> tuple[Any, datetime]:
+        """The answer to a question of one value, and this moment, by one question where the database has to be asked for both."""
+        if self._clock is not None:
+            return connection.execute(question).scalar(), self._clock.now()
+        answer, now = connection.execute(question.add_columns(_DATABASE_NOW)).one()
+        return answer, now
 
 
 def waiting(connection: Connection, clock: LeaseClock, *, limit: int, begun_only: bool) -> list[Waiting]:
