@@ -81,7 +81,9 @@ def call(port: int, method: str, path: str, body: object = None) -> Any:
     return answer
 
 
-def test_after_a_kill_a_deliberation_goes_on_and_no_finished_call_is_made_again(tmp_path: Path, llm_server: LlmServer) -> None:
+def test_after_a_kill_a_deliberation_goes_on_and_no_finished_call_is_made_again(
+    tmp_path: Path, llm_server: LlmServer
+) -> None:
     llm_server.configure(faults=[{"nth": 3, "fault": "hang"}])
     port = free_port()
     with serving(tmp_path, llm_server, port) as process:

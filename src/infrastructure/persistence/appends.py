@@ -19,7 +19,7 @@ from domain.errors.deliberation import (
     RecordExistsError,
 )
 from domain.models.deliberation import WitnessSpan
-from infrastructure.persistence.bulk_insert import BulkInsert
+from infrastructure.persistence.bulk_insert import MOST_ROWS, BulkInsert
 from infrastructure.persistence.idempotency import remember
 from infrastructure.persistence.leases import UNFINISHED, LeaseClock, holders
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
@@ -257,8 +257,12 @@ class Appends:
             place = {"first_index": index, **dict.fromkeys(_WITNESSED)}
             found.append(self._rows.values(deliberations, {"position": position, **new.deliberation, **lease, **place}))
             specified.append(self._rows.values(specifications, new.specification))
-        self._insert_deliberations(connection, found)
-        self._insert_specifications(connection, specified)
+        if self._is_postgres and len(found) <= MOST_ROWS:
+            together = self._insert_deliberations.as_change(found)
+            self._insert_specifications(connection, specified, together_with=together)
+        else:
+            self._insert_deliberations(connection, found)
+            self._insert_specifications(connection, specified)
         named = {new.deliberation["id"]: new.idempotency for new, _ in additions if new.idempotency is not None}
         remember(connection, now, named)
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table
 
-__all__ = ["BulkInsert"]
+__all__ = ["MOST_ROWS", "BulkInsert"]
 
-_MOST_ROWS = 64
+MOST_ROWS = 64
+"""In one statement."""
 
 
 class BulkInsert:
@@ -29,11 +30,29 @@ class BulkInsert:
         self._head = f"INSERT INTO {quote(table.name)} ({columns}) VALUES "  # noqa: S608 - names of our own tables
         self._statements: dict[int, str] = {}
 
-    def __call__(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert them. Raises what SQLAlchemy raises, then the transaction is to be rolled back."""
-        for start in range(0, len(rows), _MOST_ROWS):
-            some = rows[start : start + _MOST_ROWS]
-            connection.exec_driver_sql(self._statement(len(some)), tuple(chain.from_iterable(some)))
+    def __call__(
+        self,
+        connection: Connection,
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        together_with: tuple[str, tuple[Any, ...]] | None = None,
+    ) -> None:
+        """Insert them. Raises what SQLAlchemy raises, then the transaction is to be rolled back.
+
+        `together_with` is another change and its values, made by the same statement as the first rows, of which there has to be one:
+        one wait for the database less. Postgres only.
+        """
+        for start in range(0, len(rows), MOST_ROWS):
+            some = rows[start : start + MOST_ROWS]
+            statement, values = self._statement(len(some)), tuple(chain.from_iterable(some))
+            if together_with is not None and start == 0:
+                change, given = together_with
+                statement, values = f"WITH other AS ({change}) {statement}", (*given, *values)
+            connection.exec_driver_sql(statement, values)
+
+    def as_change(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]]:
+        """The insertion of at most 64 rows, to be made together with another one."""
+        return self._statement(len(rows)), tuple(chain.from_iterable(rows))
 
     def _statement(self, length: int) -> str:
         statement = self._statements.get(length)

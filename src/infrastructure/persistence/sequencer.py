@@ -92,6 +92,7 @@ class Sequencer:
         self._head = f"SELECT tree_size, frontier FROM witness_head WHERE id = 1{lock}"  # noqa: S608 - no value in it
         self._move = f"UPDATE witness_head SET tree_size = {mark}, frontier = {mark} WHERE id = 1"  # noqa: S608 - a parameter's mark
         self._leaves = f"SELECT leaf_hash FROM witness_entries WHERE deliberation_id = {mark} ORDER BY idx"  # noqa: S608 - a parameter's mark
+        self._is_postgres = dialect.name == "postgresql"
         self._insert_entries = BulkInsert(witness_entries, dialect)
         self._insert_nodes = BulkInsert(witness_nodes, dialect)
 
@@ -117,9 +118,11 @@ class Sequencer:
         tree: CompactRange,
     ) -> None:
         """Write entries and nodes, and move the head to `tree`."""
-        self._insert_entries(connection, rows)
+        edge = (tree.size, tree.to_bytes())
+        self._insert_entries(connection, rows, together_with=(self._move, edge) if self._is_postgres else None)
         self._insert_nodes(connection, nodes)
-        connection.exec_driver_sql(self._move, (tree.size, tree.to_bytes()))
+        if not self._is_postgres:
+            connection.exec_driver_sql(self._move, edge)
 
     def leaves_of(self, connection: Connection, deliberation_id: str | None) -> list[bytes]:
         """The leaf hashes of what is stored of a deliberation, in their order."""
