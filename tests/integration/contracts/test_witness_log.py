@@ -16,8 +16,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, make_url, select
 
-from application.ports.deliberation_repository import Commit
-from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import Commit, IdempotencyKey, RememberedKey
 from application.ports.witness_log import Disclosure, Erasure, LoggedEntry, WitnessLog
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError, RecordExistsError
 from domain.errors.dependency import DependencyUnavailableError
