@@ -77,6 +77,7 @@ def upgrade() -> None:
     for statement in _GUARDS[op.get_bind().dialect.name]:
         op.execute(sa.text(statement))
     op.execute(sa.text("INSERT INTO halt_state (id, halted) VALUES (1, false)"))
+    _store("EXTERNAL")
 
 
 def _enter_calls() -> None:
@@ -96,7 +97,15 @@ def _enter_calls() -> None:
                 connection.execute(insert, call | more)
 
 
+def _store(kind: str) -> None:
+    """Have Postgres compress rosters and entries (EXTENDED) or not (EXTERNAL), which takes long while the end of the log is locked."""
+    if op.get_bind().dialect.name == "postgresql":
+        for column in ("specifications ALTER COLUMN roster", "witness_entries ALTER COLUMN entry"):
+            op.execute(sa.text(f"ALTER TABLE {column} SET STORAGE {kind}"))
+
+
 def downgrade() -> None:
     """Take the tables back to the revision before; which calls were made before stays in the log."""
+    _store("EXTENDED")
     for table in ("idempotency_keys", "halt_state", "calls"):
         op.drop_table(table)

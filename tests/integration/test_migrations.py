@@ -25,6 +25,9 @@ _CATALOGUE = {
     "postgresql": """
         SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, '') || is_nullable
         FROM information_schema.columns WHERE table_schema = 'public' AND table_name != 'alembic_version'
+        UNION ALL SELECT attrelid::regclass::text, attname, attstorage::text FROM pg_attribute
+        JOIN pg_class ON pg_class.oid = attrelid WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+        AND attnum > 0 AND relname != 'alembic_version'
         UNION ALL SELECT tablename, indexname, indexdef FROM pg_indexes
         WHERE schemaname = 'public' AND tablename != 'alembic_version'
         UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint

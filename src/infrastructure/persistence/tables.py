@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     TIMESTAMP,
     BigInteger,
     Boolean,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    event,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -256,3 +258,10 @@ idempotency_keys = Table(
 )
 
 guard(metadata)
+# Postgres would compress these while the end of the log is locked; a roster takes it longer to compress than all the rest to write.
+for _column in ("specifications ALTER COLUMN roster", "witness_entries ALTER COLUMN entry"):
+    event.listen(
+        metadata,
+        "after_create",
+        DDL(f"ALTER TABLE {_column} SET STORAGE EXTERNAL").execute_if(dialect="postgresql"),  # type: ignore[no-untyped-call]
+    )
