@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.bookmark import Bookmark
 from tests.drills import Drill, Drills, Figures, Site, drills_for
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery
@@ -49,32 +50,17 @@ def halts(
                 _go_through,
                 drills_for(kind, number=sized(20, 200), seed=_SEED),
                 partial(_site, kind, tmp_path_factory.mktemp(kind), nursery),
-                _Bookmark(request.config, kind) if campaign_minutes else None,
+                Bookmark(request.config, f"halts/{kind}") if campaign_minutes else None,
                 until,
             )
             for kind in chosen
         }
 
 
-class _Bookmark:
-    """How far a campaign has come with one kind; kept from run to run."""
-
-    def __init__(self, config: pytest.Config, kind: Kind) -> None:
-        assert config.cache is not None
-        self._cache, self._name = config.cache, f"halts/{kind}"
-
-    @property
-    def place(self) -> int:
-        return int(self._cache.get(self._name, 0))
-
-    def put(self, place: int) -> None:
-        self._cache.set(self._name, place)
-
-
 def _go_through(
     drills: Sequence[Drill],
     site: Callable[[LlmServer, RedisServer, PostgresServer], Site],
-    bookmark: _Bookmark | None,
+    bookmark: Bookmark | None,
     until: float,
 ) -> Figures:
     """The worst of all drills, chapter by chapter, each at a new site. Servers of its own: they are stopped and started."""

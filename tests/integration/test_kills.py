@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.bookmark import Bookmark
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery
 from tests.ordeal import House, Kind, Ordeal, Strike, strikes_for
@@ -44,30 +45,15 @@ def ordeals(
                 _go_through,
                 strikes_for(kind, random_kills=sized(30, 100), kills_per_point=sized(2, 20), seed=_SEED),
                 partial(_house, kind, nursery, postgres_server, tmp_path_factory.mktemp(kind)),
-                _Bookmark(request.config, kind) if campaign_minutes else None,
+                Bookmark(request.config, f"kills/{kind}") if campaign_minutes else None,
                 time.monotonic() + campaign_minutes * 60,
             )
             for kind in chosen
         }
 
 
-class _Bookmark:
-    """How far a campaign has come with one kind; kept from run to run."""
-
-    def __init__(self, config: pytest.Config, kind: Kind) -> None:
-        assert config.cache is not None
-        self._cache, self._name = config.cache, f"kills/{kind}"
-
-    @property
-    def place(self) -> int:
-        return int(self._cache.get(self._name, 0))
-
-    def put(self, place: int) -> None:
-        self._cache.set(self._name, place)
-
-
 def _go_through(
-    strikes: list[Strike], house: Callable[[str, LlmServer], House], bookmark: _Bookmark | None, until: float
+    strikes: list[Strike], house: Callable[[str, LlmServer], House], bookmark: Bookmark | None, until: float
 ) -> Counter[str]:
     """The ends of all deliberations that were killed at work, chapter by chapter, each in a new house."""
     ended: Counter[str] = Counter()

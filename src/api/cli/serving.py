@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from typing import Annotated
 
 import typer
@@ -34,20 +33,14 @@ def serve(
 ) -> None:
     """Answer REST until SIGTERM or Ctrl-C."""
     from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave, run
-    from api.cli.terminal import complain, print_document
+    from api.cli.announcing import Announcer
 
     settings = load_settings()
     configure_logging(settings)
-    # Whoever wants the log as JSON reads it by a program, which a line of another form would trip up.
-    as_log = settings.log_format == "json"
-    tell, warn = (_logger.info, _logger.warning) if as_log else (complain, complain)
+    announcer = Announcer(log_format=settings.log_format, logger=_logger, as_json=as_json)
 
     def listening(urls: tuple[str, ...]) -> None:
-        if as_json:
-            print_document({"urls": list(urls)})
-            sys.stdout.flush()
-        else:
-            tell(f"listening on {' and '.join(urls)}, Ctrl-C stops")
+        announcer.listening(urls, f"listening on {' and '.join(urls)}, Ctrl-C stops")
 
     async def work() -> signal.Signals | None:
         from api.main import Front
@@ -55,7 +48,7 @@ def serve(
 
         async with open_conclave(settings, purpose=Purpose.SERVE) as conclave:
             for notice in conclave.notices:
-                warn(notice)
+                announcer.warn(notice)
             return await serve_rest(
                 conclave,
                 host=settings.host if host is None else host,

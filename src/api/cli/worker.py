@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from typing import Annotated
 
 import typer
@@ -41,32 +40,27 @@ def worker(
 ) -> None:
     """Work on accepted deliberations until SIGTERM or Ctrl-C; wants CONCLAVE_QUEUE=procrastinate."""
     from api.bootstrap import Purpose, configure_logging, load_settings, open_conclave, run
-    from api.cli.terminal import complain, print_document
+    from api.cli.announcing import Announcer
 
     settings = load_settings()
     configure_logging(settings)
 
-    as_log = settings.log_format == "json"
-    tell, warn = (_logger.info, _logger.warning) if as_log else (complain, complain)
+    announcer = Announcer(log_format=settings.log_format, logger=_logger, as_json=as_json)
 
-    def begun(urls: tuple[str, ...]) -> None:
-        if as_json:
-            print_document({"urls": list(urls)})
-            sys.stdout.flush()
-        else:
-            tell(f"working{''.join(f', watched at {url}' for url in urls)}, Ctrl-C stops")
+    def listening(urls: tuple[str, ...]) -> None:
+        announcer.listening(urls, f"working{''.join(f', watched at {url}' for url in urls)}, Ctrl-C stops")
 
     async def work() -> signal.Signals | None:
         from api.main import work as work_until_signal
 
         async with open_conclave(settings, purpose=Purpose.WORK) as conclave:
             for notice in conclave.notices:
-                warn(notice)
+                announcer.warn(notice)
             return await work_until_signal(
                 conclave,
                 host=settings.host if host is None else host,
                 metrics_port=metrics_port,
-                on_listening=begun,
+                on_listening=listening,
             )
 
     ended_by = run(work())
