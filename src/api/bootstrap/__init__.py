@@ -1,0 +1,24 @@
+"""Settings in, open service and its closer out: the only package of the doors that sees the infrastructure."""
+
+from __future__ import annotations
+
+from api.bootstrap.audit import audit_log
+from api.bootstrap.examination import examine
+from api.bootstrap.opening import open_conclave, open_halt
+from api.bootstrap.process import Purpose, configure_logging, load_settings, run
+from api.bootstrap.record import open_cosigner, verification_tools
+from api.bootstrap.storage import upgrade_database
+
+__all__ = [
+    "Purpose",
+    "audit_log",
+    "configure_logging",
+    "examine",
+    "load_settings",
+    "open_conclave",
+    "open_cosigner",
+    "open_halt",
+    "run",
+    "upgrade_database",
+    "verification_tools",
+]

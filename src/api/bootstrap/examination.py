@@ -1,0 +1,151 @@
+"""What the doctor looks at: every setting and every dependency, and what to do about what is not well."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from api.bootstrap.halting import halt_channels
+from api.bootstrap.opening import open_conclave
+from api.bootstrap.process import Purpose
+from api.bootstrap.voices import open_voices
+from api.conclave import Check
+from domain.errors.conclave_error import ConclaveError
+from domain.errors.configuration import ConfigurationError
+from domain.errors.dependency import DependencyUnavailableError
+
+if TYPE_CHECKING:
+    from infrastructure.settings import Settings
+
+__all__ = ["examine"]
+
+
+async def examine(settings: Settings) -> list[Check]:
+    """Look at every setting and dependency, and say what to do about what is not well."""
+    return [
+        Check("data folder", works=True, detail=str(settings.data_dir)),
+        await _examine_database(settings),
+        await asyncio.to_thread(_examine_role, settings),
+        await _examine_record(settings),
+        *await asyncio.to_thread(_examine_halt, settings),
+        await _examine_orchestrator(settings),
+        _examine_rosters(settings),
+        _examine_doors(settings),
+    ]
+
+
+async def _examine_database(settings: Settings) -> Check:
+    try:
+        async with open_conclave(settings, purpose=Purpose.READ) as conclave:
+            health = await conclave.health["database"]()
+    except ConfigurationError as error:
+        return Check("database", works=False, detail=error.problem, remedy=error.remedy)
+    except DependencyUnavailableError as error:
+        return Check("database", works=False, detail=error.problem, remedy=error.remedy)
+    kind = "SQLite" if settings.database_url.startswith("sqlite") else "Postgres"
+    return Check("database", works=health.works, detail=f"{kind}, durable, present schema {health.detail}".strip())
+
+
+def _examine_role(settings: Settings) -> Check:
+    from infrastructure.persistence.privileges import rights_beyond_appending
+
+    name = "database role"
+    if settings.database_url.startswith("sqlite"):
+        return Check(
+            name,
+            works=True,
+            detail="SQLite has none: triggers refuse changes of the record, but whoever may write the file can drop them",
+            remedy="Use Postgres and a role that does not own the tables where that is not enough.",
+        )
+    try:
+        excess = rights_beyond_appending(settings.database_url)
+    except DependencyUnavailableError as error:
+        return Check(name, works=False, detail=error.problem, remedy=error.remedy)
+    if not excess:
+        return Check(name, works=True, detail="adds to the record and cannot change it")
+    return Check(
+        name,
+        works=False,
+        detail=f"the application can do more to the record than add to it: {', '.join(excess)}",
+        remedy="CONCLAVE_DATABASE_URL: name a role that owns nothing, and the owner in CONCLAVE_OWNER_DATABASE_URL only; "
+        "then run: conclave db upgrade",
+    )
+
+
+async def _examine_record(settings: Settings) -> Check:
+    name = "record"
+    try:
+        async with open_conclave(settings, purpose=Purpose.READ) as conclave:
+            witness = conclave.witness
+            await witness.check_at_start()
+    except ConfigurationError as error:
+        return Check(name, works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
+    except DependencyUnavailableError as error:
+        return Check(name, works=False, detail=error.problem, remedy=error.remedy)
+    if witness.problem is not None:
+        return Check(name, works=False, detail=witness.problem.problem, remedy=witness.problem.remedy)
+    if witness.anchor_problems:
+        away = "; ".join(f"{anchor}: {problem}" for anchor, problem in witness.anchor_problems.items())
+        return Check(name, works=False, detail=f"anchors: {away}", remedy="CONCLAVE_WITNESS_ANCHORS: mend these.")
+    anchors = "" if settings.witness_anchors else "; no anchors, so a rollback of all of it would not be seen"
+    return Check(name, works=True, detail=f"continues its last checkpoint, key {witness.verifier_key.name}{anchors}")
+
+
+def _examine_halt(settings: Settings) -> list[Check]:
+    from domain.errors.halt import HaltChannelUnreachableError
+
+    remedies = {
+        "database": "See what is said of the database.",
+        "file": "CONCLAVE_HALT_FILE: name a file in a folder that is there; nothing else may be in its place.",
+        "redis": "Check that it runs, and what CONCLAVE_HALT_REDIS_URL says.",
+    }
+    checks = []
+    for channel in halt_channels(settings):
+        name = f"halt, channel {channel.name}"
+        try:
+            found = channel.read()
+        except HaltChannelUnreachableError as error:
+            checks.append(Check(name, works=False, detail=error.problem, remedy=remedies[channel.name]))
+        else:
+            detail = f"set: {found.reason or 'without a reason'}" if found.halted else "clear"
+            checks.append(Check(name, works=True, detail=detail))
+        finally:
+            channel.close()
+    return checks
+
+
+async def _examine_orchestrator(settings: Settings) -> Check:
+    async with AsyncExitStack() as stack:
+        try:
+            voices = await open_voices(settings, Purpose.ASK, stack)
+            listing = getattr(voices.orchestrator, "list_models", None)
+            models = await listing() if listing is not None else []
+        except ConfigurationError as error:
+            return Check("orchestrator", works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
+        except ConclaveError as error:
+            return Check("orchestrator", works=False, detail=str(error), remedy="Check that the model runs.")
+        offered = f", offers {', '.join(models[:5])}" if models else ""
+        return Check(
+            "orchestrator", works=True, detail=f"{voices.identity.name}{offered}", remedy=" ".join(voices.notices)
+        )
+
+
+def _examine_rosters(settings: Settings) -> Check:
+    from infrastructure.rosters.file_roster_source import FileRosterSource
+
+    source = FileRosterSource(settings.rosters_dir)
+    found = ", ".join(f"{name} ({len(source.get(name).agents)})" for name in source.names())
+    problems = source.problems()
+    if problems:
+        unusable = "; ".join(str(problem) for problem in problems)
+        return Check(
+            "rosters", works=False, detail=f"{found}; {unusable}", remedy="CONCLAVE_ROSTERS_DIR: mend these files."
+        )
+    return Check("rosters", works=True, detail=found)
+
+
+def _examine_doors(settings: Settings) -> Check:
+    keys = settings.keyring()
+    who = "API keys configured" if keys else "no API keys: the server answers on loopback only"
+    return Check("doors", works=True, detail=who)

@@ -1,0 +1,157 @@
+"""Who answers for the agents, chosen by the settings, and what traces the calls to them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from api.bootstrap.process import Purpose
+from api.bootstrap.work_queue import shares_queue
+from application.ports.agent_orchestrator import AgentOrchestratorProtocol
+from application.services.deliberation_service import OrchestratorIdentity
+from domain.errors.configuration import ConfigurationError
+
+if TYPE_CHECKING:
+    from infrastructure.settings import OrchestratorKind, Settings
+    from infrastructure.stubs.crash_points import CrashPlan
+    from infrastructure.telemetry.open_telemetry import OpenTelemetryTracer
+
+__all__ = ["Voices", "observed", "open_tracer", "open_voices"]
+
+_LOCAL_NOTICE = (
+    "Answered by the small model {model} on this machine: it shows the machinery, not wisdom. "
+    "Set CONCLAVE_LLM_BASE_URL to ask a larger one."
+)
+# Well above what the grammar lets a ballot be, so that none is cut off.
+_LOCAL_OUTPUT_TOKENS = 512
+_LOCAL_REASON_CHARACTERS = 40
+_SIMULATED_NOTICE = (
+    "Simulated: no model was asked, so the answers mean nothing. Set CONCLAVE_LLM_BASE_URL to ask a real one."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Voices:
+    """Who answers for the agents, what to say about it, and how many it answers at a time."""
+
+    orchestrator: AgentOrchestratorProtocol
+    identity: OrchestratorIdentity
+    at_a_time: int
+    notices: tuple[str, ...] = ()
+    works: bool = True
+
+
+async def open_voices(
+    settings: Settings, purpose: Purpose, stack: AsyncExitStack, tracer: OpenTelemetryTracer | None = None
+) -> Voices:
+    """Those that the settings choose, closed with `stack`; for `READ` none that costs anything.
+
+    Raises `ConfigurationError`, and `EmbeddedModelError` where the local model does not start.
+    """
+    from infrastructure.settings import OrchestratorKind, choose_orchestrator
+
+    slots = min(settings.llm_max_concurrency or settings.max_concurrent_agents, settings.max_concurrent_agents)
+    kind = OrchestratorKind.SIMULATED if purpose is Purpose.READ else choose_orchestrator(settings)
+    if purpose is Purpose.SERVE and shares_queue(settings, purpose):
+        return _voices_of_workers(kind)
+    if kind is OrchestratorKind.OPENAI:
+        return await _open_provider(settings, slots, stack, tracer)
+    if kind is OrchestratorKind.LOCAL:
+        return await _open_local_model(settings, slots, stack)
+    from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
+
+    simulated = OrchestratorIdentity("simulated", simulated=True)
+    return Voices(AgentOrchestratorStub(), simulated, settings.max_concurrent_agents, (_SIMULATED_NOTICE,))
+
+
+def _voices_of_workers(kind: OrchestratorKind) -> Voices:
+    """Those of the workers: this process only says who they are."""
+    from infrastructure.settings import OrchestratorKind
+    from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
+
+    is_simulated = kind is OrchestratorKind.SIMULATED
+    identity = OrchestratorIdentity(kind.value, simulated=is_simulated)
+    notices = (_SIMULATED_NOTICE,) if is_simulated else ()
+    return Voices(AgentOrchestratorStub(), identity, 1, notices, works=False)
+
+
+async def _open_provider(
+    settings: Settings, slots: int, stack: AsyncExitStack, tracer: OpenTelemetryTracer | None
+) -> Voices:
+    from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
+
+    if settings.llm_base_url is None:
+        raise ConfigurationError(
+            variable="CONCLAVE_LLM_BASE_URL", problem="it is not set", remedy="Give the address with its /v1."
+        )
+    provider = OpenAIOrchestrator(
+        base_url=settings.llm_base_url,
+        api_key=None if settings.llm_api_key is None else settings.llm_api_key.get_secret_value(),
+        model=settings.llm_model,
+        # As many as slots, so that nobody waits inside the client, where waiting would count against the agent's time.
+        max_connections=slots,
+        call_headers=tracer.call_headers if tracer is not None and settings.traces_to_llm else None,
+    )
+    await stack.enter_async_context(provider)
+    return Voices(provider, OrchestratorIdentity("openai", simulated=False), slots)
+
+
+async def _open_local_model(settings: Settings, slots: int, stack: AsyncExitStack) -> Voices:
+    from infrastructure.orchestrators.embedded_model import EmbeddedModel, WatchedOrchestrator, find_local_model
+    from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
+
+    model_file = find_local_model(settings.local_model)
+    if model_file is None:
+        raise ConfigurationError(
+            variable="CONCLAVE_LOCAL_MODEL", problem="there is no model file", remedy="Run: conclave doctor"
+        )
+    model = EmbeddedModel(model_file=model_file)
+    base_url = await model.start()
+    stack.push_async_callback(model.stop)
+    # The model writes so many answers at a time; whoever waits for one of its slots waits for one of ours instead, where
+    # waiting does not count against the agent's time.
+    slots = min(slots, model.slots)
+    client = OpenAIOrchestrator(
+        base_url=base_url,
+        api_key=model.api_key,
+        model=model.alias,
+        max_connections=slots,
+        confidence_steps=True,
+        reason_max_chars=_LOCAL_REASON_CHARACTERS,
+        grammar=True,
+        max_output_tokens=_LOCAL_OUTPUT_TOKENS,
+    )
+    await stack.enter_async_context(client)
+    identity = OrchestratorIdentity("local", simulated=False)
+    return Voices(WatchedOrchestrator(client, model), identity, slots, (_LOCAL_NOTICE.format(model=model.alias),))
+
+
+def open_tracer(settings: Settings, stack: AsyncExitStack) -> OpenTelemetryTracer | None:
+    """What draws traces, where a collector for them is named. Raises `ConfigurationError`."""
+    if settings.traces_endpoint is None:
+        return None
+    from importlib.metadata import version
+
+    try:
+        from infrastructure.telemetry.open_telemetry import OpenTelemetryTracer
+    except ImportError as error:
+        raise ConfigurationError(
+            variable="CONCLAVE_TRACES_ENDPOINT",
+            problem=f"traces need OpenTelemetry ({error})",
+            remedy="Install it: uv pip install 'archon-conclave[tracing]'",
+        ) from None
+    tracer = OpenTelemetryTracer(settings.traces_endpoint, version=version("archon-conclave"))
+    stack.push_async_callback(tracer.close)
+    return tracer
+
+
+def observed(
+    orchestrator: AgentOrchestratorProtocol, tracer: OpenTelemetryTracer | None, crash: CrashPlan | None
+) -> AgentOrchestratorProtocol:
+    """That orchestrator, whose log lines name the agent asked, and whose calls are spans where there are traces."""
+    from infrastructure.telemetry.named_calls import NamedCalls
+
+    if crash is not None:
+        orchestrator = crash.orchestrator(orchestrator)
+    return NamedCalls(orchestrator if tracer is None else tracer.traced(orchestrator))
