@@ -11,6 +11,7 @@ from application.services.deliberation_run import decide
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.budget import Limits, Quorum, Sampling, Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
+from domain.models.money import Charge, Hold, Reservation, picodollars
 from domain.models.protocol import Protocol
 from domain.models.question import AnswerFormat, AnswerKind, Question
 from domain.models.roll_call import AgentState
@@ -150,7 +151,15 @@ def committing(
         for each in intents
     ]
     given = answers if answers is not None else AnswerFormat(AnswerKind.CHOICE, OPTIONS)
-    entries += [agent_ended(deliberation_id, each, given, salts=lambda size: bytes(range(size))) for each in records]
+    for each in records:
+        ending = agent_ended(deliberation_id, each, given, salts=lambda size: bytes(range(size)))
+        if any(each.agent_id == f"archon-{begun.number}" for begun in intents):
+            took = each.usage
+            cost, reserved = picodollars(took.cost_usd), Reservation("", "2026-11-21", Hold())
+            ending.charge = Charge(
+                1, "small", took.input_tokens, took.output_tokens, cost, is_certain=True, reserved=reserved
+            )
+        entries.append(ending)
     if deliberation is not None and deliberation.status.is_terminal:
         entries.append(deliberation_ended(deliberation, cause=deliberation.reason))
     return Commit(deliberation_id, entries, deliberation)

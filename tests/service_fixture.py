@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.clock import Clock
+from application.ports.model_desk import ModelDesk
 from application.ports.process_registry import ProcessRegistry
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
@@ -48,7 +49,7 @@ class Canned:
             if text is None:
                 await asyncio.Event().wait()
             await asyncio.sleep(1)
-            return AgentOutput(request.agent_id, request.request_id, text or "", usage=Usage(request.attempt))
+            return AgentOutput(request.agent_id, request.request_id, text or "", usage=Usage(1))
         finally:
             self.active -= 1
 
@@ -74,6 +75,7 @@ def build(
     clock: Clock | None = None,
     answers_as: str = "canned",
     queue: EmbeddedQueue | None = None,
+    desk: ModelDesk | None = None,
 ) -> House:
     repository = repository if repository is not None else InMemoryRepository(clock=VirtualClock())
     halt = halt or HaltCheckerStub()
@@ -83,6 +85,7 @@ def build(
         halt_checker=halt,
         pool=pool,
         clock=clock or VirtualClock(),
+        desk=desk,
     )
     queue = queue if queue is not None else EmbeddedQueue()
     service = DeliberationService.with_worker(

@@ -37,6 +37,7 @@ _KEYS = {
     "agent_records": "deliberation_id, round_number, agent_id",
     "disclosures": "sha256",
     "calls": "deliberation_id, round_number, agent_id, purpose, attempt",
+    "charges": "deliberation_id, round_number, agent_id, purpose, attempt",
     "witness_head": "id",
 }
 # A column of each table that somebody who forges the record would change.
@@ -48,6 +49,7 @@ _FORGED = {
     "agent_records": "content = 'forged'",
     "disclosures": "text = 'forged'",
     "calls": "prompt_sha256 = 'forged'",
+    "charges": "cost = 0",
     "witness_head": "tree_size = 1",
 }
 _INSUFFICIENT_PRIVILEGE = "42501"
@@ -72,6 +74,17 @@ def _text(url: URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
+_CHARGE = {
+    "round_number": 1,
+    "agent_id": "archon-1",
+    "purpose": "answer",
+    "input_tokens": 3,
+    "output_tokens": 2,
+    "cost": 9,
+    "is_certain": True,
+}
+
+
 def _record(*, ordinal: int, deliberation_id: str, agent_id: str) -> dict[str, Any]:
     return {
         "deliberation_id": deliberation_id,
@@ -88,6 +101,9 @@ def _record(*, ordinal: int, deliberation_id: str, agent_id: str) -> dict[str, A
         "input_tokens": 10,
         "output_tokens": 5,
         "cost_usd": 0.0,
+        "uncertain_tokens": 0,
+        "uncertain_usd": 0.0,
+        "fell_back": False,
         "truncated": False,
         "duration_seconds": 0.5,
         "leaf_index": ordinal,
@@ -122,7 +138,10 @@ def _write_record(connection: Connection) -> None:
             "leaf_index": 0,
         }
         for attempt in (1, 2):
-            connection.execute(tables.calls.insert(), {**call, "attempt": attempt, "prompt_sha256": "p" * 64})
+            foreseen = {"day": "2026-11-20", "held_tokens": 9, "held_cost": 9}
+            intended = {**call, **foreseen, "attempt": attempt, "prompt_sha256": "p" * 64}
+            connection.execute(tables.calls.insert(), intended)
+            connection.execute(tables.charges.insert(), {**_CHARGE, "deliberation_id": name, "attempt": attempt})
     for index, (name, entry) in enumerate(((_KEPT, b"{}"), (_ERASED, b"{}"), (_ERASED, b'{"type":"erased"}'))):
         values = {"idx": index, "leaf_hash": b"h" * 32, "deliberation_id": name, "sequence": index, "entry": entry}
         connection.execute(tables.witness_entries.insert(), values)
@@ -237,9 +256,10 @@ _AGAIN = {
     "witness_checkpoints": "(1, 'forged')",
     "erasures": f"('{_ERASED}', 7)",
     "agent_records": f"('{_KEPT}', 1, 'archon-1', 1, 'completed', 1, NULL, '2026-11-20', 'forged', '1', NULL, NULL, NULL, "
-    "NULL, NULL, NULL, 1, 10, 5, 0.0, false, 0.5, 1, NULL)",
+    "NULL, NULL, NULL, 1, 10, 5, 0.0, false, 0.5, 1, NULL, 0, 0.0, false)",
     "disclosures": f"('{'0' * 64}', NULL, ''::bytea, 'forged')",
-    "calls": f"('{_KEPT}', 1, 'archon-1', 'answer', 1, 'forged', 1)",
+    "calls": f"('{_KEPT}', 1, 'archon-1', 'answer', 1, 'forged', 1, NULL, '2026-11-20', 0, 0)",
+    "charges": f"('{_KEPT}', 1, 'archon-1', 'answer', 1, 'forged', 0, 0, 0, true)",
     "witness_head": "(1, 9, ''::bytea)",
 }
 
@@ -265,9 +285,11 @@ def _sqlite_statements() -> Iterator[str]:
     yield "REPLACE INTO witness_checkpoints VALUES ('1', 'forged')"
     yield "REPLACE INTO erasures (rowid, deliberation_id, idx) VALUES (1, 'another', 7)"
     columns = "deliberation_id, round_number, agent_id, ordinal, state, attempts, finished_at, calls, input_tokens, "
-    columns += "output_tokens, cost_usd, truncated, duration_seconds, leaf_index"
-    yield f"REPLACE INTO agent_records (rowid, {columns}) VALUES (1, 'x', 1, 'x', 1, 'x', 1, 'x', 1, 1, 1, 0, 0, 0, 1)"
-    yield f"REPLACE INTO agent_records (rowid, {columns}) VALUES ('1', 'x', 1, 'x', 1, 'x', 1, 'x', 1, 1, 1, 0, 0, 0, 1)"
+    columns += (
+        "output_tokens, cost_usd, truncated, duration_seconds, leaf_index, uncertain_tokens, uncertain_usd, fell_back"
+    )
+    yield f"REPLACE INTO agent_records (rowid, {columns}) VALUES (1, 'x', 1, 'x', 1, 'x', 1, 'x', 1, 1, 1, 0, 0, 0, 1, 0, 0, 0)"
+    yield f"REPLACE INTO agent_records (rowid, {columns}) VALUES ('1', 'x', 1, 'x', 1, 'x', 1, 'x', 1, 1, 1, 0, 0, 0, 1, 0, 0, 0)"
     nothing = "content = NULL, reasoning = NULL, failure_message = NULL, salts = NULL"
     erased = f"WHERE deliberation_id = '{_ERASED}'"
     yield f"UPDATE agent_records SET {nothing}"
@@ -284,7 +306,10 @@ def _sqlite_statements() -> Iterator[str]:
     yield "REPLACE INTO disclosures (rowid, sha256, salt, text) VALUES (1, 'x', x'', 'x')"
     yield "UPDATE OR REPLACE calls SET attempt = 2 WHERE attempt = 1"
     yield f"UPDATE calls SET deliberation_id = '{_ERASED}', attempt = 9"
-    yield f"REPLACE INTO calls VALUES ('{_KEPT}', '1', 'archon-1', 'answer', 1.0, NULL, 1)"
+    yield f"REPLACE INTO calls VALUES ('{_KEPT}', '1', 'archon-1', 'answer', 1.0, NULL, 1, NULL, '', 0, 0)"
+    yield "UPDATE OR REPLACE charges SET attempt = 2 WHERE attempt = 1"
+    yield f"REPLACE INTO charges VALUES ('{_KEPT}', '1', 'archon-1', 'answer', 1.0, NULL, 0, 0, 0, 0)"
+    yield f"DELETE FROM charges WHERE deliberation_id = '{_ERASED}'"
     yield f"DELETE FROM calls WHERE deliberation_id = '{_ERASED}'"
     yield "UPDATE witness_head SET frontier = x''"
     yield "UPDATE witness_head SET tree_size = 2"
@@ -322,7 +347,7 @@ def _application_statements() -> Iterator[str]:
         yield f"CREATE RULE quiet AS ON INSERT TO {table} DO INSTEAD NOTHING"
         yield f"CREATE TEMP TABLE child () INHERITS ({table})"
         yield f"GRANT ALL ON {table} TO CURRENT_USER; DELETE FROM {table}"
-    for table in ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures", "calls"):
+    for table in ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures", "calls", "charges"):
         yield f"SELECT * FROM {table} FOR UPDATE"
         yield f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"
         yield f"SET session_replication_role = replica; UPDATE {table} SET {_FORGED[table]}"
@@ -551,14 +576,20 @@ def test_the_application_adds_to_the_log_and_moves_its_head(application_url: str
         assert connection.execute(tables.witness_head.select()).one() == (1, 4, b"g" * 32)
 
 
-def test_the_application_adds_calls_sets_the_halt_and_forgets_old_keys(application_url: str) -> None:
+def test_the_application_adds_calls_and_charges_moves_what_is_spent_sets_the_halt_and_forgets_old_keys(
+    application_url: str,
+) -> None:
     halts, keys = tables.halt_state, tables.idempotency_keys
     call = {"deliberation_id": _KEPT, "round_number": 1, "agent_id": "archon-1", "purpose": "answer", "leaf_index": 9}
     key = {"scope": "", "idempotency_key": "k", "body_sha256": "b" * 64, "deliberation_id": _KEPT}
     engine = open_sync_engine(application_url)
     with engine.begin() as connection:
         assert connection.execute(halts.select()).one() == (1, False, None, None)
-        connection.execute(tables.calls.insert(), {**call, "attempt": 3})
+        connection.execute(tables.calls.insert(), {**call, "attempt": 3, "day": "2026-11-20", "held_tokens": 9})
+        connection.execute(tables.charges.insert(), {**_CHARGE, "deliberation_id": _KEPT, "attempt": 3})
+        spent = {"key_name": "saver", "day": "2026-11-20", "amount": 9}
+        connection.execute(tables.spending.insert(), spent)
+        connection.execute(tables.spending.update().values(amount=tables.spending.c.amount - 4))
         connection.execute(halts.update().values(halted=True, reason="drill", since=_MOMENT))
         connection.execute(keys.insert(), {**key, "created_at": _MOMENT})
     with engine.begin() as connection:
@@ -566,6 +597,7 @@ def test_the_application_adds_calls_sets_the_halt_and_forgets_old_keys(applicati
         assert connection.execute(keys.delete()).rowcount == 1
         calls = connection.execute(tables.calls.select().where(tables.calls.c.deliberation_id == _KEPT)).all()
         assert [row.attempt for row in calls] == [1, 2, 3]
+        assert connection.execute(tables.spending.select()).one() == ("saver", "2026-11-20", 5)
 
 
 def test_an_upgrade_makes_a_role_that_works_and_cannot_change_the_log(ground: Ground, tmp_path: Path) -> None:

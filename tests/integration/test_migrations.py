@@ -196,10 +196,10 @@ def test_the_ledger_is_filled_from_the_entries_that_there_are(url: str, engine: 
     with engine.connect() as connection:
         found = connection.execute(calls.select().order_by(calls.c.leaf_index)).all()
     assert [tuple(row) for row in found] == [
-        ("running", 0, "archon-1", "answer", 1, "a1" * 32, 1),
-        ("completed", 0, "archon-1", "answer", 1, "b2" * 32, 2),
-        ("running", 0, "archon-2", "answer", 1, None, 3),
-        ("running", 0, "archon-1", "answer", 2, "a1" * 32, 6),
+        ("running", 0, "archon-1", "answer", 1, "a1" * 32, 1, None, "2026-11-20", 0, 0),
+        ("completed", 0, "archon-1", "answer", 1, "b2" * 32, 2, None, "2026-11-20", 0, 0),
+        ("running", 0, "archon-2", "answer", 1, None, 3, None, "2026-11-20", 0, 0),
+        ("running", 0, "archon-1", "answer", 2, "a1" * 32, 6, None, "2026-11-20", 0, 0),
     ]
     # What was filled in is guarded as what is added later.
     with engine.connect() as connection, pytest.raises(Exception, match="calls only grows"):

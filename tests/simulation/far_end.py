@@ -16,6 +16,7 @@ from domain.models.halt import HaltCondition
 from domain.models.roll_call import AgentState
 from tests.simulation.halt import HaltView, SimulatedHalt
 from tests.simulation.machine import SimulatedProcess
+from tests.simulation.money import Bill
 from tests.simulation.scenarios import OPTIONS, Plan, Temper
 from tests.simulation.store import SimulatedStore
 
@@ -40,8 +41,14 @@ class FarEnd:
     """Answers the same to the same question and agent, and tells `broken` of every call that should not have been made."""
 
     def __init__(
-        self, plans: Mapping[str, Plan], store: SimulatedStore, halt: SimulatedHalt, broken: Callable[[str], None]
+        self,
+        plans: Mapping[str, Plan],
+        store: SimulatedStore,
+        halt: SimulatedHalt,
+        bill: Bill,
+        broken: Callable[[str], None],
     ) -> None:
+        self._bill = bill
         self.calls: dict[tuple[str, str], list[Call]] = defaultdict(list)
         self.in_flight: dict[Call, None] = {}
         self.active: Counter[str] = Counter()
@@ -102,7 +109,9 @@ class FarEnd:
             case Temper.HANGING:
                 await asyncio.Event().wait()
             case Temper.FLAKY if request.attempt == 1:
-                raise AgentInvocationError("flaky", agent_id=agent_id, kind="server_error", retryable=True)
+                raise AgentInvocationError(
+                    "flaky", agent_id=agent_id, kind="server_error", retryable=True, usage=Usage()
+                )
             case Temper.THROTTLED if request.attempt == 1:
                 raise AgentInvocationError(
                     "slower", agent_id=agent_id, state=AgentState.THROTTLED, retryable=True, retry_after_s=1.0
@@ -116,9 +125,8 @@ class FarEnd:
             content = json.dumps({"answer": None, "reasoning": "no idea"})
         elif temper is Temper.GARBLED:
             content = f"well, {OPTIONS[0]} or {OPTIONS[1]}?"
-        output = AgentOutput(
-            agent_id, request.request_id, content, model="simulated", usage=Usage(request.attempt, 3, 2, 0.1)
-        )
+        usage = self._bill.charge(request)
+        output = AgentOutput(agent_id, request.request_id, content, model="simulated", usage=usage)
         if temper is Temper.FOREIGN:
             return (None, replace(output, agent_id="somebody"), content)[number % 3]
         return output

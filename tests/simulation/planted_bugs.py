@@ -11,16 +11,21 @@ import pytest
 
 from application.ports.agent_orchestrator import AgentRequest
 from application.ports.deliberation_repository import Commit, IdempotencyKey
+from application.ports.model_desk import Forecast
 from application.services import deliberation_run
-from application.services.batch import AttemptEnd, StopCause
+from application.services.batch import AttemptEnd, CallEnd, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService, _BatchRun
 from application.services.continuation import Course, course_of
 from application.services.deliberation_run import DeliberationRun, _RoundRecorder
 from application.services.deliberation_worker import DeliberationWorker
+from application.services.shared_purse import SharedPurse
 from application.services.slot_queue import SlotQueue
+from domain.errors.budget import BudgetExceededError
 from domain.models.agent_pool import AgentPool
+from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, WitnessSpan
 from domain.models.event import Event
+from domain.models.money import Charge, Hold
 from domain.witness.entry import Entry
 from infrastructure.stubs import in_memory_repository
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
@@ -68,11 +73,11 @@ def outcome_recorded_twice(patch: pytest.MonkeyPatch) -> None:
                 kept.records.pop((entry.record.round_number, entry.record.agent_id), None)
         return await append(repository, commit)
 
-    async def tell(recorder: _RoundRecorder, request: AgentRequest, ending: Any) -> Any:
+    async def tell(recorder: _RoundRecorder, request: AgentRequest, ending: Any, last: Any = None) -> Any:
         if request.agent_id == "voice-1":
-            await agent_ended(recorder, request, ending)
+            await agent_ended(recorder, request, ending, last)
             recorder.records.pop()
-        return await agent_ended(recorder, request, ending)
+        return await agent_ended(recorder, request, ending, last)
 
     patch.setattr(InMemoryRepository, "append", take)
     patch.setattr(_RoundRecorder, "agent_ended", tell)
@@ -121,8 +126,10 @@ def intent_after_the_call(patch: pytest.MonkeyPatch) -> None:
     """The call does not wait until its intent is stored."""
     agent_starting = _RoundRecorder.agent_starting
 
-    async def hurry(recorder: _RoundRecorder, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
-        recorder._commits.add(asyncio.create_task(agent_starting(recorder, request, previous)))
+    async def hurry(
+        recorder: _RoundRecorder, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
+    ) -> None:
+        recorder._commits.add(asyncio.create_task(agent_starting(recorder, request, forecast, previous)))
 
     patch.setattr(_RoundRecorder, "agent_starting", hurry)
 
@@ -247,10 +254,45 @@ def intent_after_the_end(patch: pytest.MonkeyPatch) -> None:
     """An agent that was stopped ends before the intent of its next attempt is stored."""
     record = _RoundRecorder._record
 
-    async def forget(recorder: _RoundRecorder, entry: Entry, *, intended_by: str | None = None) -> None:
+    async def forget(recorder: _RoundRecorder, entry: Entry, intent: object = None) -> None:
         await record(recorder, entry)
 
     patch.setattr(_RoundRecorder, "_record", forget)
+
+
+def money_not_held(patch: pytest.MonkeyPatch) -> None:
+    """A call is made whatever the others in flight may still take."""
+
+    async def hold(shared: SharedPurse, hold: Hold) -> None:
+        purse = shared._purse
+        if purse.lacks(hold, at_best=True) is not None:
+            raise BudgetExceededError(budget="max_cost_usd", limit=0, used=0, wanted=0)
+        purse._tokens_held += hold.tokens
+        purse._cost_held += hold.cost or 0
+        purse.calls_held += 1
+
+    patch.setattr(SharedPurse, "hold", hold)
+
+
+def budget_begun_anew(patch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on with a deliberation does not know what it has spent."""
+    patch.setattr(Course, "spent", lambda course: Usage())
+
+
+def charge_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A call whose end nobody knows is taken for one that took nothing."""
+    make = _RoundRecorder._charge
+
+    def forget(recorder: _RoundRecorder, request: AgentRequest, call: CallEnd | None) -> Charge | None:
+        charge = make(recorder, request, call)
+        return charge if charge is None or charge.is_certain else replace(charge, cost=0, is_certain=True)
+
+    patch.setattr(_RoundRecorder, "_charge", forget)
+
+
+def key_budget_ignored(patch: pytest.MonkeyPatch) -> None:
+    """What other deliberations of the key have spent is not looked at."""
+    patch.setattr(InMemoryRepository, "_spend", lambda repository, entries: None)
 
 
 def _all(*plants: Plant) -> Mapping[str, Plant]:
@@ -277,6 +319,10 @@ PLANTED_BUGS = _all(
     agents_not_counted,
     start_overtaken,
     frozen_one_calls,
+    money_not_held,
+    budget_begun_anew,
+    charge_forgotten,
+    key_budget_ignored,
     intent_after_the_end,
 )
 """By name."""

@@ -12,9 +12,11 @@ from api.bootstrap import verification_tools
 from application.services.verification import verify_bundle
 from application.services.witness_service import WitnessService
 from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.money import picodollars
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.signer import CheckpointSigner
 from tests.simulation.callers import Callers
+from tests.simulation.money import unkept_budgets
 from tests.simulation.scenarios import Plan, Temper
 from tests.simulation.storms import Storms
 from tests.simulation.world import World
@@ -29,6 +31,10 @@ async def broken_promises(world: World, callers: Callers, storms: Storms) -> lis
     """Every promise that was not kept, in words."""
     broken = [*world.broken, *_unkept_acceptances(world, callers)]
     witness = WitnessService(log=world.store.log, signer=_signer(), tools=verification_tools(), clock=world.clock)
+    kept = world.store.repository._kept
+    ledgers = {own: (list(each.calls.values()), list(each.charges.values())) for own, each in kept.items()}
+    key_day = None if world.scenario.key_day_usd is None else picodollars(world.scenario.key_day_usd)
+    broken += unkept_budgets(world.bill, world.stored(), ledgers, key_day)
     for each in world.stored():
         plan = world.plans[each.specification.question.text]
         entries = [json.loads(logged.entry) for logged in world.store.log.of(each.id)]
@@ -98,7 +104,7 @@ def _unkept_course(world: World, each: Deliberation, plan: Plan, entries: Sequen
         attempts = [entry["attempt"] for entry in intents[agent.id]]
         if attempts != list(range(1, len(attempts) + 1)):
             yield f"{agent.id!r} was to be called in the attempts {attempts}"
-        if len(attempts) > plan.limits.max_attempts + 1:
+        if len(attempts) > plan.limits.max_attempts * plan.models + 1:
             yield f"{agent.id!r} was to be called {len(attempts)} times, and {plan.limits.max_attempts} attempts are allowed"
         for entry in intents[agent.id][1:]:
             if entry["previous"] is None:

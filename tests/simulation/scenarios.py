@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from domain.models.agent import Agent, Persona, Roster
@@ -15,9 +15,23 @@ from domain.models.question import AnswerFormat, AnswerKind, Question
 from domain.voting.rule import Rule, RuleKind
 from tests.simulation.store import Weather
 
-__all__ = ["DEEDS", "OPTIONS", "STORMS", "Deed", "Plan", "Scenario", "Temper", "draw_scenario"]
+__all__ = [
+    "DEEDS",
+    "OPTIONS",
+    "STORMS",
+    "WORST_TOKENS",
+    "WORST_USD",
+    "Deed",
+    "Plan",
+    "Scenario",
+    "Temper",
+    "draw_scenario",
+]
 
 OPTIONS = ("yes", "no", "later")
+WORST_USD = 0.25
+"""What a call takes at most."""
+WORST_TOKENS = 40
 
 
 class Temper(StrEnum):
@@ -53,10 +67,17 @@ class Plan:
     posts: int = 1
     waits: bool = False
     listens: bool = False
+    model: str | None = None
+    paced_s: float = 0.0
+
+    @property
+    def models(self) -> int:
+        """How many models are asked in turn."""
+        return 2 if self.model == "both" else 1
 
     def specification(self) -> Specification:
         """What is posted."""
-        members = [Agent(f"voice-{number}", Persona("brief")) for number in range(len(self.tempers))]
+        members = [Agent(f"voice-{number}", Persona("brief"), self.model) for number in range(len(self.tempers))]
         return Specification(
             Question(self.label, None, AnswerFormat(AnswerKind.CHOICE, OPTIONS)),
             Roster.assemble("few", members),
@@ -93,6 +114,7 @@ class Scenario:
     knows_deaths: bool
     weather: Weather
     deeds: tuple[Deed, ...]
+    key_day_usd: float | None = None
 
     def __str__(self) -> str:
         facts = [
@@ -156,7 +178,22 @@ def draw_scenario(seed: int, *, calm: bool = False) -> Scenario:
     if calm:
         weather, storms, deeds = Weather(), [], [deed for deed in deeds if deed.kind != "cancel"]
     ordered = tuple(sorted([*submits, *storms, *deeds], key=lambda deed: deed.at))
-    return Scenario(seed, plans, workers, has_door, slots, max_running, knows_deaths, weather, ordered)
+    purse = random.Random(f"{seed} money")
+    plans = tuple(_with_money(purse, plan) for plan in plans)
+    key_day_usd = purse.choice((None, None, None, 1.1, 3.1))
+    return Scenario(seed, plans, workers, has_door, slots, max_running, knows_deaths, weather, ordered, key_day_usd)
+
+
+def _with_money(chance: random.Random, plan: Plan) -> Plan:
+    """Some have hardly enough, some several models, and some are held back."""
+    enough = chance.choice((5.0, 5.0, 5.0, chance.uniform(0.1, WORST_USD * len(plan.tempers) * 1.5)))
+    tokens = chance.choice((400_000, 400_000, WORST_TOKENS * len(plan.tempers)))
+    return replace(
+        plan,
+        limits=replace(plan.limits, max_cost_usd=round(enough, 2), max_total_tokens=tokens),
+        model=chance.choice((None, None, "both")),
+        paced_s=chance.choice((0.0, 0.0, 0.4)),
+    )
 
 
 def _draw_deed(

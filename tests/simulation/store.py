@@ -24,6 +24,8 @@ from application.ports.deliberation_repository import (
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
+from domain.models.money import KeyBudget, picodollars
+from domain.models.spending import EVERYBODY
 from domain.witness.entry import Entry
 from infrastructure.persistence.group_commit import GroupCommit
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
@@ -56,10 +58,19 @@ class _Write:
 class SimulatedStore:
     """The database: what it has taken stands, whatever became of whoever sent it."""
 
-    def __init__(self, *, clock: Clock, chance: random.Random, weather: Weather, note: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        chance: random.Random,
+        weather: Weather,
+        note: Callable[[], None],
+        key_day_usd: float | None = None,
+    ) -> None:
         """`note` is called at each fault."""
         self.log = InMemoryWitnessLog()
-        self.repository = InMemoryRepository(clock=clock, log=self.log)
+        budgets = {} if key_day_usd is None else {EVERYBODY: KeyBudget(day=picodollars(key_day_usd))}
+        self.repository = InMemoryRepository(clock=clock, log=self.log, budgets=budgets)
         self.is_away = False
         self.weather = weather
         self.happened: dict[tuple[str, str], float] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.models.roll_call import AgentState
 from tests.simulation.planted_bugs import PLANTED_BUGS
 from tests.simulation.run import LivingWorld, live
 from tests.simulation.scenarios import Scenario, draw_scenario
@@ -100,6 +101,7 @@ def test_a_world_repeats_itself_under_its_seed(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_what_was_disturbed_ends_as_it_would_have_in_peace_where_no_agent_was_touched(seed: int) -> None:
     whole = []
+    short: set[str] = set()
     for scenario in (draw_scenario(seed), draw_scenario(seed, calm=True)):
         with LivingWorld(scenario) as living:
             living.follow()
@@ -109,12 +111,16 @@ def test_what_was_disturbed_ends_as_it_would_have_in_peace_where_no_agent_was_to
                 plan = living.world.plans[each.specification.question.text]
                 records = [record for round_ in each.rounds for record in round_.records]
                 steady = all(temper.is_steady for temper in plan.tempers)
+                if any(record.state is AgentState.OVER_BUDGET for record in records):
+                    # Who is left out where there is not enough for all depends on who comes first.
+                    short.add(plan.label)
                 if steady and records and all(record.content is not None for record in records):
                     answers = [(record.agent_id, record.state, record.answer) for record in records]
                     results[plan.label] = (each.status, answers, each.outcome, each.roll_call)
             whole.append(results)
     disturbed, peaceful = whole
-    assert {label: peaceful.get(label) for label in disturbed} == disturbed
+    compared = {label: result for label, result in disturbed.items() if label not in short}
+    assert {label: peaceful.get(label) for label in compared} == compared
 
 
 def test_promises_are_looked_at_in_a_world_that_was_tampered_with() -> None:

@@ -26,6 +26,7 @@ from infrastructure.stubs.virtual_time import VirtualClock
 from tests.simulation.far_end import FarEnd, FarEndLink
 from tests.simulation.halt import CHANNELS, HaltView, SimulatedHalt
 from tests.simulation.machine import ProcessGoneError, SimulatedProcess, in_no_process
+from tests.simulation.money import Bill, SimulatedDesk
 from tests.simulation.queue import QueueLink, SimulatedQueue
 from tests.simulation.scenarios import Scenario
 from tests.simulation.store import SimulatedStore, StoreLink, Weather
@@ -109,11 +110,16 @@ class World:
         self.chance = random.Random(f"{scenario.seed} as it goes")
         self.clock, self.store_clock = WallClock(), WallClock()
         self.store = SimulatedStore(
-            clock=self.store_clock, chance=self.chance, weather=scenario.weather, note=self.disturb
+            clock=self.store_clock,
+            chance=self.chance,
+            weather=scenario.weather,
+            note=self.disturb,
+            key_day_usd=scenario.key_day_usd,
         )
+        self.bill = Bill()
         self.halt = SimulatedHalt(self.chance)
         self.queue = SimulatedQueue(self.store, self.chance) if scenario.has_door else None
-        self.far_end = FarEnd(self.plans, self.store, self.halt, self.broken.append)
+        self.far_end = FarEnd(self.plans, self.store, self.halt, self.bill, self.broken.append)
         self._loop = asyncio.get_running_loop()
         self._houses: list[House | None] = [None] * (scenario.workers + scenario.has_door)
         self._dead: dict[str, None] = {}
@@ -289,6 +295,7 @@ class World:
                     metrics=metrics,
                     clock=self.clock,
                     retries=RetryPolicy(draw=self.chance.random),
+                    desk=SimulatedDesk(self.plans),
                 ),
                 store=link,
                 queue=queue,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from domain.models.agent import CrewReference
 from domain.models.agent_output import AgentOutput
-from domain.models.budget import Sampling
+from domain.models.budget import Sampling, Usage
 from domain.models.question import AnswerFormat
 
 __all__ = ["AgentOrchestratorProtocol", "AgentOutput", "AgentRequest", "ContextBundle"]
@@ -33,7 +34,15 @@ class ContextBundle:
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
-    """One call to one agent. `expected` is the ballot wanted, None when free text is; `attempt` counts from 1."""
+    """One call to one agent. `expected` is the ballot wanted, None when free text is; `attempt` counts from 1.
+
+    `model` is the one to ask, or None for the orchestrator's own. `key_name` is the API key that the deliberation was accepted from.
+    `earlier_models` are those that the attempts before this one asked, where another process made them. An orchestrator that makes
+    more calls than one for one output awaits `next_call` before each further one, with what the last one took: it returns the request
+    for that call once it is recorded and may be made, or raises as a stop does. `crew` is the operator's own that answers for the
+    agent. `messages` are those to send, each a role and a text, where the agent is told something else than its question and persona
+    are put into words for everybody.
+    """
 
     agent_id: str
     context: ContextBundle
@@ -46,6 +55,11 @@ class AgentRequest:
     round_number: int = 0
     attempt: int = 1
     batch_id: str = ""
+    key_name: str | None = None
+    earlier_models: tuple[str | None, ...] = ()
+    next_call: Callable[[Usage | None], Awaitable[AgentRequest]] | None = field(default=None, compare=False, repr=False)
+    crew: CrewReference | None = None
+    messages: tuple[tuple[str, str], ...] | None = None
 
 
 class AgentOrchestratorProtocol(Protocol):

@@ -21,6 +21,7 @@ __all__ = [
     "IdempotencyKey",
     "Leases",
     "LedgerCall",
+    "LedgerCharge",
     "Page",
     "RememberedKey",
     "Renewal",
@@ -62,7 +63,11 @@ class RememberedKey:
 
 @dataclass(frozen=True, slots=True)
 class LedgerCall:
-    """A call that was intended, as the ledger has it; `prompt_sha256` (hex) commits to what was to be asked."""
+    """A call that was intended, as the ledger has it; `prompt_sha256` (hex) commits to what was to be asked.
+
+    `held_tokens` and `held_cost` (picodollars, None where the model has no known price) are what it takes at most, `day` (UTC,
+    YYYY-MM-DD) is when it was intended.
+    """
 
     round_number: int
     agent_id: str
@@ -70,13 +75,33 @@ class LedgerCall:
     attempt: int
     prompt_sha256: str | None
     leaf_index: int
+    model: str | None = None
+    day: str = ""
+    held_tokens: int = 0
+    held_cost: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCharge:
+    """What a call of the ledger took. Where nobody knows, it is not certain, and `cost` (picodollars) is all that it held."""
+
+    round_number: int
+    agent_id: str
+    purpose: str
+    attempt: int
+    model: str | None
+    input_tokens: int
+    output_tokens: int
+    cost: int | None
+    is_certain: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A deliberation that is held from now on, as it stands, with everything that going on with it needs.
 
-    `deliberation.rounds` are made of the `records` committed so far; `calls` is its ledger, and `entries` what the log says of it.
+    `deliberation.rounds` are made of the `records` committed so far; `calls` is its ledger, `charges` are what those took that are over,
+    and `entries` what the log says of it.
     """
 
     deliberation: Deliberation
@@ -84,6 +109,7 @@ class Claim:
     records: Sequence[StoredRecord] = ()
     calls: Sequence[LedgerCall] = ()
     entries: Sequence[LoggedEntry] = ()
+    charges: Sequence[LedgerCharge] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +144,7 @@ class StoredDeliberation:
     `at_a_glance` is what a page shows of it. `salts` are those of the texts it was accepted with, None once they are erased.
     `entries` are ascending by index, `records` in the order of their commit. `root_hash` is the root (hex) of the first
     `deliberation.witness.tree_size` leaves of the log, None where the log has none of that size. `calls` is its ledger in the order of
-    the log, None where that was not read.
+    the log, and `charges` what those took, in any order; None where that was not read.
     """
 
     position: int
@@ -130,6 +156,7 @@ class StoredDeliberation:
     entries: Sequence[LoggedEntry]
     root_hash: str | None = None
     calls: Sequence[LedgerCall] | None = None
+    charges: Sequence[LedgerCharge] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +196,8 @@ class DeliberationRepository(Protocol):
         """Store what happened; where the record of the deliberation stands, once this ended it.
 
         A record that is already there (same round and agent) is an error and stores nothing, and so is a call that is already in the
-        ledger (`CallExistsError`), and what another holder's lease covers by now (`LeaseLostError`).
+        ledger (`CallExistsError`), what another holder's lease covers by now (`LeaseLostError`), and a call that would take its API key
+        past the budget of a day or a month (`BudgetExceededError`).
         """
         ...
 

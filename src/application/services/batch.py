@@ -10,10 +10,13 @@ from enum import Enum
 from typing import Protocol
 
 from application.ports.agent_orchestrator import AgentRequest
+from application.ports.model_desk import Forecast
 from domain.models.agent_output import AgentFailure, AgentOutput
+from domain.models.budget import Usage
+from domain.models.money import usd
 from domain.models.roll_call import AgentState
 
-__all__ = ["AttemptEnd", "Batch", "BatchObserver", "ConcurrentResult", "Holding", "StopCause", "Stoppable"]
+__all__ = ["AttemptEnd", "Batch", "BatchObserver", "CallEnd", "ConcurrentResult", "Holding", "StopCause", "Stoppable"]
 
 _CLOCK_TOLERANCE_S = 1e-6
 
@@ -37,22 +40,55 @@ class StopCause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class CallEnd:
+    """A call that is over: which attempt it was, what it was to take at most, and what it took, None where nobody knows."""
+
+    attempt: int
+    forecast: Forecast
+    usage: Usage | None
+
+    @property
+    def counted(self) -> Usage:
+        """What it took as it is counted: where nobody knows, all that it may have taken, set apart."""
+        if self.usage is not None:
+            return self.usage
+        hold = self.forecast.hold
+        return Usage(1, uncertain_tokens=hold.tokens, uncertain_usd=usd(hold.cost or 0))
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How an attempt ended after which another one is made."""
+    """How an attempt ended after which another one is made, and the call that it was."""
 
     state: AgentState
     kind: str
+    call: CallEnd | None = None
 
 
 class BatchObserver(Protocol):
     """Is told about each agent of a batch, and is waited for: this is where outcomes are recorded before they are seen."""
 
-    async def agent_starting(self, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
-        """The agent has its slot and is about to be called; `previous` is how its attempt before this one ended."""
+    async def reserve(self, request: AgentRequest, forecast: Forecast) -> None:
+        """Keep what a call may take at most. Raises `BudgetExceededError` where it may not be made."""
         ...
 
-    async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
-        """The agent ended; returns how the roll call counts it, once that is recorded."""
+    def give_back(self, forecast: Forecast) -> None:
+        """What was kept for a call is free again: the call is not made."""
+        ...
+
+    async def agent_starting(
+        self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
+    ) -> None:
+        """The agent has its slot and is about to be called; `previous` is how its attempt before this one ended.
+
+        Raises `BudgetExceededError` where the call may not be made; what was kept for it is free again then.
+        """
+        ...
+
+    async def agent_ended(
+        self, request: AgentRequest, ending: AgentOutput | AgentFailure, last: CallEnd | None = None
+    ) -> AgentState:
+        """The agent ended, `last` being its last call; returns how the roll call counts it, once that is recorded."""
         ...
 
 
@@ -113,8 +149,8 @@ class ConcurrentResult:
 class Batch:
     """Can be stopped at any time; every agent still at work then ends with the cause, and those that ended keep their end.
 
-    All agents of a batch have the same time, so their limits fall due in the order in which they began: one timer serves them
-    all, where `asyncio.timeout` would set and cancel one or two for each.
+    One timer serves all agents, where `asyncio.timeout` would set and cancel one or two for each: mostly they began in the order in
+    which their limits fall due, because they all have the same time.
     """
 
     __slots__ = ("_due", "_limits", "_timer", "agent_timeout_s", "cause", "deadline", "holding", "id")
@@ -160,15 +196,19 @@ class Batch:
         elif self.deadline is not None and self._timer is None:
             self._set_timer(self.deadline)
 
-    def start_clock(self, agent: Stoppable, began: float) -> None:
-        """The agent's own time, `agent_timeout_s` seconds, runs from `began` on."""
-        limit = began + self.agent_timeout_s
+    def start_clock(self, agent: Stoppable, began: float, *, left_s: float | None = None) -> None:
+        """The agent's own time, `agent_timeout_s` seconds or what is left of it, runs from `began` on."""
+        limit = began + (self.agent_timeout_s if left_s is None else left_s)
         self._limits[agent] = limit
         if self._timer is None:
             self._set_timer(limit)
-        elif len(self._limits) == 1 and limit < self._timer.when():
+        elif (len(self._limits) == 1 or left_s is not None) and limit < self._timer.when():
             self._timer.cancel()
             self._set_timer(limit)
+
+    def stop_clock(self, agent: Stoppable, now: float) -> float:
+        """The agent's own time stands still while it waits for leave to call; returns the seconds that are left of it."""
+        return max(self._limits.pop(agent, now + self.agent_timeout_s) - now, 0.0)
 
     def end_of(self, agent: Stoppable) -> float:
         """The loop time at which this agent is stopped at the latest."""
@@ -195,10 +235,11 @@ class Batch:
                 agent.stop()
             return
         for agent, limit in list(self._limits.items()):
-            if limit > now:
-                self._set_timer(limit if self.deadline is None else min(limit, self.deadline))
-                return
-            del self._limits[agent]
-            agent.stop()
-        if self.deadline is not None and self._due:
-            self._set_timer(self.deadline)
+            if limit <= now:
+                del self._limits[agent]
+                agent.stop()
+        nearest = min(self._limits.values(), default=math.inf)
+        if self.deadline is not None:
+            nearest = min(nearest, self.deadline)
+        if self._due and nearest < math.inf:
+            self._set_timer(nearest)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 from uuid import uuid4
@@ -13,10 +14,12 @@ from application.ports.agent_orchestrator import AgentOrchestratorProtocol, Agen
 from application.ports.clock import Clock, SystemClock
 from application.ports.halt_checker import HaltChecker
 from application.ports.metrics import Metrics, NullMetrics
-from application.services.batch import AttemptEnd, Batch, BatchObserver, ConcurrentResult, StopCause
+from application.ports.model_desk import Forecast, ModelDesk, NullModelDesk, Permit
+from application.services.batch import AttemptEnd, Batch, BatchObserver, CallEnd, ConcurrentResult, StopCause
 from application.services.retry_policy import RetryPolicy
 from application.services.slot_queue import MAX_WAITING_AGENTS, SlotQueue
 from domain.errors.agent import AgentAlreadyActiveError, AgentInvocationError, AgentPoolExhaustedError
+from domain.errors.budget import BudgetExceededError
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent_output import AgentFailure
 from domain.models.agent_pool import AgentPool
@@ -28,6 +31,23 @@ __all__ = ["ConcurrentDeliberationService", "ConcurrentResult"]
 
 _logger = logging.getLogger(__name__)
 _MAX_MESSAGE = 500
+_NOTHING = Usage()
+# What the next model of a route is asked after; a ballot that cannot be read, and time that is over, are nobody else's to mend.
+_FALLS_BACK = frozenset(
+    {
+        "breaker_open",
+        "throttled",
+        "rate_limited",
+        "quota_exhausted",
+        "server_error",
+        "provider_error",
+        "connect_failed",
+        "connection_lost",
+        "unauthorised",
+        "unknown_model",
+        "not_found",
+    }
+)
 
 
 class ConcurrentDeliberationService:
@@ -46,8 +66,11 @@ class ConcurrentDeliberationService:
         metrics: Metrics | None = None,
         clock: Clock | None = None,
         retries: RetryPolicy | None = None,
+        desk: ModelDesk | None = None,
         max_waiting: int = MAX_WAITING_AGENTS,
     ) -> None:
+        """Without a `desk` every call is made at once and costs nothing."""
+        self.desk: ModelDesk = desk if desk is not None else NullModelDesk()
         self.pool = pool if pool is not None else AgentPool()
         self._orchestrator = orchestrator
         self._halt = halt_checker
@@ -171,6 +194,7 @@ class _BatchRun:
     __slots__ = (
         "_attempts",
         "_batch",
+        "_desk",
         "_halt",
         "_metrics",
         "_monotonic",
@@ -194,6 +218,7 @@ class _BatchRun:
         self._attempts = max_attempts
         self._observer = observer
         self._monotonic = service._clock.monotonic
+        self._desk = service.desk
         self._halt = service._halt
         self._metrics = service._metrics
         self._orchestrator = service._orchestrator
@@ -218,8 +243,6 @@ class _BatchRun:
                     await self._heed_stop(asking)
                 await self._take_slot(request.agent_id)
                 holds_slot = True
-                if observer is not None:
-                    await observer.agent_starting(request)
                 ending = await self._call(asking)
             except asyncio.CancelledError:
                 holds_slot = holds_slot or self._pool.is_active(request.agent_id, batch.id)
@@ -230,9 +253,11 @@ class _BatchRun:
                 asking.is_own_stop()
             finally:
                 batch.leave(asking)
+            # Nothing is recorded of an agent after its end.
+            await asking.stop_further()
             state = AgentState.ANSWERED if isinstance(ending, AgentOutput) else ending.state
             if observer is not None:
-                state = await observer.agent_ended(request, ending)
+                state = await observer.agent_ended(request, ending, asking.last)
             if not holds_slot and batch.cause is StopCause.SUSPENDED:
                 # It was not begun here, and ends elsewhere.
                 return ending
@@ -267,48 +292,128 @@ class _BatchRun:
         self._metrics.slot_granted(self._monotonic() - queued)
 
     async def _call(self, asking: _Asking) -> AgentOutput | AgentFailure:
-        """Call until there is an output or no further attempt helps; the agent's time runs from here on."""
-        batch, request = self._batch, asking.request
-        previous: AttemptEnd | None = None
+        """Call until there is an output or no further attempt helps; the agent's time runs while a call is made, and between two."""
+        request = asking.request
+        route = self._desk.route(request.model)
+        place, made_here = _resumed(route, request)
+        # A call that was cut off with its process is made once more, whatever the limit.
+        most = max(self._attempts, made_here + 1)
         while True:
+            model = route[place]
             if not await self._may_call():
                 return await self._heed_stop(asking)
-            if previous is None:
-                asking.began = self._monotonic()
-                batch.start_clock(asking, asking.began)
-            else:
-                request = replace(request, attempt=asking.attempts + 1)
-                if self._observer is not None:
-                    await self._observer.agent_starting(request, previous)
-                    # Recording takes its time, in which the door may have been closed.
-                    if not await self._may_call():
-                        return await self._heed_stop(asking)
-            asking.attempts += 1
-            asking.is_calling = True
+            attempt = asking.attempts + 1
+            if model != request.model or attempt != request.attempt:
+                request = replace(request, model=model, attempt=attempt)
+            failure: AgentInvocationError
+            was_made = False
             try:
-                output = await self._orchestrator.invoke(request)
-            except SystemHaltedError:
-                batch.stop(StopCause.HALTED)
-                return await self._heed_stop(asking)
+                if not await self._get_leave(asking, request):
+                    return await self._heed_stop(asking)
+                made_here += 1
+                was_made = True
+                return await self._invoke(asking, request, fell_back=place > 0)
+            except BudgetExceededError as error:
+                return self._failure(asking, AgentState.OVER_BUDGET, error.budget, str(error), fell_back=place > 0)
             except AgentInvocationError as error:
-                if error.state is AgentState.THROTTLED:
-                    self._metrics.call_throttled()
-                pause = self._pause(asking, error)
-                if pause is None:
-                    return self._failure(asking, error.state, error.kind, error.message)
-                previous = AttemptEnd(error.state, error.kind)
-                asking.is_calling = False
-                await asyncio.sleep(pause)
-            except asyncio.CancelledError:
-                if asking.task.cancelling():
-                    raise
-                return self._failure(asking, AgentState.FAILED, "cancelled_itself", "the call cancelled itself")
-            except TimeoutError as error:
-                return self._failure(asking, AgentState.TIMED_OUT, "timeout", str(error) or "the call timed out")
-            except Exception as error:  # noqa: BLE001 - a third party's orchestrator may raise anything
-                return self._failure(asking, AgentState.FAILED, "unexpected_error", f"{type(error).__name__}: {error}")
-            else:
-                return self._checked(asking, output)
+                failure = error
+            if was_made and failure.retryable and made_here < most:
+                pause = self._pause(asking, failure)
+                if pause is not None:
+                    if pause:
+                        await asyncio.sleep(pause)
+                    continue
+            if place + 1 == len(route) or failure.kind not in _FALLS_BACK:
+                return self._failure(asking, failure.state, failure.kind, failure.message, fell_back=place > 0)
+            place, made_here, most = place + 1, 0, self._attempts
+
+    async def _get_leave(self, asking: _Asking, request: AgentRequest) -> bool:
+        """Wait for leave to make this call, and have it recorded; False when the batch is stopped. Raises what refuses it."""
+        batch, observer, desk = self._batch, self._observer, self._desk
+        forecast = desk.foresee(request)
+        if asking.began is not None:
+            asking.left_s = batch.stop_clock(asking, self._monotonic())
+        if observer is not None:
+            await observer.reserve(request, forecast)
+        try:
+            permit = await desk.admit(request, forecast, until=batch.deadline)
+        except BaseException:
+            if observer is not None:
+                observer.give_back(forecast)
+            raise
+        try:
+            if observer is not None:
+                await observer.agent_starting(request, forecast, asking.previous)
+            # Waiting and recording take their time, in which the door may have been closed.
+            if not await self._may_call():
+                permit.end(_NOTHING)
+                return False
+        except BaseException:
+            permit.end(_NOTHING)
+            raise
+        asking.attempts += 1
+        asking.call = (permit, forecast)
+        now = self._monotonic()
+        if asking.began is None:
+            asking.began = now
+        batch.start_clock(asking, now, left_s=asking.left_s)
+        return True
+
+    async def _invoke(self, asking: _Asking, request: AgentRequest, *, fell_back: bool) -> AgentOutput | AgentFailure:
+        """Make one call. Raises `AgentInvocationError` where it is the far end that did not answer, and `BudgetExceededError`."""
+        if self._desk.paces:
+            # Only an orchestrator behind a desk may make further calls for one output.
+            request = replace(request, next_call=self._next_call(asking, request))
+        asking.is_calling = True
+        try:
+            output = await self._orchestrator.invoke(request)
+        except SystemHaltedError:
+            self._end_call(asking, None)
+            self._batch.stop(StopCause.HALTED)
+            return await self._heed_stop(asking)
+        except AgentInvocationError as error:
+            if error.state is AgentState.THROTTLED:
+                self._metrics.call_throttled()
+            self._end_call(asking, error.usage, error)
+            asking.previous = AttemptEnd(error.state, error.kind, asking.last)
+            asking.is_calling = False
+            raise
+        except asyncio.CancelledError:
+            if asking.task.cancelling():
+                raise
+            return self._failure(asking, AgentState.FAILED, "cancelled_itself", "the call cancelled itself")
+        except BudgetExceededError:
+            raise
+        except TimeoutError as error:
+            return self._failure(asking, AgentState.TIMED_OUT, "timeout", str(error) or "the call timed out")
+        except Exception as error:  # noqa: BLE001 - a third party's orchestrator may raise anything
+            return self._failure(asking, AgentState.FAILED, "unexpected_error", f"{type(error).__name__}: {error}")
+        return self._checked(asking, output, fell_back=fell_back)
+
+    def _next_call(self, asking: _Asking, request: AgentRequest) -> Callable[[Usage | None], Awaitable[AgentRequest]]:
+        async def next_call(usage: Usage | None) -> AgentRequest:
+            asking.further = asyncio.current_task()
+            self._end_call(asking, usage)
+            asking.previous = AttemptEnd(AgentState.ANSWERED, "continued", asking.last)
+            further = replace(request, attempt=asking.attempts + 1, next_call=next_call)
+            if not await self._may_call() or not await self._get_leave(asking, further):
+                raise AgentInvocationError("the batch was stopped", kind="stopped", usage=_NOTHING)
+            return further
+
+        return next_call
+
+    def _end_call(self, asking: _Asking, usage: Usage | None, error: AgentInvocationError | None = None) -> None:
+        """The call in flight, if there is one, is over; `usage` is None where nobody knows what it took."""
+        if asking.call is None:
+            return
+        (permit, forecast), asking.call = asking.call, None
+        if usage is not None and not usage.calls:
+            usage = replace(usage, calls=1)
+        permit.end(usage, error)
+        asking.last = CallEnd(asking.attempts, forecast, usage)
+        asking.usage += asking.last.counted
+        if usage is not None and usage.calls:
+            self._metrics.call_made(usage)
 
     async def _may_call(self) -> bool:
         """Wait while it is in doubt whether the system is halted, or whether this process is in charge; whether a call may begin then."""
@@ -329,13 +434,13 @@ class _BatchRun:
         return self._stopped(asking)
 
     def _pause(self, asking: _Asking, error: AgentInvocationError) -> float | None:
-        """Seconds until the next attempt, or None when there is none or it could not begin in time."""
-        if not error.retryable or asking.attempts >= max(self._attempts, asking.request.attempt):
-            return None
+        """Seconds until the next attempt, or None when it could not begin in time."""
+        if self._desk.paces and error.state is AgentState.THROTTLED:
+            return 0.0
         pause = self._retries.delay(asking.attempts, error.retry_after_s)
         return None if self._monotonic() + pause >= self._batch.end_of(asking) else pause
 
-    def _checked(self, asking: _Asking, output: object) -> AgentOutput | AgentFailure:
+    def _checked(self, asking: _Asking, output: object, *, fell_back: bool) -> AgentOutput | AgentFailure:
         request = asking.request
         if not isinstance(output, AgentOutput) or not isinstance(output.content, str):
             return self._failure(
@@ -350,8 +455,9 @@ class _BatchRun:
         output.batch_id = self._batch.id
         output.attempt = asking.attempts
         output.duration_seconds = 0.0 if asking.began is None else self._monotonic() - asking.began
-        if output.usage.calls:
-            self._metrics.call_made(output.usage)
+        self._end_call(asking, output.usage)
+        output.usage = asking.usage
+        output.fell_back = fell_back
         return output
 
     def _stopped(self, asking: _Asking) -> AgentFailure:
@@ -369,7 +475,10 @@ class _BatchRun:
             f"no answer within {self._batch.agent_timeout_s:g} s over all attempts",
         )
 
-    def _failure(self, asking: _Asking, state: AgentState, kind: str, message: str) -> AgentFailure:
+    def _failure(
+        self, asking: _Asking, state: AgentState, kind: str, message: str, *, fell_back: bool = False
+    ) -> AgentFailure:
+        self._end_call(asking, None)
         duration = 0.0 if asking.began is None else self._monotonic() - asking.began
         return AgentFailure(
             asking.request.agent_id,
@@ -378,7 +487,8 @@ class _BatchRun:
             asking.attempts,
             duration,
             state,
-            Usage(calls=asking.attempts),
+            asking.usage,
+            fell_back,
         )
 
 
@@ -399,10 +509,27 @@ class _Waiting:
 class _Asking:
     """How far one agent has come: attempts made, the loop time at which its time began here, and whether it was stopped.
 
+    `call` is the one in flight, `last` the last that is over, `previous` how the last attempt ended, and `usage` what all calls took
+    that were made here. `left_s` is what was left of its time when it last stood still.
+
     Stopping works as `asyncio.timeout` does: the task is cancelled, and the cancellation is taken back where it was ours alone.
     """
 
-    __slots__ = ("_cancelling", "_stopped", "attempts", "began", "is_calling", "request", "task")
+    __slots__ = (
+        "_cancelling",
+        "_stopped",
+        "attempts",
+        "began",
+        "call",
+        "further",
+        "is_calling",
+        "last",
+        "left_s",
+        "previous",
+        "request",
+        "task",
+        "usage",
+    )
 
     def __init__(self, request: AgentRequest) -> None:
         task = asyncio.current_task()
@@ -416,6 +543,12 @@ class _Asking:
         # Attempts before the one that is asked for were made by a process that did not live to see them end.
         self.attempts = request.attempt - 1
         self.began: float | None = None
+        self.left_s: float | None = None
+        self.call: tuple[Permit, Forecast] | None = None
+        self.further: asyncio.Task[object] | None = None
+        self.last: CallEnd | None = None
+        self.previous: AttemptEnd | None = None
+        self.usage = _NOTHING
 
     def stop(self) -> None:
         """End this agent now."""
@@ -423,9 +556,24 @@ class _Asking:
             self._stopped = True
             self.task.cancel()
 
+    async def stop_further(self) -> None:
+        """End a further call for the same output that its orchestrator has left behind, and wait for that."""
+        further = self.further
+        if further is not None and further is not self.task and not further.done():
+            further.cancel()
+            await asyncio.wait([further])
+
     def is_own_stop(self) -> bool:
         """Take back the cancellation of `stop`; False when somebody else cancelled the task, before or meanwhile."""
         return self._stopped and self.task.uncancel() <= self._cancelling
+
+
+def _resumed(route: Sequence[str | None], request: AgentRequest) -> tuple[int, int]:
+    """Where in the route an agent goes on that made calls before, and how many of them asked the model there."""
+    earlier = request.earlier_models
+    if not earlier or earlier[-1] not in route:
+        return 0, request.attempt - 1
+    return route.index(earlier[-1]), Counter(earlier)[earlier[-1]]
 
 
 def _refuse_repeated(batch: Batch, requests: Sequence[AgentRequest]) -> None:

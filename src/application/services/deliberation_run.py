@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
 from application.ports.clock import Clock
 from application.ports.deliberation_repository import Claim, Commit, DeliberationRepository
+from application.ports.model_desk import Forecast
 from application.ports.tracing import NullTracer, Tracer
-from application.services.batch import AttemptEnd, Batch, Holding, StopCause
+from application.services.batch import AttemptEnd, Batch, CallEnd, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
 from application.services.event_feed import EventFeed
 from application.services.log_ids import log_ids
+from application.services.shared_purse import SharedPurse
+from domain.errors.budget import BudgetExceededError
 from domain.errors.deliberation import LeaseLostError, UnreadableBallotError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
@@ -25,7 +28,9 @@ from domain.models.agent import Agent
 from domain.models.agent_output import AgentFailure
 from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
+from domain.models.money import Charge, Reservation, picodollars
 from domain.models.outcome import Outcome
+from domain.models.purse import Purse
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
 from domain.models.round import AgentRecord, FailureCause, Round
@@ -33,7 +38,7 @@ from domain.models.text import clean
 from domain.voting.ballot import Ballot
 from domain.voting.ballot_reader import read_ballot
 from domain.voting.rule import Rule, apply_rule, rules_for
-from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started
+from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started, time_text
 
 __all__ = ["DeliberationRun", "decide"]
 
@@ -75,8 +80,16 @@ class DeliberationRun:
         self._tracer = tracer if tracer is not None else NullTracer()
         self._batch: Batch | None = None
         self._cause = _cause_on_record(self._course)
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[bool] | None = None
         self._beside_opening: list[Entry] | None = None
+        spent = self._course.spent()
+        self._purse = SharedPurse(
+            Purse(
+                claim.deliberation.specification.limits,
+                tokens_spent=spent.total_tokens + spent.uncertain_tokens,
+                cost_spent=picodollars(spent.cost_usd) + picodollars(spent.uncertain_usd),
+            )
+        )
 
     def stop(self, cause: StopCause) -> None:
         """End it early: agents at work end with the cause, what was answered is kept. When suspended it does not end."""
@@ -155,8 +168,12 @@ class DeliberationRun:
                 seed=specification.seed,
                 attempt=course.attempts(0, agent.id) + 1,
                 batch_id=batch.id,
+                key_name=self.deliberation.key_name,
+                earlier_models=course.models(0, agent.id),
+                crew=agent.crew,
             )
-            if self._cause is None and request.attempt > specification.limits.max_attempts + 1:
+            most = specification.limits.max_attempts * len(self._fan_out.desk.route(agent.model)) + 1
+            if self._cause is None and request.attempt > most:
                 await recorder.agent_ended(request, _interrupted(request))
             else:
                 requests.append(request)
@@ -223,17 +240,21 @@ class DeliberationRun:
             if beside is not None:
                 beside += entries
             await asyncio.wait([self._opening])
-            self._opening.result()
-            if beside is not None:
+            if self._opening.result() and beside is not None:
                 return None
         return await self._append(entries, deadline, deliberation=deliberation)
 
-    async def _open(self, opening: Sequence[Entry], deadline: float) -> None:
-        """Commit the start, together with what comes within a few turns of the event loop."""
+    async def _open(self, opening: Sequence[Entry], deadline: float) -> bool:
+        """Commit the start, together with what comes within a few turns of the event loop; whether all of that could be."""
         for _ in range(_TURNS_TO_FIRST_INTENTS):
             await asyncio.sleep(0)
         beside, self._beside_opening = self._beside_opening or [], None
-        await self._append([*opening, *beside], deadline, deliberation=self.deliberation)
+        try:
+            await self._append([*opening, *beside], deadline, deliberation=self.deliberation)
+        except BudgetExceededError:
+            await self._append(opening, deadline, deliberation=self.deliberation)
+            return False
+        return True
 
     async def _append(
         self, entries: Sequence[Entry], deadline: float, *, deliberation: Deliberation | None
@@ -266,13 +287,31 @@ class DeliberationRun:
 class _Gathering:
     """What is committed together: those who come in one turn of the event loop; they all wait for the same commit."""
 
-    __slots__ = ("committed", "entries", "error", "origin")
+    __slots__ = ("committed", "entries", "error", "origin", "refused")
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.refused: dict[int, BudgetExceededError] = {}
         self.committed = asyncio.Event()
         self.error: Exception | None = None
         self.origin: TracebackType | None = None
+
+
+@dataclass(slots=True)
+class _Intent:
+    """The last call that an agent intended here, open until it is settled."""
+
+    attempt: int
+    forecast: Forecast
+    reservation: Reservation
+    is_open: bool = True
+    gathering: _Gathering | None = None
+    place: int = 0
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it is not on record, because the key has not enough left."""
+        return self.gathering is not None and self.place in self.gathering.refused
 
 
 class _RoundRecorder:
@@ -285,47 +324,85 @@ class _RoundRecorder:
         self._run = run
         self._deadline = deadline
         self._started: dict[str, datetime] = {}
-        self._intended: dict[str, _Gathering] = {}
+        self._intended: dict[str, _Intent] = {}
         self._gathering: _Gathering | None = None
         self._commits: set[asyncio.Task[None]] = set()
         self.records: list[AgentRecord] = []
 
-    async def agent_starting(self, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
-        """Commit the intent to call before the call, for each attempt anew, and how the one before ended."""
+    async def reserve(self, request: AgentRequest, forecast: Forecast) -> None:  # noqa: ARG002 - of the port
+        """Hold what the call may take, once the calls in flight leave enough. Raises `BudgetExceededError`."""
+        await self._run._purse.hold(forecast.hold)
+
+    def give_back(self, forecast: Forecast) -> None:
+        """The call is not made."""
+        self._run._purse.settle(forecast.hold, tokens=0, cost=0)
+
+    async def agent_starting(
+        self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
+    ) -> None:
+        """Commit the intent to call before the call, for each attempt anew, and how the one before ended.
+
+        Raises `BudgetExceededError` where the API key has not enough left.
+        """
         run = self._run
         now = run._clock.now()
         if request.attempt > 1 and previous is None:
             previous = _UNKNOWN_END
         self._started.setdefault(request.agent_id, self._began(request) or now)
-        intent = call_intended(
+        reservation = Reservation(run.deliberation.key_name or "", time_text(now)[:10], forecast.hold)
+        charge = self._charge(request, None if previous is None else previous.call)
+        took = Usage() if previous is None else self._took(request, previous)
+        prompt = forecast.prompt
+        entry = call_intended(
             run.deliberation.id,
             at=now,
             round_number=request.round_number,
             agent_id=request.agent_id,
             attempt=request.attempt,
-            model=request.model,
-            prompt=run._fan_out.prompt_of(request),
+            model=forecast.model if forecast.model is not None else request.model,
+            prompt=prompt if prompt is not None else run._fan_out.prompt_of(request),
             prompt_salt=run.deliberation.question_salt,
-            previous=None if previous is None else (previous.state.value, previous.kind),
+            prompt_version=forecast.prompt_version,
+            hold=forecast.hold,
+            previous=None if previous is None else (previous.state.value, previous.kind, took),
         )
-        await self._record(intent, intended_by=request.agent_id)
+        entry.reservation, entry.charge = reservation, charge
+        intent = self._intended[request.agent_id] = _Intent(request.attempt, forecast, reservation)
+        try:
+            await self._record(entry, intent)
+        except BudgetExceededError:
+            if intent.is_open:
+                intent.is_open = False
+                self.give_back(forecast)
+            raise
 
-    async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
+    async def agent_ended(
+        self, request: AgentRequest, ending: AgentOutput | AgentFailure, last: CallEnd | None = None
+    ) -> AgentState:
         """Read the ballot, commit the record, and say how the roll call counts the agent.
 
         One that was stopped only because this process stops is not recorded: it ends elsewhere.
         """
+        intent = self._intended.get(request.agent_id)
         if isinstance(ending, AgentFailure) and ending.kind == _SUSPENDED and self._run._cause is StopCause.SUSPENDED:
+            if intent is not None and intent.is_open:
+                intent.is_open = False
+                self.give_back(intent.forecast)
             return ending.state
         now = self._run._clock.now()
         started_at = self._started.get(request.agent_id, self._began(request))
-        record = _record(request, ending, started_at=started_at, finished_at=now)
-        intended = self._intended.get(request.agent_id)
-        if intended is not None:
+        if intent is not None and intent.gathering is not None:
             # It may have been stopped while its intent was on its way, and no intent is recorded after the end.
-            await intended.committed.wait()
+            await intent.gathering.committed.wait()
+            if intent.was_refused and intent.is_open:
+                intent.is_open = False
+                self.give_back(intent.forecast)
+        usage = self._run._course.usage(request.round_number, request.agent_id) + ending.usage
+        record = _record(request, ending, usage, started_at=started_at, finished_at=now)
         deliberation = self._run.deliberation
-        await self._record(agent_ended(deliberation.id, record, deliberation.specification.question.answer))
+        entry = agent_ended(deliberation.id, record, deliberation.specification.question.answer)
+        entry.charge = self._charge(request, last)
+        await self._record(entry)
         self.records.append(record)
         if isinstance(ending, AgentOutput) and record.failure is not None:
             _logger.warning(
@@ -338,20 +415,57 @@ class _RoundRecorder:
             )
         return record.state
 
+    def _charge(self, request: AgentRequest, call: CallEnd | None) -> Charge | None:
+        """What the call took that this agent intended last, and that is over now; settles it with the purse.
+
+        One that was intended and then not made took nothing. One that another process intended is not known to be over.
+        """
+        intent = self._intended.get(request.agent_id)
+        if intent is None or not intent.is_open:
+            if intent is not None:
+                return None
+            return self._run._course.open_charge(request.round_number, request.agent_id)
+        intent.is_open = False
+        usage = call.usage if call is not None and call.attempt == intent.attempt else Usage()
+        hold = intent.reservation.hold
+        if usage is None:
+            tokens, cost = hold.tokens, hold.cost
+            self._run._purse.settle(hold, tokens=tokens, cost=cost or 0)
+        else:
+            tokens, cost = usage.total_tokens, None if hold.cost is None else picodollars(usage.cost_usd)
+            self._run._purse.settle(hold, tokens=tokens, cost=cost or 0)
+        return Charge(
+            intent.attempt,
+            intent.forecast.model,
+            0 if usage is None else usage.input_tokens,
+            0 if usage is None else usage.output_tokens,
+            cost,
+            usage is not None,
+            intent.reservation,
+        )
+
+    def _took(self, request: AgentRequest, previous: AttemptEnd) -> Usage:
+        if previous.call is not None:
+            return previous.call.counted
+        return self._run._course.last_usage(request.round_number, request.agent_id)
+
     def _began(self, request: AgentRequest) -> datetime | None:
         return self._run._course.began_at(request.round_number, request.agent_id)
 
-    async def _record(self, entry: Entry, *, intended_by: str | None = None) -> None:
+    async def _record(self, entry: Entry, intent: _Intent | None = None) -> None:
         gathering = self._gathering
         if gathering is None:
             gathering = self._gathering = _Gathering()
             commit = asyncio.create_task(self._commit(gathering), name="record-agents")
             self._commits.add(commit)
             commit.add_done_callback(self._commits.discard)
+        place = len(gathering.entries)
         gathering.entries.append(entry)
-        if intended_by is not None:
-            self._intended[intended_by] = gathering
+        if intent is not None:
+            intent.gathering, intent.place = gathering, place
         await gathering.committed.wait()
+        if place in gathering.refused:
+            raise gathering.refused[place]
         if gathering.error is not None:
             # From where it was raised first: each of those who wait would else add its own steps to everybody's.
             raise gathering.error.with_traceback(gathering.origin)
@@ -360,11 +474,22 @@ class _RoundRecorder:
         # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
         self._gathering = None
         try:
-            await self._run._store(gathering.entries, self._deadline)
+            await self._store(gathering)
         except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
             gathering.error, gathering.origin = error, error.__traceback__
         finally:
             gathering.committed.set()
+
+    async def _store(self, gathering: _Gathering) -> None:
+        try:
+            await self._run._store(gathering.entries, self._deadline)
+        except BudgetExceededError:
+            # Together they would take more than the key has left: each by itself now, until it is used up.
+            for place, entry in enumerate(gathering.entries):
+                try:
+                    await self._run._store([entry], self._deadline)
+                except BudgetExceededError as error:
+                    gathering.refused[place] = error
 
 
 def _cause_on_record(course: Course) -> StopCause | None:
@@ -405,18 +530,23 @@ def decide(deliberation: Deliberation, records: Sequence[AgentRecord]) -> tuple[
 def _interrupted(request: AgentRequest) -> AgentFailure:
     made = request.attempt - 1
     message = "each attempt was cut off when the process that made it died"
-    return AgentFailure(request.agent_id, "interrupted", message, made, 0.0, AgentState.FAILED, Usage(calls=made))
+    return AgentFailure(request.agent_id, "interrupted", message, made, 0.0, AgentState.FAILED)
 
 
 def _stopped_before(request: AgentRequest, cause: StopCause) -> AgentFailure:
     """The end of an agent that was not asked in this process."""
     state, kind, message = cause.value
     made = request.attempt - 1
-    return AgentFailure(request.agent_id, kind, message, made, 0.0, state, Usage(calls=made))
+    return AgentFailure(request.agent_id, kind, message, made, 0.0, state)
 
 
 def _record(
-    request: AgentRequest, ending: AgentOutput | AgentFailure, *, started_at: datetime | None, finished_at: datetime
+    request: AgentRequest,
+    ending: AgentOutput | AgentFailure,
+    usage: Usage,
+    *,
+    started_at: datetime | None,
+    finished_at: datetime,
 ) -> AgentRecord:
     if isinstance(ending, AgentFailure):
         return AgentRecord(
@@ -428,8 +558,9 @@ def _record(
             finished_at,
             failure=FailureCause(clean(ending.kind)[:_MAX_KIND], ending.message),
             model_asked=request.model,
-            usage=ending.usage,
+            usage=usage,
             duration_seconds=ending.duration_seconds,
+            fell_back=ending.fell_back,
         )
     expected = request.expected or AnswerFormat(AnswerKind.TEXT)
     failure, ballot = None, Ballot(request.agent_id, None)
@@ -452,7 +583,8 @@ def _record(
         failure=failure,
         model_asked=request.model,
         model=None if ending.model is None else clean(ending.model)[:_MAX_MODEL],
-        usage=ending.usage,
+        usage=usage,
         truncated=ending.truncated,
         duration_seconds=ending.duration_seconds,
+        fell_back=ending.fell_back,
     )

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from itertools import zip_longest
 from typing import Any, NoReturn
 
-from application.ports.deliberation_repository import StoredDeliberation, StoredRecord
+from application.ports.deliberation_repository import LedgerCall, StoredDeliberation, StoredRecord
 from application.ports.witness_log import LoggedEntry
+from application.services.continuation import intended_call
 from domain.errors.deliberation import RecordMismatchError
+from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.money import usd
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord
@@ -75,6 +79,7 @@ class _Comparison:
         self._compare_accepted(accepted_at, first)
         self._compare_records(erased=erased)
         self._compare_calls()
+        self._compare_charges()
         starts = self._of("round.started")
         started = starts[0] if starts else (None, {})
         self._equal("started_at", _text(self._shown.started_at), started[1].get("at"), started[0])
@@ -132,17 +137,38 @@ class _Comparison:
             return
         for call, told in zip_longest(self._stored.calls, self._of("call.intended")):
             entry, document = told or (None, {})
-            prompt = document.get("prompt")
-            intended = (
-                None
-                if entry is None
-                else (
-                    *(document.get(name) for name in ("round", "agent_id", "purpose", "attempt")),
-                    prompt.get("sha256") if isinstance(prompt, dict) else None,
-                    entry.index,
-                )
-            )
+            intended = None if entry is None else astuple(self._call_of(document, entry))
             self._equal("calls", None if call is None else astuple(call), intended, entry)
+
+    def _call_of(self, document: _Document, entry: LoggedEntry) -> LedgerCall:
+        try:
+            return intended_call(document, entry.index)
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            self._refuse("calls", entry, "", "unreadable")
+
+    def _compare_charges(self) -> None:
+        """What each agent's calls took, added up, is what its record says; no call was charged that was not intended."""
+        calls, charges = self._stored.calls, self._stored.charges
+        if calls is None or charges is None:
+            return
+        held = {(call.round_number, call.agent_id, call.attempt): call for call in calls}
+        turns = {(call.round_number, call.agent_id) for call in calls}
+        taken: dict[tuple[int, str], Usage] = {}
+        for charge in charges:
+            call = held.get((charge.round_number, charge.agent_id, charge.attempt))
+            if call is None or (not charge.is_certain and charge.cost != call.held_cost):
+                self._refuse("charges", None, "none", f"{charge.agent_id!r}, attempt {charge.attempt}")
+            turn = (charge.round_number, charge.agent_id)
+            usage = Usage(1, charge.input_tokens, charge.output_tokens, usd(charge.cost or 0))
+            if not charge.is_certain:
+                usage = Usage(1, uncertain_tokens=call.held_tokens, uncertain_usd=usd(call.held_cost or 0))
+            taken[turn] = taken.get(turn, Usage()) + usage
+        for item in self._stored.records:
+            record = item.record
+            turn = (record.round_number, record.agent_id)
+            found = taken.get(turn, Usage())
+            if turn in turns and not _is_same_usage(found, record.usage):
+                self._refuse("charges", item.witnessed, astuple(record.usage), astuple(found))
 
     def _compare_unfinished(self, *, begun: bool) -> None:
         shown = self._shown
@@ -316,6 +342,12 @@ def _document_of(entry: bytes, read_json: Callable[[bytes], Any]) -> _Document |
 def _same(recorded: object, made: object) -> bool:
     # JSON tells true from 1, and so does what is shown.
     return recorded == made and isinstance(recorded, bool) is isinstance(made, bool)
+
+
+def _is_same_usage(one: Usage, other: Usage) -> bool:
+    """Whether they are the same but for the last digits of sums of floats, and for calls that were intended and not made."""
+    pairs = zip(astuple(one)[1:], astuple(other)[1:], strict=True)
+    return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) for a, b in pairs)
 
 
 def _text(at: Any) -> str | None:

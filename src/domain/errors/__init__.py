@@ -27,6 +27,7 @@ ConclaveError
 │   ├── VerificationRefusedError    something does not prove what it should
 │   ├── EntryRecordedError          a statement is recorded once
 │   └── LogUnverifiedError          the service's own log; nothing more is added to it
+├── BudgetExceededError             a call that could take more than is left
 ├── SystemHaltedError               nothing is called until the halt is cleared
 ├── HaltChannelUnreachableError     one place where a halt is kept is away
 ├── HaltNotClearableError           the halt stays
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         AgentInvocationError,
         AgentPoolExhaustedError,
     )
+    from domain.errors.budget import BudgetExceededError
     from domain.errors.conclave_error import ConclaveError
     from domain.errors.configuration import ConfigurationError
     from domain.errors.deliberation import (
@@ -86,6 +88,7 @@ __all__ = [
     "AgentError",
     "AgentInvocationError",
     "AgentPoolExhaustedError",
+    "BudgetExceededError",
     "CallExistsError",
     "ConclaveError",
     "ConfigurationError",
@@ -118,7 +121,17 @@ __all__ = [
     "WitnessError",
 ]
 
-_MODULES = ("conclave_error", "agent", "deliberation", "idempotency", "halt", "configuration", "dependency", "witness")
+_MODULES = (
+    "conclave_error",
+    "agent",
+    "budget",
+    "deliberation",
+    "idempotency",
+    "halt",
+    "configuration",
+    "dependency",
+    "witness",
+)
 
 
 def __getattr__(name: str) -> object:

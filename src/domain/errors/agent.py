@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from domain.errors.conclave_error import ConclaveError
 from domain.models.roll_call import AgentState
+
+if TYPE_CHECKING:
+    from domain.models.budget import Usage
 
 __all__ = ["AgentAlreadyActiveError", "AgentError", "AgentInvocationError", "AgentPoolExhaustedError"]
 
@@ -48,7 +51,8 @@ class AgentInvocationError(AgentError):
     """One call to one agent ended without a usable output.
 
     `state` is how the roll call counts it if no further attempt succeeds, `kind` the short machine-readable cause,
-    `retryable` whether another attempt may help and `retry_after_s` how many seconds the far end asked to wait.
+    `retryable` whether another attempt may help and `retry_after_s` how many seconds the far end asked to wait. `usage` is what the
+    call took, none of it where the far end refused it; None where nobody knows, because it may have been answered and paid for.
     """
 
     slug: ClassVar[str] = "agent-invocation"
@@ -62,6 +66,7 @@ class AgentInvocationError(AgentError):
         state: AgentState = AgentState.FAILED,
         retryable: bool = False,
         retry_after_s: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -70,3 +75,4 @@ class AgentInvocationError(AgentError):
         self.state = state
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.usage = usage

@@ -9,7 +9,7 @@ from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
 from domain.models.text import MAX_PERSONA_BYTES, text_problem
 
-__all__ = ["MAX_AGENT_ID_BYTES", "Agent", "Persona", "Roster"]
+__all__ = ["MAX_AGENT_ID_BYTES", "Agent", "CrewReference", "Persona", "Roster"]
 
 MAX_AGENT_ID_BYTES = 128
 
@@ -23,12 +23,24 @@ class Persona:
 
 
 @dataclass(frozen=True, slots=True)
+class CrewReference:
+    """A crew or an agent of CrewAI in a file of the operator's own, and which of its tools may be used.
+
+    `source` is `path/to/file.py:name`, the path relative to the folder of the rosters. Only a roster file can name one.
+    """
+
+    source: str
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
-    """One voice: an id, a persona and, when it brings its own, a model."""
+    """One voice: an id, a persona and, when it brings its own, a model or a crew that works the answer out."""
 
     id: str
     persona: Persona
     model: str | None = None
+    crew: CrewReference | None = None
 
     def problems(self, pointer: str) -> list[FieldProblem]:
         """What keeps this agent from being asked; `pointer` is where it stands in the request (RFC 6901)."""

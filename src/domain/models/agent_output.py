@@ -20,7 +20,8 @@ def _now() -> datetime:
 class AgentOutput:
     """One agent's reply before it is recorded; it may not be shown until it is.
 
-    `content` is text of at most 64 KiB (`truncated` says whether it was cut). `duration_seconds` covers all attempts.
+    `content` is text of at most 64 KiB (`truncated` says whether it was cut). `duration_seconds` covers all attempts. What an
+    orchestrator gives as `usage` is that of its one call; what the fan-out gives back covers all attempts.
     """
 
     agent_id: str
@@ -36,6 +37,7 @@ class AgentOutput:
     truncated: bool = False
     simulated: bool = False
     duration_seconds: float = 0.0
+    fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,4 @@ class AgentFailure:
     duration_seconds: float
     state: AgentState = AgentState.FAILED
     usage: Usage = field(default_factory=Usage)
+    fell_back: bool = False

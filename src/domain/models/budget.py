@@ -8,10 +8,19 @@ from fractions import Fraction
 from domain.errors.deliberation import FieldProblem
 from domain.models.roll_call import RollCall
 
-__all__ = ["DEFAULT_AGENT_TIMEOUT_S", "DEFAULT_MAX_ATTEMPTS", "Limits", "Quorum", "Sampling", "Usage"]
+__all__ = [
+    "DEFAULT_AGENT_TIMEOUT_S",
+    "DEFAULT_MAX_ATTEMPTS",
+    "DEFAULT_MAX_COST_USD",
+    "Limits",
+    "Quorum",
+    "Sampling",
+    "Usage",
+]
 
 DEFAULT_AGENT_TIMEOUT_S = 120.0
 DEFAULT_MAX_ATTEMPTS = 2
+DEFAULT_MAX_COST_USD = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +31,12 @@ class Limits:
     deadline_s: float = 1800.0
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     max_total_tokens: int = 400_000
-    max_cost_usd: float = 5.0
+    max_cost_usd: float = DEFAULT_MAX_COST_USD
+
+    @property
+    def has_money_limit(self) -> bool:
+        """Whether somebody chose how much money it may take: then a model without a known price cannot be asked."""
+        return self.max_cost_usd != DEFAULT_MAX_COST_USD
 
     def problems(self, pointer: str = "/limits") -> list[FieldProblem]:
         """What keeps these limits from being used."""
@@ -78,12 +92,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What calls cost: their number, failed attempts included, tokens in and out, US dollars."""
+    """What calls cost: their number, failed attempts included, tokens in and out, US dollars.
+
+    Of calls whose end nobody knows, what they may have taken at most stands apart: `uncertain_tokens` and `uncertain_usd`.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+    uncertain_tokens: int = 0
+    uncertain_usd: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -91,6 +110,8 @@ class Usage:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
             self.cost_usd + other.cost_usd,
+            self.uncertain_tokens + other.uncertain_tokens,
+            self.uncertain_usd + other.uncertain_usd,
         )
 
     @property

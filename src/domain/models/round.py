@@ -23,7 +23,10 @@ class FailureCause:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """How one agent ended in one round: what is recorded, and shown only afterwards."""
+    """How one agent ended in one round: what is recorded, and shown only afterwards.
+
+    `fell_back` says that its last call asked another model of its route than the first.
+    """
 
     round_number: int
     agent_id: str
@@ -41,6 +44,7 @@ class AgentRecord:
     usage: Usage = field(default_factory=Usage)
     truncated: bool = False
     duration_seconds: float = 0.0
+    fell_back: bool = False
 
     def ballot(self) -> Ballot | None:
         """The ballot as the rule reads it, or None when the agent neither answered nor abstained."""

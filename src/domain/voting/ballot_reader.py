@@ -18,13 +18,27 @@ __all__ = ["read_ballot"]
 MAX_DEPTH = 32
 _MAX_CANDIDATES = 64
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+# What a model that thinks aloud has thought, before what it says.
+_THOUGHT_END = "</think>"
+
+_MAX_LOOSE_CANDIDATES = 4
+_MAX_LOOSE_CHARACTERS = 16_384
+# What a JSON object is made of where it is written as Python writes one, or with a comma too many.
+_LOOSE_TOKEN = re.compile(
+    r""" (?P<double>"(?:[^"\\]|\\.)*") | (?P<single>'(?:[^'\\]|\\.)*') | (?P<extra>,(?=\s*[}\]]))
+       | (?P<word>\b(?:None|True|False)\b) | (?P<open>[{\[]) | (?P<close>[}\]]) """,
+    re.DOTALL | re.VERBOSE,
+)
+_WORDS = {"None": "null", "True": "true", "False": "false"}
+_IN_SINGLE_QUOTES = re.compile(r"""\\(.)|(")""", re.DOTALL)
 
 
 def read_ballot(agent_id: str, reply: str, expected: AnswerFormat) -> Ballot:
     """The ballot in `reply`.
 
-    The JSON object may be fenced or surrounded by prose, but there must be exactly one that holds an answer, and the
-    answer must be of the expected kind. Raises `UnreadableBallotError` otherwise; its kind is one of `empty_reply`,
+    The JSON object may be fenced, surrounded by prose or follow thoughts in `<think>`, but there must be exactly one that holds an
+    answer, and the answer must be of the expected kind. Where there is none, one in single quotes, with Python's words or with a
+    comma too many is taken, as long as it can be read in one way only. Raises `UnreadableBallotError` otherwise; its kind is one of `empty_reply`,
     `unreadable_reply`, `several_answers` and `wrong_answer`.
     """
     if not reply.strip():
@@ -42,12 +56,13 @@ def _only_answer(reply: str) -> dict[str, Any]:
     whole = _parse(reply.strip())
     if isinstance(whole, dict) and "answer" in whole:
         return whole
+    said = reply.rpartition(_THOUGHT_END)[2]
     fenced = [
         found
-        for block in _FENCE.findall(reply)
+        for block in _FENCE.findall(said)
         if isinstance(found := _parse(block.strip()), dict) and "answer" in found
     ]
-    candidates = fenced or list(_embedded_objects(reply))
+    candidates = fenced or list(_embedded_objects(said)) or list(_loose_objects(said))
     if not candidates:
         raise UnreadableBallotError(kind="unreadable_reply", problem="it holds no JSON object with an answer")
     if any(candidate["answer"] != candidates[0]["answer"] for candidate in candidates[1:]):
@@ -67,6 +82,42 @@ def _embedded_objects(reply: str) -> Iterator[dict[str, Any]]:
             if isinstance(found, dict) and "answer" in found:
                 yield found
         position = reply.find("{", end)
+
+
+def _loose_objects(reply: str) -> Iterator[dict[str, Any]]:
+    position = reply.find("{")
+    for _ in range(_MAX_LOOSE_CANDIDATES):
+        if position < 0:
+            return
+        strict, length = _strictly(reply[position : position + _MAX_LOOSE_CHARACTERS])
+        found = _parse(strict)
+        if isinstance(found, dict) and "answer" in found:
+            yield found
+        position = reply.find("{", position + length)
+
+
+def _strictly(text: str) -> tuple[str, int]:
+    """The object that `text` begins with as strict JSON, and how long it is; nothing, and 1, where it has no end.
+
+    An apostrophe within single quotes ends them too early, and what is left is no JSON: such a text is not guessed at.
+    """
+    parts: list[str] = []
+    at = depth = 0
+    for token in _LOOSE_TOKEN.finditer(text):
+        parts.append(text[at : token.start()])
+        at, found = token.end(), token.group()
+        if token["single"]:
+            parts.append(f'"{_IN_SINGLE_QUOTES.sub(_in_double_quotes, found[1:-1])}"')
+        elif not token["extra"]:
+            parts.append(_WORDS.get(found, found))
+        depth += bool(token["open"]) - bool(token["close"])
+        if not depth:
+            return "".join(parts), at
+    return "", 1
+
+
+def _in_double_quotes(found: re.Match[str]) -> str:
+    return "'" if found[1] == "'" else r"\"" if found[2] else found[0]
 
 
 def _parse(text: str) -> Any:

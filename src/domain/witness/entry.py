@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from domain.models.money import Charge, Hold, Reservation, usd
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.round import AgentRecord
 
@@ -46,6 +47,7 @@ RECORD_TEXTS = ("content", "reasoning", "message", "answer")
 """The texts of an agent's record, in the order of their salts."""
 
 _LARGEST_EXACT = 2**53 - 1
+_NOTHING = Hold()
 
 Salts = Callable[[int], bytes]
 """So many random bytes."""
@@ -55,13 +57,15 @@ Salts = Callable[[int], bytes]
 class Entry:
     """One fact to be recorded. `salts` are those of its texts, which are kept beside it; `record` is what an agent ended with.
 
-    `record_sha256` of `deliberation.ended` is filled in where the entry gets its place, because only there all entries before it
-    are known.
+    An intended call has a `reservation`; the `charge` is that of the call before, which is over with this entry. `record_sha256` of
+    `deliberation.ended` is filled in where the entry gets its place, because only there all entries before it are known.
     """
 
     document: dict[str, Any]
     salts: bytes = b""
     record: AgentRecord | None = None
+    reservation: Reservation | None = None
+    charge: Charge | None = None
 
 
 def commitment(salt: bytes, text: str | None) -> dict[str, str] | None:
@@ -154,12 +158,14 @@ def call_intended(
     model: str | None,
     prompt: str | None,
     prompt_salt: bytes,
-    previous: tuple[str, str] | None = None,
+    prompt_version: str | None = None,
+    hold: Hold = _NOTHING,
+    previous: tuple[str, str, Usage] | None = None,
 ) -> Entry:
     """An agent is about to be called. The prompt is not stored: its salt is that of the question.
 
-    `previous` is how the attempt before ended, state and kind, so that every attempt has one recorded end: the last one's is in
-    `agent.ended`.
+    `hold` is what the call takes at most. `previous` is how the attempt before ended, state, kind and what it took, so that every
+    attempt has one recorded end: the last one's is in `agent.ended`.
     """
     return Entry(
         {
@@ -172,7 +178,11 @@ def call_intended(
             "purpose": "answer",
             "model": model,
             "prompt": commitment(prompt_salt, prompt),
-            "previous": None if previous is None else {"state": previous[0], "kind": previous[1]},
+            "prompt_version": prompt_version,
+            "held": {"tokens": hold.tokens, "cost_usd": None if hold.cost is None else usd(hold.cost)},
+            "previous": None
+            if previous is None
+            else {"state": previous[0], "kind": previous[1], "usage": usage_document(previous[2])},
         }
     )
 
@@ -211,6 +221,7 @@ def agent_ended(
         "duration_s": record.duration_seconds,
         "truncated": record.truncated,
         "model_asked": record.model_asked,
+        "fell_back": record.fell_back,
     }
     return Entry(document, drawn, record)
 
@@ -237,12 +248,14 @@ def deliberation_ended(deliberation: Deliberation, *, cause: str | None = None) 
 
 
 def usage_document(usage: Usage) -> dict[str, Any]:
-    """Calls, tokens and US dollars."""
+    """Calls, tokens and US dollars, and what may have been taken besides, at most, by calls whose end nobody knows."""
     return {
         "calls": usage.calls,
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cost_usd": usage.cost_usd,
+        "uncertain_tokens": usage.uncertain_tokens,
+        "uncertain_usd": usage.uncertain_usd,
     }
 
 

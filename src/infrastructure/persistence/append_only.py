@@ -24,10 +24,12 @@ _KEYS: Mapping[str, str] = {
     "disclosures": "sha256 = NEW.sha256",
     "calls": "deliberation_id = NEW.deliberation_id AND round_number = NEW.round_number AND agent_id = NEW.agent_id "
     "AND purpose = NEW.purpose AND attempt = NEW.attempt",
+    "charges": "deliberation_id = NEW.deliberation_id AND round_number = NEW.round_number AND agent_id = NEW.agent_id "
+    "AND purpose = NEW.purpose AND attempt = NEW.attempt",
     # Has one row, and takes no other.
     "witness_head": "id IS NOT NULL",
 }
-_LOG = ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures", "calls")
+_LOG = ("witness_entries", "witness_nodes", "witness_checkpoints", "erasures", "calls", "charges")
 # Tables of SQLite whose rows have a number beside their key, by which they can be replaced too. Where a statement gives none the
 # guard sees -1.
 _NUMBERED = ("erasures", "agent_records", "disclosures")
@@ -56,6 +58,9 @@ _KEPT = (
     "truncated",
     "duration_seconds",
     "leaf_index",
+    "uncertain_tokens",
+    "uncertain_usd",
+    "fell_back",
 )
 
 

@@ -19,12 +19,22 @@ from domain.errors.deliberation import (
     RecordExistsError,
 )
 from domain.models.deliberation import WitnessSpan
+from domain.models.money import KeyBudget
+from domain.models.spending import Movement
 from infrastructure.persistence.bulk_insert import MOST_ROWS, BulkInsert
 from infrastructure.persistence.idempotency import remember
 from infrastructure.persistence.leases import UNFINISHED, LeaseClock, holders
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
 from infrastructure.persistence.sequencer import EncodedEntry, LogTail, Sequencer
-from infrastructure.persistence.tables import agent_records, calls, deliberations, specifications, witness_entries
+from infrastructure.persistence.spending import move
+from infrastructure.persistence.tables import (
+    agent_records,
+    calls,
+    charges,
+    deliberations,
+    specifications,
+    witness_entries,
+)
 
 __all__ = ["Addition", "AppendedEntry", "Appending", "Appends", "CallKey", "Numbers"]
 
@@ -75,8 +85,9 @@ class Addition:
 class AppendedEntry:
     """An entry beside the number of events that it makes, and the row of the agent that it is the end of, if it is one.
 
-    `record` is round, agent, and the values of `agent_records` from `state` on but the last two: leaf index and salts. `call` is
-    what the ledger knows an intended call by, `prompt_sha256` (hex) what it commits to.
+    `record` is round, agent, and the values of `agent_records` from `state` on but leaf index and salts. `call` is
+    what the ledger knows an intended call by, `prompt_sha256` (hex) what it commits to, and `foreseen` the values of `calls` from `model`
+    on. `charge` is the row of a call that is over, from `round_number` on, and `movements` are what both do to the budget of the key.
     """
 
     entry: EncodedEntry
@@ -85,6 +96,9 @@ class AppendedEntry:
     salts: bytes | None = None
     call: CallKey | None = None
     prompt_sha256: str | None = None
+    foreseen: tuple[Any, ...] = ()
+    charge: tuple[Any, ...] | None = None
+    movements: Sequence[Movement] = ()
 
 
 @dataclass(slots=True)
@@ -115,7 +129,11 @@ class Appending:
 class Appends:
     """Writes appendings within a transaction of the caller, events numbered from 1 without gaps in each deliberation."""
 
-    def __init__(self, dialect: Dialect, clock: LeaseClock, sequencer: Sequencer) -> None:
+    def __init__(
+        self, dialect: Dialect, clock: LeaseClock, sequencer: Sequencer, budgets: Mapping[str, KeyBudget] | None = None
+    ) -> None:
+        """`budgets` are those of the API keys, by their names."""
+        self._budgets = dict(budgets or {})
         self._is_postgres = dialect.name == "postgresql"
         self._clock = clock
         self._sequencer = sequencer
@@ -126,6 +144,7 @@ class Appends:
         self._insert_specifications = BulkInsert(specifications, dialect)
         self._insert_records = BulkInsert(agent_records, dialect)
         self._insert_calls = BulkInsert(calls, dialect)
+        self._insert_charges = BulkInsert(charges, dialect)
 
     def write(
         self, connection: Connection, items: Sequence[Appending], known: Mapping[str, Numbers]
@@ -143,6 +162,8 @@ class Appends:
         numbers, ended = self._numbers(connection, items, known)
         record_rows: list[tuple[Any, ...]] = []
         call_rows: list[tuple[Any, ...]] = []
+        charge_rows: list[tuple[Any, ...]] = []
+        movements: list[Movement] = []
         added: list[tuple[Addition, int]] = []
         changed: list[tuple[Appending, Mapping[str, Any], int]] = []
         for item in items:
@@ -161,10 +182,24 @@ class Appends:
                 if appended.record is not None:
                     ordinal += 1
                     round_number, agent_id, values = appended.record
-                    row = (deliberation_id, round_number, agent_id, ordinal, *values, index, appended.salts)
+                    row = (
+                        deliberation_id,
+                        round_number,
+                        agent_id,
+                        ordinal,
+                        *values[:-3],
+                        index,
+                        appended.salts,
+                        *values[-3:],
+                    )
                     record_rows.append(row)
                 if appended.call is not None:
-                    call_rows.append((deliberation_id, *appended.call, appended.prompt_sha256, index))
+                    call_rows.append(
+                        (deliberation_id, *appended.call, appended.prompt_sha256, index, *appended.foreseen)
+                    )
+                if appended.charge is not None:
+                    charge_rows.append((deliberation_id, *appended.charge))
+                movements += appended.movements
             lease = item.lease if item.addition is None else item.addition.lease
             numbers[deliberation_id] = Numbers(sequence, ordinal, lease)
             if item.addition is not None:
@@ -178,6 +213,9 @@ class Appends:
         self._update(connection, changed, tail)
         self._insert_records(connection, record_rows)
         self._insert_calls(connection, call_rows)
+        self._insert_charges(connection, charge_rows)
+        if movements:
+            move(connection, movements, self._budgets)
         # Last, because one of the items may turn out to be refused only by now.
         self.tree_size = tail.tree.size
         self._written = tail.tree.to_bytes()
@@ -189,7 +227,7 @@ class Appends:
 
     def write_alone(self, connection: Connection, item: Appending) -> None:
         """Write this one. Raises `DeliberationExistsError`, `IdempotencyKeyTakenError`, `RecordExistsError`, `CallExistsError`,
-        `LeaseLostError`, `DeliberationEndedError` and `DeliberationNotFoundError`, or what the database refused.
+        `LeaseLostError`, `DeliberationEndedError`, `DeliberationNotFoundError` and `BudgetExceededError`, or what the database refused.
         """
         self._refuse_repeated(connection, item)
         self.write(connection, [item], {})

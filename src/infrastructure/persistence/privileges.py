@@ -31,6 +31,8 @@ RIGHTS: Mapping[str, Sequence[str]] = {
     "deliberations": (*_ADDED_TO, "UPDATE"),
     "specifications": (*_ADDED_TO, "UPDATE"),
     "calls": _ADDED_TO,
+    "charges": _ADDED_TO,
+    "spending": (*_ADDED_TO, "UPDATE (amount)"),
     # Its one row is made by the migration.
     "halt_state": ("SELECT", "UPDATE (halted, reason, since)"),
     # Those of more than a day ago go.

@@ -18,7 +18,7 @@ from domain.errors.deliberation import InvalidSpecificationError, RecordMismatch
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
 from infrastructure.persistence.documents import UnreadableDocumentError
-from infrastructure.persistence.ledger import read_ledgers
+from infrastructure.persistence.ledger import read_charges, read_ledgers
 from infrastructure.persistence.roots import roots_at
 from infrastructure.persistence.rows import (
     DELIBERATION_COLUMNS,
@@ -151,8 +151,12 @@ class Readings:
         Raises `RecordMismatchError` for what cannot be read.
         """
         found = self._stored(connection, _rows(connection, _NEXT, {"after": after, "most": limit}))
-        ledgers = read_ledgers(connection, [each.deliberation.id for each in found])
-        return [replace(each, calls=ledgers[each.deliberation.id]) for each in found]
+        ids = [each.deliberation.id for each in found]
+        ledgers, charges = read_ledgers(connection, ids), read_charges(connection, ids)
+        return [
+            replace(each, calls=ledgers[own], charges=charges.get(own, ()))
+            for own, each in zip(ids, found, strict=True)
+        ]
 
     def _glance_at(self, row: Row[Any]) -> Deliberation:
         found, result = deliberation_of(row, self._rosters)

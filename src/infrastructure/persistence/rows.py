@@ -111,7 +111,7 @@ class RowWriter:
         return tuple(self._moment(value) if isinstance(value, datetime) else value for value in found)
 
     def record(self, record: AgentRecord) -> tuple[Any, ...]:
-        """The values of the columns of `agent_records` from `state` on, but for leaf index and salts."""
+        """The values of the columns of `agent_records` from `state` on, but for leaf index and salts, which stand before the last three."""
         content, failure, usage = record.content, record.failure, record.usage
         return (
             record.state.value,
@@ -132,6 +132,9 @@ class RowWriter:
             _finite(usage.cost_usd),
             record.truncated,
             _finite(record.duration_seconds),
+            usage.uncertain_tokens,
+            _finite(usage.uncertain_usd),
+            record.fell_back,
         )
 
 
@@ -248,6 +251,9 @@ def record_of(row: Iterable[Any]) -> AgentRecord:
         cost_usd,
         truncated,
         duration_seconds,
+        uncertain_tokens,
+        uncertain_usd,
+        fell_back,
     ) = tuple(row)
     given = None if answer is None else load(answer)
     return AgentRecord(
@@ -264,9 +270,10 @@ def record_of(row: Iterable[Any]) -> AgentRecord:
         None if failure_kind is None else FailureCause(failure_kind, failure_message or ""),
         model_asked,
         model,
-        Usage(calls, input_tokens, output_tokens, cost_usd),
+        Usage(calls, input_tokens, output_tokens, cost_usd, uncertain_tokens, uncertain_usd),
         truncated,
         duration_seconds,
+        fell_back,
     )
 
 

@@ -23,10 +23,13 @@ from application.ports.deliberation_repository import (
     Waiting,
 )
 from application.ports.metrics import Metrics, NullMetrics
+from application.services.continuation import intended_call
 from domain.errors.deliberation import RecordMismatchError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
+from domain.models.money import KeyBudget
+from domain.models.spending import Movement
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
@@ -36,7 +39,7 @@ from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.failures import is_conflict, unavailability
 from infrastructure.persistence.group_commit import GroupCommit
 from infrastructure.persistence.idempotency import find as find_remembered
-from infrastructure.persistence.ledger import read_ledger
+from infrastructure.persistence.ledger import charge_values, read_charges, read_ledger
 from infrastructure.persistence.reads import Readings, position_of, read_events, read_records
 from infrastructure.persistence.rows import (
     RosterTexts,
@@ -72,8 +75,18 @@ class SqlDeliberationRepository:
     takes no more: `DeliberationEndedError`. Belongs to one event loop; `close` it before the database.
     """
 
-    def __init__(self, database: Database, *, clock: Clock | None = None, metrics: Metrics | None = None) -> None:
-        """`clock` times the leases; without one Postgres does, and on SQLite, where all processes share a machine, its clock."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Clock | None = None,
+        metrics: Metrics | None = None,
+        budgets: Mapping[str, KeyBudget] | None = None,
+    ) -> None:
+        """`clock` times the leases; without one Postgres does, and on SQLite, where all processes share a machine, its clock.
+
+        `budgets` are those of the API keys by their names, "*" for everybody without one.
+        """
         if clock is None and database.dialect.name == "sqlite":
             clock = SystemClock()
         self._database = database
@@ -81,7 +94,7 @@ class SqlDeliberationRepository:
         self.tree_size = 0
         self._clock = leases.LeaseClock(clock)
         self._rows = RowWriter(database.dialect)
-        self._appends = Appends(database.dialect, self._clock, Sequencer(database.dialect))
+        self._appends = Appends(database.dialect, self._clock, Sequencer(database.dialect), budgets)
         self._rosters = RosterTexts()
         self._readings = Readings()
         self._commits: GroupCommit[Appending | _Sharing, Any] = GroupCommit(self._write)
@@ -117,8 +130,8 @@ class SqlDeliberationRepository:
         await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
-        """As in `DeliberationRepository`. Raises `RecordExistsError`, `CallExistsError`, `LeaseLostError`, `DeliberationEndedError` and
-        `DeliberationNotFoundError`.
+        """As in `DeliberationRepository`. Raises `RecordExistsError`, `CallExistsError`, `LeaseLostError`, `DeliberationEndedError`,
+        `DeliberationNotFoundError` and `BudgetExceededError`.
         """
         item = Appending(
             commit.deliberation_id,
@@ -138,14 +151,25 @@ class SqlDeliberationRepository:
     def _appended(self, entry: Entry) -> AppendedEntry:
         encoded, events = EncodedEntry.of(entry.document), event_count(entry.document)
         record, document = entry.record, entry.document
+        if record is None and document["type"] != "call.intended":
+            return AppendedEntry(encoded, events)
+        movements = Movement.of(entry.reservation, entry.charge)
+        charged = None if entry.charge is None else charge_values(entry.charge, document)
         if record is None:
-            if document["type"] != "call.intended":
-                return AppendedEntry(encoded, events)
-            prompt = document["prompt"]
-            call = CallKey(document["round"], document["agent_id"], document["purpose"], document["attempt"])
-            return AppendedEntry(encoded, events, call=call, prompt_sha256=None if prompt is None else prompt["sha256"])
+            call = intended_call(document, 0)
+            key = CallKey(call.round_number, call.agent_id, call.purpose, call.attempt)
+            foreseen = (call.model, call.day, call.held_tokens, call.held_cost)
+            return AppendedEntry(
+                encoded,
+                events,
+                call=key,
+                prompt_sha256=call.prompt_sha256,
+                foreseen=foreseen,
+                charge=charged,
+                movements=movements,
+            )
         row = (record.round_number, record.agent_id, self._rows.record(record))
-        return AppendedEntry(encoded, events, row, entry.salts)
+        return AppendedEntry(encoded, events, row, entry.salts, charge=charged, movements=movements)
 
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """As in `DeliberationReader`; the rounds of one at work are made of what is committed so far."""
@@ -213,8 +237,10 @@ class SqlDeliberationRepository:
         stored = self._readings.whole(connection, deliberation_id)
         if stored is None:
             return None
-        ledger = read_ledger(connection, deliberation_id)
-        return Claim(stored.deliberation, lease, stored.records, ledger, stored.entries)
+        ledger, charges = read_ledger(connection, deliberation_id), read_charges(connection, [deliberation_id])
+        return Claim(
+            stored.deliberation, lease, stored.records, ledger, stored.entries, charges.get(deliberation_id, ())
+        )
 
     async def renew(self, held: Mapping[str, str], *, lease_s: float) -> Renewal:
         """As in `Leases`; what another has claimed meanwhile stays with the other."""

@@ -1,6 +1,6 @@
 """The tables that deliberations and their record are stored in, the same on SQLite and Postgres.
 
-Rows of the log (`witness_entries`, `witness_nodes`, `witness_checkpoints`, `erasures`) and of the ledger (`calls`) are only ever
+Rows of the log (`witness_entries`, `witness_nodes`, `witness_checkpoints`, `erasures`) and of the ledger (`calls`, `charges`) are only ever
 inserted, and the database holds everybody to it; those of `agent_records` too, but that the texts of an erased deliberation become
 null. Documents are JSON kept as text, because Postgres' own JSON types refuse NUL escapes or forget the order of names, and a tally
 has an order.
@@ -39,6 +39,7 @@ __all__ = [
     "Moment",
     "agent_records",
     "calls",
+    "charges",
     "deliberations",
     "disclosures",
     "erasures",
@@ -46,6 +47,7 @@ __all__ = [
     "idempotency_keys",
     "metadata",
     "specifications",
+    "spending",
     "witness_checkpoints",
     "witness_entries",
     "witness_head",
@@ -157,6 +159,11 @@ agent_records = Table(
     Column("leaf_index", BigInteger, nullable=False),
     # Of content, reasoning, message and answer, 16 bytes each; null once they are erased.
     Column("salts", LargeBinary),
+    # What calls may have taken at most whose end nobody knows.
+    Column("uncertain_tokens", BigInteger, nullable=False),
+    Column("uncertain_usd", Double, nullable=False),
+    # Whether another model of its route ended it than the first.
+    Column("fell_back", Boolean, nullable=False),
 )
 
 # One row, which holds what an append needs: how many entries there are, and the roots of the perfect subtrees of the log,
@@ -231,6 +238,42 @@ calls = Table(
     # The commitment (hex) to the prompt as the entry has it; null where the orchestrator does not say what it will ask.
     Column("prompt_sha256", String(64)),
     Column("leaf_index", BigInteger, nullable=False),
+    # Which model is asked, on which day (UTC, YYYY-MM-DD), and what that takes at most: tokens, and picodollars, null where its
+    # model has no known price.
+    Column("model", Text),
+    Column("day", String(10), nullable=False),
+    Column("held_tokens", BigInteger, nullable=False),
+    Column("held_cost", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+# What each call of the ledger took, once it is over. Where nobody knows, it is not certain, and what it held stays spent.
+charges = Table(
+    "charges",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("round_number", Integer, primary_key=True, autoincrement=False),
+    Column("agent_id", Text, primary_key=True),
+    Column("purpose", String(16), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    # Who answered.
+    Column("model", Text),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    # Picodollars; null where the model has no known price.
+    Column("cost", BigInteger),
+    Column("is_certain", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What the calls of each API key ('' without one) have taken or still hold, in picodollars, by the day (UTC) of their intent. A sum over
+# the two tables above, kept because a budget is compared with it before each call.
+spending = Table(
+    "spending",
+    metadata,
+    Column("key_name", Text, primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -74,7 +74,10 @@ class AgentOrchestratorStub:
             self.active_count -= 1
         if request.agent_id in self._failing:
             raise self._failing[request.agent_id] or AgentInvocationError(
-                f"agent {request.agent_id!r} was told to fail", agent_id=request.agent_id, kind="simulated_failure"
+                f"agent {request.agent_id!r} was told to fail",
+                agent_id=request.agent_id,
+                kind="simulated_failure",
+                usage=Usage(),
             )
         content = self._content(request)
         return AgentOutput(
@@ -82,7 +85,7 @@ class AgentOrchestratorStub:
             request.request_id,
             content,
             model=SIMULATED_MODEL,
-            usage=Usage(calls=request.attempt, input_tokens=0, output_tokens=0),
+            usage=Usage(calls=1),
             simulated=True,
         )
 

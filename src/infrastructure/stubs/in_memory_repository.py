@@ -13,6 +13,7 @@ from application.ports.deliberation_repository import (
     Commit,
     IdempotencyKey,
     LedgerCall,
+    LedgerCharge,
     Page,
     RememberedKey,
     Renewal,
@@ -20,6 +21,7 @@ from application.ports.deliberation_repository import (
     StoredRecord,
     Waiting,
 )
+from application.services.continuation import intended_call
 from application.services.record_check import require_recorded
 from domain.errors.deliberation import (
     CallExistsError,
@@ -34,8 +36,10 @@ from domain.errors.deliberation import (
 from domain.errors.idempotency import IdempotencyKeyTakenError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
+from domain.models.money import KeyBudget
 from domain.models.question import AnswerKind
 from domain.models.round import AgentRecord
+from domain.models.spending import Movement, spend
 from domain.witness.entry import Entry, accepted_texts, record_texts, salt_at
 from domain.witness.happenings import events_of
 from infrastructure.persistence.disclosing import (
@@ -47,6 +51,7 @@ from infrastructure.persistence.disclosing import (
     without_texts as without_words,
 )
 from infrastructure.persistence.documents import is_storable, load, time_from_text
+from infrastructure.persistence.ledger import charge_values
 from infrastructure.persistence.sequencer import encode
 from infrastructure.persistence.standing import Result, as_it_stands, without_texts
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
@@ -70,6 +75,7 @@ class _Kept:
     salts: bytes | None
     events: list[Event] = field(default_factory=list)
     calls: dict[_CallKey, LedgerCall] = field(default_factory=dict)
+    charges: dict[_CallKey, LedgerCharge] = field(default_factory=dict)
     records: dict[tuple[int, str], StoredRecord] = field(default_factory=dict)
 
     def standing(self) -> Deliberation:
@@ -120,12 +126,16 @@ class InMemoryRepository:
         clock: Clock | None = None,
         before_commit: Callable[[], Awaitable[None]] | None = None,
         log: InMemoryWitnessLog | None = None,
+        budgets: Mapping[str, KeyBudget] | None = None,
     ) -> None:
+        """`budgets` are those of the API keys by their names, "*" for everybody without one."""
         self.log = log if log is not None else InMemoryWitnessLog()
         self.log.may_erase = self._may_erase
         self._clock = clock if clock is not None else SystemClock()
         self._before_commit = before_commit
         self._kept: dict[str, _Kept] = {}
+        self._budgets = dict(budgets or {})
+        self._spent: dict[tuple[str, str], int] = {}
         self._keys: dict[tuple[str, str], tuple[RememberedKey, datetime]] = {}
 
     async def close(self) -> None:
@@ -165,8 +175,8 @@ class InMemoryRepository:
         self._kept[deliberation.id] = kept
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
-        """As in `DeliberationRepository`. Raises `RecordExistsError`, `CallExistsError`, `LeaseLostError`, `DeliberationEndedError` and
-        `DeliberationNotFoundError`.
+        """As in `DeliberationRepository`. Raises `RecordExistsError`, `CallExistsError`, `LeaseLostError`, `DeliberationEndedError`,
+        `DeliberationNotFoundError` and `BudgetExceededError`.
         """
         for entry in commit.entries:
             encode({**entry.document, "record_sha256": ""})
@@ -185,6 +195,7 @@ class InMemoryRepository:
                     deliberation_id=commit.deliberation_id, round_number=place[0], agent_id=place[1]
                 )
             places.add(place)
+        self._spend(commit.entries)
         last = -1
         for entry in commit.entries:
             ended_record = entry.record
@@ -193,7 +204,10 @@ class InMemoryRepository:
             kept.events += _events(logged.entry, after=len(kept.events))
             last = logged.index
             if entry.document["type"] == "call.intended":
-                kept.calls[_key_of(entry.document)] = _call_of(entry.document, last)
+                kept.calls[_key_of(entry.document)] = intended_call(entry.document, last)
+            if entry.charge is not None:
+                charge = LedgerCharge(*charge_values(entry.charge, entry.document))
+                kept.charges[charge.round_number, charge.agent_id, charge.purpose, charge.attempt] = charge
             if ended_record is not None:
                 place = (ended_record.round_number, ended_record.agent_id)
                 kept.records[place] = StoredRecord(ended_record, logged, entry.salts)
@@ -208,6 +222,17 @@ class InMemoryRepository:
             kept.deliberation = ended
             return ended.witness
         return None
+
+    def _spend(self, entries: Sequence[Entry]) -> None:
+        """Move what the keys have spent, all of it or nothing."""
+
+        def used(key_name: str, first: str, last: str) -> int:
+            theirs = ((day, amount) for (key, day), amount in self._spent.items() if key == key_name)
+            return sum(amount for day, amount in theirs if first <= day <= last)
+
+        movements = [move for entry in entries for move in Movement.of(entry.reservation, entry.charge)]
+        for place, amount in spend(movements, self._budgets, used).items():
+            self._spent[place] = self._spent.get(place, 0) + amount
 
     async def get(self, deliberation_id: str) -> Deliberation | None:
         """As in `DeliberationReader`."""
@@ -232,7 +257,10 @@ class InMemoryRepository:
     async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
         """As in `DeliberationReader`."""
         found = [kept for kept in self._kept.values() if kept.position > after][:limit]
-        return [replace(self._stored(kept), calls=list(kept.calls.values())) for kept in found]
+        return [
+            replace(self._stored(kept), calls=list(kept.calls.values()), charges=list(kept.charges.values()))
+            for kept in found
+        ]
 
     async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
@@ -267,7 +295,14 @@ class InMemoryRepository:
             return None
         kept.lease, kept.lease_until = lease, self._clock.now() + timedelta(seconds=lease_s)
         stored = self._compared(kept)
-        return Claim(stored.deliberation, lease, stored.records, list(kept.calls.values()), stored.entries)
+        return Claim(
+            stored.deliberation,
+            lease,
+            stored.records,
+            list(kept.calls.values()),
+            stored.entries,
+            list(kept.charges.values()),
+        )
 
     async def renew(self, held: Mapping[str, str], *, lease_s: float) -> Renewal:
         """As in `Leases`; what another has claimed meanwhile stays with the other."""
@@ -367,11 +402,6 @@ def _events(entry: bytes, *, after: int) -> list[Event]:
         Event(document["deliberation_id"], sequence, kind, at, data)
         for sequence, (kind, data) in enumerate(events_of(document), after + 1)
     ]
-
-
-def _call_of(document: Mapping[str, Any], index: int) -> LedgerCall:
-    prompt = document["prompt"]
-    return LedgerCall(*_key_of(document), None if prompt is None else prompt["sha256"], index)
 
 
 def _key_of(document: Mapping[str, Any]) -> _CallKey:

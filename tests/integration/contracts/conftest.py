@@ -15,7 +15,7 @@ from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.deliberation_specimens import SettableClock
-from tests.integration.contracts.store import Repository, Store
+from tests.integration.contracts.store import BUDGETS, Repository, Store
 from tests.servers.postgres import PostgresServer
 
 
@@ -53,7 +53,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         async def wait_at_gate() -> None:
             await gate.wait()
 
-        kept = InMemoryRepository(clock=clock, before_commit=wait_at_gate)
+        kept = InMemoryRepository(clock=clock, before_commit=wait_at_gate, budgets=BUDGETS)
 
         async def same() -> Repository:
             return kept
@@ -70,7 +70,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async def open_another() -> Repository:
         database = await open_database(url)
         opened.append(database.close)
-        repository = SqlDeliberationRepository(database, clock=clock)
+        repository = SqlDeliberationRepository(database, clock=clock, budgets=BUDGETS)
         opened.append(repository.close)
         return repository
 

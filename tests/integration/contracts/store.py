@@ -9,13 +9,16 @@ from typing import Protocol
 
 from application.ports.deliberation_repository import DeliberationStore
 from domain.models.deliberation import Deliberation
+from domain.models.money import KeyBudget
 from domain.models.round import AgentRecord
 from domain.witness.entry import accepted
 from tests.deliberation_specimens import SettableClock, committing, deliberation, ended, opening, started
 
-__all__ = ["LEASE_S", "Repository", "Store"]
+__all__ = ["BUDGETS", "LEASE_S", "Repository", "Store"]
 
 LEASE_S = 10.0
+BUDGETS = {"saver": KeyBudget(day=100, month=250), "monthly": KeyBudget(month=100)}
+"""Of two API keys, in picodollars; others have none."""
 
 
 class Repository(DeliberationStore, Protocol):

@@ -14,7 +14,8 @@ import pytest
 import application.services
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
 from application.ports.metrics import NullMetrics
-from application.services.batch import AttemptEnd, Batch, StopCause
+from application.ports.model_desk import Forecast
+from application.services.batch import AttemptEnd, Batch, CallEnd, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService, ConcurrentResult
 from application.services.retry_policy import RetryPolicy
 from domain.errors.agent import AgentAlreadyActiveError, AgentInvocationError, AgentPoolExhaustedError
@@ -630,7 +631,7 @@ async def test_one_that_is_not_asked_again_has_made_the_attempts_before() -> Non
     batch.stop(StopCause.CANCELLED)
     result = await service(Scripted()).run_batch(batch, _later(3), max_attempts=2)
     assert only_failure(result) == ("archon-0", "cancelled", AgentState.CANCELLED, 2)
-    assert result.failures[0].usage.calls == 2
+    assert result.failures[0].usage.calls == 0
 
 
 class Witness:
@@ -639,13 +640,24 @@ class Witness:
     def __init__(self, *, takes_s: float = 0.0) -> None:
         self.started: list[tuple[str, int, AttemptEnd | None]] = []
         self.ended: list[tuple[str, str]] = []
+        self.held = 0
         self._takes_s = takes_s
 
-    async def agent_starting(self, request: AgentRequest, previous: AttemptEnd | None = None) -> None:
+    async def reserve(self, request: AgentRequest, forecast: Forecast) -> None:
+        self.held += 1
+
+    def give_back(self, forecast: Forecast) -> None:
+        self.held -= 1
+
+    async def agent_starting(
+        self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
+    ) -> None:
         await asyncio.sleep(self._takes_s)
         self.started.append((request.agent_id, request.attempt, previous))
 
-    async def agent_ended(self, request: AgentRequest, ending: AgentOutput | AgentFailure) -> AgentState:
+    async def agent_ended(
+        self, request: AgentRequest, ending: AgentOutput | AgentFailure, last: CallEnd | None = None
+    ) -> AgentState:
         self.ended.append((request.agent_id, ending.kind if isinstance(ending, AgentFailure) else "answer"))
         return ending.state if isinstance(ending, AgentFailure) else AgentState.ANSWERED
 
@@ -659,8 +671,8 @@ async def test_the_observer_is_told_before_each_attempt_how_the_one_before_ended
     await service(orchestrator).run_batch(batch, requests(1), max_attempts=3, observer=told)
     assert told.started == [
         ("archon-0", 1, None),
-        ("archon-0", 2, AttemptEnd(AgentState.THROTTLED, "rate_limited")),
-        ("archon-0", 3, AttemptEnd(AgentState.FAILED, "connection_lost")),
+        ("archon-0", 2, AttemptEnd(AgentState.THROTTLED, "rate_limited", CallEnd(1, Forecast(), None))),
+        ("archon-0", 3, AttemptEnd(AgentState.FAILED, "connection_lost", CallEnd(2, Forecast(), None))),
     ]
     assert told.ended == [("archon-0", "answer")]
 

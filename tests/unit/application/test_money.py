@@ -1,0 +1,167 @@
+"""A deliberation spends no more than it may: who finds nothing left ends over budget, and everybody else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from application.ports.agent_orchestrator import AgentOutput, AgentRequest
+from application.ports.model_desk import Forecast, NullModelDesk
+from domain.models.budget import Limits, Usage
+from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.money import Hold, KeyBudget, picodollars, usd
+from domain.models.roll_call import AgentState
+from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from infrastructure.stubs.virtual_time import VirtualClock
+from tests.service_fixture import Canned, House, abandon, build, opened, specification
+
+WORST = Hold(100, picodollars(1.0))
+
+
+class Priced(NullModelDesk):
+    """Every call takes at most a hundred tokens and a dollar."""
+
+    def foresee(self, request: AgentRequest) -> Forecast:
+        return Forecast("one/small", "told", WORST, "1")
+
+
+class Costly:
+    """Answers after a second, and takes so many dollars and ten tokens; hangs for those named."""
+
+    def __init__(self, dollars: float, *, hanging: Sequence[str] = ()) -> None:
+        self.dollars = dollars
+        self.hanging = hanging
+        self.calls: list[str] = []
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        self.calls.append(request.agent_id)
+        await asyncio.sleep(1)
+        if request.agent_id in self.hanging:
+            await asyncio.Event().wait()
+        usage = Usage(1, 6, 4, self.dollars)
+        return AgentOutput(request.agent_id, request.request_id, '{"answer": "yes"}', usage=usage)
+
+
+def _limited(agents: int, **limits: float) -> object:
+    plain = specification(agents)
+    return replace(plain, limits=replace(plain.limits, **limits))  # type: ignore[arg-type]
+
+
+async def _ended(house: House, spec: object, *, key_name: str | None = None) -> Deliberation:
+    accepted = await house.service.submit(spec, key_name=key_name)  # type: ignore[arg-type]
+    return await house.service.wait(accepted.id, timeout_s=None)
+
+
+def _states(ended: Deliberation) -> dict[str, int]:
+    return {state.value: ended.roll_call[state] for state in AgentState if ended.roll_call[state]}
+
+
+async def test_agents_beyond_the_budget_end_over_budget_and_the_others_finish() -> None:
+    models = Costly(1.0)
+    async with opened(build(models, desk=Priced())) as house:
+        ended = await _ended(house, _limited(5, max_cost_usd=3.0))
+    assert _states(ended) == {"answered": 3, "over_budget": 2}
+    assert ended.status is DeliberationStatus.COMPLETED
+    assert (len(models.calls), ended.usage.cost_usd) == (3, 3.0)
+    kinds = {record.failure.kind for record in ended.failures if record.failure is not None}
+    assert kinds == {"max_cost_usd"}
+    assert all(record.attempts == 0 for record in ended.failures)
+
+
+async def test_who_waits_for_calls_in_flight_is_asked_once_they_took_less_than_they_held() -> None:
+    async with opened(build(Costly(0.25), desk=Priced())) as house:
+        ended = await _ended(house, _limited(8, max_cost_usd=2.5))
+    assert _states(ended) == {"answered": 7, "over_budget": 1}
+    assert ended.usage.cost_usd == pytest.approx(1.75)
+
+
+async def test_tokens_are_held_to_their_limit_as_money_is() -> None:
+    async with opened(build(Costly(0.0), desk=Priced())) as house:
+        ended = await _ended(house, _limited(4, max_total_tokens=120))
+    assert _states(ended) == {"answered": 3, "over_budget": 1}
+    assert ended.usage.total_tokens == 30
+    (lost,) = ended.failures
+    assert lost.failure is not None
+    assert lost.failure.kind == "max_total_tokens"
+
+
+async def test_a_call_that_timed_out_keeps_what_it_held() -> None:
+    spec = _limited(3, max_cost_usd=2.0, agent_timeout_s=5.0)
+    async with opened(build(Costly(0.5, hanging=["archon-0"]), desk=Priced())) as house:
+        ended = await _ended(house, spec)
+    assert _states(ended) == {"answered": 1, "timed_out": 1, "over_budget": 1}
+    assert (ended.usage.cost_usd, ended.usage.uncertain_usd, ended.usage.uncertain_tokens) == (0.5, 1.0, 100)
+
+
+async def test_whoever_goes_on_counts_what_was_spent_and_what_nobody_knows() -> None:
+    repository = InMemoryRepository(clock=VirtualClock())
+    spec = _limited(4, max_cost_usd=4.0)
+    first = build(Costly(0.5, hanging=["archon-2", "archon-3"]), repository, desk=Priced())
+    await first.service.start()
+    running = await first.service.submit(spec, key_name=None)  # type: ignore[arg-type]
+    await asyncio.sleep(5)
+    await abandon(first)
+    following = Costly(0.5)
+    async with opened(build(following, repository, desk=Priced())) as second:
+        ended = await second.service.wait(running.id, timeout_s=None)
+    # 1.00 was spent, and 2.00 may have been: one dollar is left, for one call after the other.
+    assert following.calls == ["archon-2", "archon-3"] or following.calls == ["archon-2"]
+    assert ended.usage.cost_usd + ended.usage.uncertain_usd <= 4.0
+    assert ended.usage.uncertain_usd == 2.0
+    charged = [(call.agent_id, call.attempt) for call in repository._kept[running.id].charges.values()]
+    assert ("archon-2", 1) in charged
+
+
+async def test_a_key_without_money_left_is_told_so_agent_by_agent() -> None:
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(2.5))})
+    models = Costly(1.0)
+    async with opened(build(models, repository, desk=Priced())) as house:
+        ended = await _ended(house, specification(4), key_name="saver")
+        again = await _ended(house, specification(4), key_name="saver")
+        other = await _ended(house, specification(4), key_name="other")
+    assert _states(ended) == {"answered": 2, "over_budget": 2}
+    assert {record.failure.kind for record in ended.failures if record.failure} == {"key_day"}
+    assert _states(again) == {"over_budget": 4}
+    assert again.status is DeliberationStatus.INQUORATE
+    assert _states(other) == {"answered": 4}
+    assert len(models.calls) == 6
+
+
+async def test_a_purse_is_free_again_where_the_key_has_nothing_left() -> None:
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(1.0))})
+    async with opened(build(Costly(1.0), repository, desk=Priced())) as house:
+        ended = await _ended(house, _limited(6, max_cost_usd=2.0), key_name="saver")
+    assert _states(ended) == {"answered": 1, "over_budget": 5}
+
+
+async def test_what_each_call_held_and_took_stands_in_its_entries() -> None:
+    async with opened(build(Costly(0.5), desk=Priced())) as house:
+        ended = await _ended(house, specification(1))
+        told = [json.loads(entry.entry) for entry in house.repository.log.of(ended.id)]
+    (intent,) = [entry for entry in told if entry["type"] == "call.intended"]
+    assert intent["held"] == {"tokens": 100, "cost_usd": 1.0}
+    assert (intent["model"], intent["prompt_version"]) == ("one/small", "1")
+    (end,) = [entry for entry in told if entry["type"] == "agent.ended"]
+    assert end["usage"]["cost_usd"] == 0.5
+    assert end["usage"]["uncertain_usd"] == 0.0
+    (charge,) = house.repository._kept[ended.id].charges.values()
+    assert (charge.cost, charge.input_tokens, charge.output_tokens, charge.is_certain) == (picodollars(0.5), 6, 4, True)
+
+
+async def test_an_agent_stopped_before_its_call_has_taken_nothing() -> None:
+    async with opened(build(Canned({"archon-0": None}), desk=Priced())) as house:
+        running = await house.service.submit(specification(2), key_name=None)
+        await asyncio.sleep(3)
+        await house.service.cancel(running.id)
+        ended = await house.service.wait(running.id, timeout_s=None)
+    assert ended.status is DeliberationStatus.CANCELLED
+    assert ended.usage.uncertain_usd == usd(WORST.cost or 0)
+
+
+def test_the_default_limit_is_nobodys_choice() -> None:
+    assert not Limits().has_money_limit
+    assert Limits(max_cost_usd=1.0).has_money_limit
