@@ -45,11 +45,17 @@ class ModelDesk(Protocol):
     paces: bool
 
     def route(self, model: str | None) -> Sequence[str | None]:
-        """The models to ask, in this order, for a member that names `model`; at least one."""
+        """The models to ask, in this order, for a member that names `model`; at least one.
+
+        Raises `AgentInvocationError` of kind `unknown_model`.
+        """
         ...
 
     def foresee(self, request: AgentRequest) -> Forecast:
-        """What the call of this request will be; `request.model` is one of a route. Costs no wait and spends nothing."""
+        """What the call of this request will be; `request.model` is one of a route. Costs no wait and spends nothing.
+
+        Raises `AgentInvocationError` of kind `unknown_model`.
+        """
         ...
 
     async def admit(self, request: AgentRequest, forecast: Forecast, *, until: float | None) -> Permit:

@@ -92,6 +92,13 @@ class ConcurrentDeliberationService:
             "max_concurrent": self.pool.max_concurrent,
         }
 
+    def models_for(self, model: str | None) -> int:
+        """How many models are asked in turn for a member that names this one; one for a name that nobody knows any more."""
+        try:
+            return len(self.desk.route(model))
+        except AgentInvocationError:
+            return 1
+
     def prompt_of(self, request: AgentRequest) -> str | None:
         """What the agent will be told, so that it can be committed to before the call; None where the orchestrator does not say."""
         describe = getattr(self._orchestrator, "prompt_of", None)
@@ -294,7 +301,10 @@ class _BatchRun:
     async def _call(self, asking: _Asking) -> AgentOutput | AgentFailure:
         """Call until there is an output or no further attempt helps; the agent's time runs while a call is made, and between two."""
         request = asking.request
-        route = self._desk.route(request.model)
+        try:
+            route = self._desk.route(request.model)
+        except AgentInvocationError as error:
+            return self._failure(asking, error.state, error.kind, error.message)
         place, made_here = _resumed(route, request)
         # A call that was cut off with its process is made once more, whatever the limit.
         most = max(self._attempts, made_here + 1)

@@ -172,7 +172,7 @@ class DeliberationRun:
                 earlier_models=course.models(0, agent.id),
                 crew=agent.crew,
             )
-            most = specification.limits.max_attempts * len(self._fan_out.desk.route(agent.model)) + 1
+            most = specification.limits.max_attempts * self._fan_out.models_for(agent.model) + 1
             if self._cause is None and request.attempt > most:
                 await recorder.agent_ended(request, _interrupted(request))
             else:

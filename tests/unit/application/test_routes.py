@@ -36,6 +36,8 @@ class Desk:
         self.in_flight = 0
 
     def route(self, model: str | None) -> Sequence[str | None]:
+        if model == "gone":
+            raise AgentInvocationError("nobody knows it", kind="unknown_model", usage=Usage())
         return ROUTE if model == "all" else (model,)
 
     def foresee(self, request: AgentRequest) -> Forecast:
@@ -262,3 +264,9 @@ async def test_a_further_call_that_is_left_behind_ends_with_its_agent() -> None:
     await service.invoke_single(AgentRequest("a", CONTEXT, model="one/small"))
     assert left[0].cancelled()
     assert desk.in_flight == 0
+
+
+async def test_a_name_that_nobody_knows_any_more_is_the_failure_of_its_agent() -> None:
+    models = Models()
+    (failure,) = (await _ask(models, Desk(), model="gone")).failures
+    assert (failure.kind, failure.attempts, models.asked) == ("unknown_model", 0, [])
