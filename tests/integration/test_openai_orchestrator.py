@@ -29,6 +29,7 @@ from domain.models.roll_call import AgentState
 from domain.voting.ballot_reader import read_ballot
 from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
 from infrastructure.orchestrators.prompts import build_prompt
+from infrastructure.orchestrators.provider_client import ProviderClient
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from tests.llm_server.handle import LlmServer
 from tests.llm_server.journal import key_fingerprint
@@ -452,7 +453,7 @@ async def test_an_error_without_an_end_is_still_that_error() -> None:
 
 
 async def test_an_error_whose_text_does_not_come_is_still_that_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrastructure.orchestrators.openai_orchestrator._REFUSAL_BODY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("infrastructure.orchestrators.provider_exchange._REFUSAL_BODY_TIMEOUT_S", 0.02)
     head = b"HTTP/1.1 429 Slow down\r\nContent-Length: 9\r\nRetry-After: 4\r\n\r\nhalf"
     async with hanging(head) as (base_url, _, left), orchestrator_at(base_url) as orchestrator:
         error = await failure_of(orchestrator)
@@ -626,7 +627,7 @@ async def test_models_are_listed_while_all_connections_are_in_use(server: LlmSer
 
 
 async def test_an_endpoint_that_hangs_is_a_dependency_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infrastructure.orchestrators.openai_orchestrator._MODELS_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("infrastructure.orchestrators.provider_client._MODELS_TIMEOUT_S", 0.02)
     async with hanging() as (base_url, _, left), orchestrator_at(base_url) as orchestrator:
         with pytest.raises(DependencyUnavailableError, match=r"within 0\.02 s"):
             await orchestrator.list_models()
@@ -657,7 +658,7 @@ def test_no_error_of_aiohttp_is_unmapped(kind: type[Exception]) -> None:
     error = kind.__new__(kind)
     if isinstance(error, aiohttp.ClientConnectorError):
         error._os_error = OSError(5, "broken")
-    failure = orchestrator_at("http://models.example/v1")._broken(error)
+    failure = ProviderClient(base_url="http://models.example/v1", max_connections=1)._exchange._broken(error)  # type: ignore[attr-defined]
     assert failure.kind in {"certificate_refused", "connect_failed", "connection_lost"}
     assert failure.state is FAILED
 

@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 _MAX_CANDIDATES = 64
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
 # What a model that thinks aloud has thought, before what it says.
-_THOUGHT_END = "</think>"
+_THOUGHT_BEGIN, _THOUGHT_END = "<think>", "</think>"
 
 _MAX_LOOSE_CANDIDATES = 4
 _MAX_LOOSE_CHARACTERS = 16_384
@@ -38,8 +38,8 @@ def read_ballot(agent_id: str, reply: str, expected: AnswerFormat) -> Ballot:
 
     The JSON object may be fenced, surrounded by prose or follow thoughts in `<think>`, but there must be exactly one that holds an
     answer, and the answer must be of the expected kind. Where there is none, one in single quotes, with Python's words or with a
-    comma too many is taken, as long as it can be read in one way only. Raises `UnreadableBallotError` otherwise; its kind is one of `empty_reply`,
-    `unreadable_reply`, `several_answers` and `wrong_answer`.
+    comma too many is taken, as long as it can be read in one way only. Raises `UnreadableBallotError` otherwise; its kind is one of
+    `empty_reply`, `unreadable_reply`, `several_answers` and `wrong_answer`.
     """
     if not reply.strip():
         raise UnreadableBallotError(kind="empty_reply", problem="it is empty")
@@ -56,7 +56,7 @@ def _only_answer(reply: str) -> dict[str, Any]:
     whole = _parse(reply.strip())
     if isinstance(whole, dict) and "answer" in whole:
         return whole
-    said = reply.rpartition(_THOUGHT_END)[2]
+    said = _without_thoughts(reply)
     fenced = [
         found
         for block in _FENCE.findall(said)
@@ -68,6 +68,13 @@ def _only_answer(reply: str) -> dict[str, Any]:
     if any(candidate["answer"] != candidates[0]["answer"] for candidate in candidates[1:]):
         raise UnreadableBallotError(kind="several_answers", problem="it holds several different answers")
     return candidates[0]
+
+
+def _without_thoughts(reply: str) -> str:
+    if reply.lstrip().startswith(_THOUGHT_BEGIN):
+        thought, end, said = reply.partition(_THOUGHT_END)
+        return said if end else thought
+    return reply
 
 
 def _embedded_objects(reply: str) -> Iterator[dict[str, Any]]:

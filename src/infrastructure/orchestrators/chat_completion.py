@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Usage
 from domain.models.roll_call import AgentState
 from infrastructure.orchestrators.provider_refusal import complaint_in, error_object_refusal
+from infrastructure.orchestrators.token_estimate import most_tokens
 
-__all__ = ["MAX_PLAUSIBLE_TOKENS", "ChatCompletion", "read_completion", "read_models"]
+__all__ = [
+    "MAX_PLAUSIBLE_TOKENS",
+    "ChatCompletion",
+    "completion_of",
+    "model_name",
+    "read_completion",
+    "read_models",
+    "told_usage",
+]
 
 MAX_PLAUSIBLE_TOKENS = 10_000_000
-_CHARACTERS_A_TOKEN = 4
 _MAX_MODEL_CHARACTERS = 256
 
 
@@ -22,7 +30,7 @@ _MAX_MODEL_CHARACTERS = 256
 class ChatCompletion:
     """One answer of a model. `cut_off` says that it ran into the token limit; `model` is None where the reply names none.
 
-    Token counts that the provider left out or made up are estimated at four characters a token.
+    Token counts that the provider left out or made up are estimated, and rather too high than too low: see `most_tokens`.
     """
 
     content: str
@@ -32,31 +40,43 @@ class ChatCompletion:
     output_tokens: int
 
 
-def read_completion(body: bytes, *, host: str, prompt_characters: int) -> ChatCompletion:
-    """The completion in `body`.
+def read_completion(body: bytes, *, host: str, request_body: bytes) -> ChatCompletion:
+    """The completion in `body`, which answers `request_body`.
 
-    Raises `AgentInvocationError`: `unreadable_reply` and `empty_reply` (counted as invalid), `provider_error` or
-    `rate_limited` for an error object that came with status 200.
+    Raises `AgentInvocationError`: `unreadable_reply` and `empty_reply` (counted as invalid), or what an error object means that
+    came with status 200. Its usage is what the reply told, None where it told nothing that can be believed.
     """
-    document = _object(body, host)
+    return completion_of(_object(body, host), host=host, request_body=request_body)
+
+
+def completion_of(document: dict[str, Any], *, host: str, request_body: bytes) -> ChatCompletion:
+    """The completion in a document already read. Raises as `read_completion` does."""
     choices = document.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     for place in (document, choice):
         if place.get("error"):
-            raise error_object_refusal(place["error"], host=host)
+            error, told = error_object_refusal(place["error"], host=host), told_usage(document.get("usage"))
+            # Nothing was written yet where the provider only says that it takes no more.
+            refused = place is document and error.state is AgentState.THROTTLED
+            error.usage = told if told is not None else Usage() if refused else None
+            raise error
     message = choice.get("message")
     finish_reason = choice.get("finish_reason")
     content = _content(message) if isinstance(message, dict) else ""
     if not content.strip():
-        raise _invalid("empty_reply", f"{host} answered without a text{_why_empty(finish_reason)}")
+        raise _invalid(
+            "empty_reply",
+            f"{host} answered without a text{_why_empty(finish_reason)}",
+            usage=told_usage(document.get("usage")),
+        )
     usage = document.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
+    input_tokens, output_tokens = _counts(usage if isinstance(usage, dict) else {})
     return ChatCompletion(
         content,
         model_name(document.get("model")),
         finish_reason == "length",
-        _tokens(usage.get("prompt_tokens"), prompt_characters),
-        _tokens(usage.get("completion_tokens"), len(content)),
+        most_tokens(request_body) if input_tokens is None else input_tokens,
+        most_tokens(content) if output_tokens is None else output_tokens,
     )
 
 
@@ -78,6 +98,32 @@ def model_name(value: object) -> str | None:
     return None
 
 
+def told_usage(usage: object) -> Usage | None:
+    """What one call took as the reply tells it, None unless both counts can be believed."""
+    input_tokens, output_tokens = _counts(usage) if isinstance(usage, dict) else (None, None)
+    return None if input_tokens is None or output_tokens is None else Usage(1, input_tokens, output_tokens)
+
+
+def _counts(usage: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Tokens in and out; None for each that no call can have taken.
+
+    Gemini and Grok count what a model thought in `total_tokens` alone, and it is paid for like what it wrote.
+    """
+    input_tokens, output_tokens = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+    total = _count(usage.get("total_tokens"))
+    if input_tokens is not None and output_tokens is not None and total is not None:
+        output_tokens = max(output_tokens, total - input_tokens)
+    return input_tokens, output_tokens
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_PLAUSIBLE_TOKENS:
+        return value
+    return None
+
+
 def _object(body: bytes, host: str) -> dict[str, Any]:
     if not body.strip():
         raise _invalid("unreadable_reply", f"{host} answered with an empty body")
@@ -85,6 +131,9 @@ def _object(body: bytes, host: str) -> dict[str, Any]:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
+    if isinstance(document, list) and len(document) == 1:
+        # Gemini wraps its errors so.
+        document = document[0]
     if not isinstance(document, dict):
         seen = complaint_in(body)
         raise _invalid("unreadable_reply", f"{host} answered with no JSON object{f': {seen}' if seen else ''}")
@@ -110,18 +159,12 @@ def _part(part: object) -> str:
 def _why_empty(finish_reason: object) -> str:
     if finish_reason == "length":
         return ": it ran into the token limit before its first word; raise max_output_tokens"
-    if finish_reason == "content_filter":
+    if isinstance(finish_reason, str) and finish_reason.startswith("content_filter"):
         return ": its content filter held it back"
+    if finish_reason in ("tool_calls", "function_call"):
+        return ": it called a tool that nobody offered"
     return ""
 
 
-def _tokens(value: object, characters: int) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_PLAUSIBLE_TOKENS:
-        return value
-    return min(math.ceil(characters / _CHARACTERS_A_TOKEN), MAX_PLAUSIBLE_TOKENS)
-
-
-def _invalid(kind: str, message: str) -> AgentInvocationError:
-    return AgentInvocationError(message, kind=kind, state=AgentState.INVALID)
+def _invalid(kind: str, message: str, *, usage: Usage | None = None) -> AgentInvocationError:
+    return AgentInvocationError(message, kind=kind, state=AgentState.INVALID, usage=usage)

@@ -36,12 +36,18 @@ _REFUSAL_WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Which of the optional parameters a model takes; it begins with all of them and loses those the provider refuses."""
+    """Which of the optional parameters a model takes: what its provider's settings say, less what it refuses.
+
+    `structured` is a JSON schema of the reply, `limit_name` what the bound of its length is called, `stream` an answer in pieces,
+    `stream_usage` the counts at the end of those.
+    """
 
     structured: bool = True
     limit_name: str = "max_tokens"
     temperature: bool = True
     seed: bool = True
+    stream: bool = False
+    stream_usage: bool = True
 
     def without_what_is_refused(self, complaint: str) -> Dialect | None:
         """The dialect to try next after a 400 with this text, or None when the text names nothing that can be left out."""
@@ -57,6 +63,10 @@ class Dialect:
                 return replace(self, temperature=False)
             if self.seed and "seed" in complaint:
                 return replace(self, seed=False)
+            if self.stream and self.stream_usage and "stream_options" in complaint:
+                return replace(self, stream_usage=False)
+            if self.stream and "stream" in complaint:
+                return replace(self, stream=False)
         return None
 
 
@@ -90,15 +100,25 @@ class ChatRequestWriter:
             options["temperature"] = sampling.temperature
         if dialect.seed and request.seed is not None:
             options["seed"] = request.seed % _SEEDS
-        parts = [b'{"model":', _json(model), b',"messages":[{"role":"system","content":', shared.system]
-        parts += [b'},{"role":"user","content":', _json(persona), b"}],", _json(options)[1:-1]]
+        if dialect.stream:
+            options["stream"] = True
+            if dialect.stream_usage:
+                options["stream_options"] = {"include_usage": True}
+        if request.messages is None:
+            parts = [b'{"model":', _json(model), b',"messages":[{"role":"system","content":', shared.system]
+            parts += [b'},{"role":"user","content":', _json(persona), b"}],", _json(options)[1:-1]]
+        else:
+            messages = [{"role": role, "content": text} for role, text in request.messages]
+            parts = [b'{"model":', _json(model), b',"messages":', _json(messages), b",", _json(options)[1:-1]]
         if dialect.structured and shared.structure:
             parts += [b",", shared.structure]
         parts.append(b"}")
         return b"".join(parts)
 
     def prompt(self, request: AgentRequest) -> str:
-        """What `write` tells the agent, as one text: the shared message, a blank line, the agent's own."""
+        """What `write` tells the agent, as one text: the messages with a blank line between them, the shared one first."""
+        if request.messages is not None:
+            return "\n\n".join(text for _, text in request.messages)
         shared = self._shared(request.context, request.expected)
         persona = persona_message(request.persona, shared.prompt, wants_ballot=request.expected is not None)
         return f"{shared.prompt.text}\n\n{persona}"

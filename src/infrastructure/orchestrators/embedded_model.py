@@ -308,7 +308,9 @@ class WatchedOrchestrator:
             failure = await self._failure_soon()
             if failure is None:
                 raise
-            raise AgentInvocationError(str(failure), agent_id=request.agent_id, kind="local_model_ended") from error
+            raise AgentInvocationError(
+                str(failure), agent_id=request.agent_id, kind="local_model_ended", usage=error.usage
+            ) from error
 
     def prompt_of(self, request: AgentRequest) -> str | None:
         """As the other says."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from application.services.log_ids import unbound_context
 from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Usage
 
 __all__ = ["FirstModel"]
 
@@ -40,7 +41,7 @@ class FirstModel:
             raise copy.copy(error) from None
         except asyncio.CancelledError:
             if self._closed and not _is_being_cancelled():
-                raise AgentInvocationError("the models are no longer asked", kind="closed") from None
+                raise AgentInvocationError("the models are no longer asked", kind="closed", usage=Usage()) from None
             raise
         finally:
             self._waiters -= 1

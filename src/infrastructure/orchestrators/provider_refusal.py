@@ -5,17 +5,60 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Usage
 from domain.models.roll_call import AgentState
 
-__all__ = ["complaint_in", "error_object_refusal", "refusal", "retry_after_s"]
+__all__ = ["NAMES_OF_ONE", "SettingNames", "complaint_in", "error_object_refusal", "refusal", "retry_after_s"]
 
 _MAX_COMPLAINT = 200
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+# A gateway that gave up waiting (504, and 524 of Cloudflare) says nothing of the model, which may have written its answer.
+_MAY_BE_PAID = frozenset({504, 524})
+
+_DAILY = "PerDay"
+_MONEY_MARKS = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "billing_hard_limit_reached",
+        "billing_error",
+        "enforced_spend_limit_reached",
+        "quota_exceeded",
+        "payment_required",
+        _DAILY,
+    }
+)
+_THROTTLED_MARKS = frozenset({"429", "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"})
+_KEY_MARKS = frozenset({"API_KEY_INVALID", "invalid_api_key", "authentication_error"})
+_UNKNOWN_MODEL_MARKS = frozenset({"model_not_found", "invalid_model"})
+# Where a provider has no word for it. Only how a message begins or ends: what stands in its middle may be a user's own text.
+_MONEY_BEGINNINGS = (
+    "your credit balance is too low",
+    "you have reached your specified api usage limits",
+    "your newly created team doesn't have any credits",
+    "insufficient balance",
+    "insufficient credits",
+)
+_KEY_BEGINNINGS = ("incorrect api key provided", "api key not valid")
+_UNKNOWN_MODEL_ENDINGS = ("is not a valid model id",)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingNames:
+    """Where the address, the key and the model of a provider are set, as messages name it."""
+
+    base_url: str
+    api_key: str
+    model: str
+
+
+NAMES_OF_ONE = SettingNames("CONCLAVE_LLM_BASE_URL", "CONCLAVE_LLM_API_KEY", "CONCLAVE_LLM_MODEL")
 
 
 def _now() -> datetime:
@@ -23,47 +66,76 @@ def _now() -> datetime:
 
 
 def refusal(
-    status: int, *, headers: Mapping[str, str], body: bytes, host: str, now: Callable[[], datetime] = _now
+    status: int,
+    *,
+    headers: Mapping[str, str],
+    body: bytes,
+    host: str,
+    names: SettingNames = NAMES_OF_ONE,
+    now: Callable[[], datetime] = _now,
 ) -> AgentInvocationError:
-    """What an answer other than 2xx means for the agent, as an error to raise.
+    """What an answer other than 2xx means for the agent, as an error to raise; its usage is nothing unless a gateway gave up.
 
     `headers` has to find names whatever their case. The text of a 401 or 403 is not repeated: some providers put the key in it.
     """
+    error = _meaning(status, headers=headers, body=body, host=host, names=names, now=now)
+    error.usage = None if status in _MAY_BE_PAID else Usage()
+    return error
+
+
+def _meaning(
+    status: int,
+    *,
+    headers: Mapping[str, str],
+    body: bytes,
+    host: str,
+    names: SettingNames,
+    now: Callable[[], datetime],
+) -> AgentInvocationError:
     complaint = complaint_in(body)
     said = f"{host} answered {status}{f': {complaint}' if complaint else ''}"
+    marks = _marks_in(body)
+    if status == 402 or (status in {400, 403, 429} and _speaks_of_money(complaint, marks)):
+        return _out_of_credit(f"{host} answered {status}" if status == 403 else said)
     if status == 429:
-        return _throttled(said, body, retry_after_s(headers, now=now))
+        asked = retry_after_s(headers, now=now)
+        return _throttled(said, _wait_in(body) if asked is None else asked)
     if status >= 500:
         return _failed(said, "server_error", retry=True, after=retry_after_s(headers, now=now))
     if 300 <= status < 400:
         return _failed(
-            f"{host} answered {status}, a redirect, and a key is not carried elsewhere: set CONCLAVE_LLM_BASE_URL to where it points",
+            f"{host} answered {status}, a redirect, and a key is not carried elsewhere: set {names.base_url} to where it points",
             "redirect_refused",
         )
-    if status in {401, 403}:
-        return _failed(
-            f"{host} answered {status}: check CONCLAVE_LLM_API_KEY and what it may be used for", "unauthorised"
-        )
+    if status in {400, 403, 404} and (
+        not marks.isdisjoint(_UNKNOWN_MODEL_MARKS)
+        or complaint.lower().endswith(_UNKNOWN_MODEL_ENDINGS)
+        or (status == 404 and _speaks_of_a_model(body))
+    ):
+        return _failed(f"{said} (set {names.model}, or the member's model, to one that it offers)", "unknown_model")
+    if status in {401, 403} or (status == 400 and _speaks_of_the_key(complaint, marks)):
+        return _failed(f"{host} answered {status}: check {names.api_key} and what it may be used for", "unauthorised")
     if status == 404:
-        if _speaks_of_a_model(body):
-            return _failed(
-                f"{said} (set CONCLAVE_LLM_MODEL, or the member's model, to one that it offers)", "unknown_model"
-            )
-        return _failed(
-            f"{said} (check that CONCLAVE_LLM_BASE_URL ends as the provider wants it, often in /v1)", "not_found"
-        )
+        return _failed(f"{said} (check that {names.base_url} ends as the provider wants it, often in /v1)", "not_found")
     if status == 408:
         return _failed(said, "server_error", retry=True, after=retry_after_s(headers, now=now))
     return _failed(said, "refused_by_provider")
 
 
 def error_object_refusal(error: object, *, host: str) -> AgentInvocationError:
-    """What an error object means that came in a reply with status 200."""
+    """What an error object means that came in a reply with status 200; what the reply took is left to who read the rest of it."""
     code = error.get("code") if isinstance(error, dict) else None
+    marks = _marks_of(error)
     complaint = _one_line(_message(error))
     said = f"{host} answered with an error{f': {complaint}' if complaint else ''}"
-    if code in (429, "429", "rate_limit_exceeded", "insufficient_quota"):
-        return _throttled(said, str(code).encode(), None)
+    if code == 402 or _speaks_of_money(complaint, marks):
+        return _out_of_credit(said)
+    if code == 429 or not marks.isdisjoint(_THROTTLED_MARKS):
+        return _throttled(said, None)
+    if code in (401, 403) or _speaks_of_the_key(complaint, marks):
+        return _failed(f"{host} answered with an error: it does not accept the key", "unauthorised")
+    if not marks.isdisjoint(_UNKNOWN_MODEL_MARKS):
+        return _failed(said, "unknown_model")
     return _failed(said, "provider_error", retry=not (isinstance(code, int) and 400 <= code < 500))
 
 
@@ -94,14 +166,21 @@ def _date(value: str) -> datetime | None:
 
 def complaint_in(body: bytes) -> str:
     """What a provider says is wrong, on one line of at most 200 printable characters; empty where it says nothing readable."""
-    text = body.decode(errors="replace").strip()
-    if text.startswith("<"):
+    if body.lstrip().startswith(b"<"):
         return "a page of HTML, as proxies and sign-in pages send it"
+    return _one_line(_message(_document(body)))
+
+
+def _document(body: bytes) -> Any:
+    """The body as JSON, out of the list that Gemini wraps its errors in; as text where it is none."""
+    text = body.decode(errors="replace").strip()
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        document = text
-    return _one_line(_message(document))
+        return text
+    if isinstance(document, list) and len(document) == 1 and isinstance(document[0], dict):
+        return document[0]
+    return document
 
 
 def _message(document: Any) -> str:
@@ -110,6 +189,55 @@ def _message(document: Any) -> str:
             break
         document = next((document[key] for key in ("error", "message", "detail", "code") if document.get(key)), "")
     return str(document) if isinstance(document, str | int | float) else ""
+
+
+def _marks_in(body: bytes) -> frozenset[str]:
+    document = _document(body)
+    inner = document.get("error") if isinstance(document, dict) else None
+    return _marks_of(document) | _marks_of(inner)
+
+
+def _marks_of(error: object) -> frozenset[str]:
+    """The short words by which providers tell errors apart: never the message, which may repeat what somebody wrote."""
+    if not isinstance(error, dict):
+        return frozenset()
+    details = error.get("details")
+    places = [error, *(details if isinstance(details, list) else [details])]
+    found = {
+        str(place[name])
+        for place in places
+        if isinstance(place, dict)
+        for name in ("code", "type", "status", "reason", "error_code")
+        if isinstance(place.get(name), str | int)
+    }
+    if any(_DAILY in str(violation.get("quotaId", "")) for violation in _violations(places)):
+        found.add(_DAILY)
+    return frozenset(found)
+
+
+def _violations(places: list[Any]) -> list[dict[str, Any]]:
+    lists = [place.get("violations") for place in places if isinstance(place, dict)]
+    return [violation for each in lists if isinstance(each, list) for violation in each if isinstance(violation, dict)]
+
+
+def _wait_in(body: bytes) -> float | None:
+    """Seconds in the `RetryInfo` of a Google error, which stand in no header."""
+    document = _document(body)
+    error = document.get("error") if isinstance(document, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    for detail in details if isinstance(details, list) else []:
+        delay = detail.get("retryDelay") if isinstance(detail, dict) else None
+        if isinstance(delay, str) and delay.endswith("s") and _NUMBER.fullmatch(delay[:-1]):
+            return float(delay[:-1])
+    return None
+
+
+def _speaks_of_money(complaint: str, marks: frozenset[str]) -> bool:
+    return not marks.isdisjoint(_MONEY_MARKS) or complaint.lower().startswith(_MONEY_BEGINNINGS)
+
+
+def _speaks_of_the_key(complaint: str, marks: frozenset[str]) -> bool:
+    return not marks.isdisjoint(_KEY_MARKS) or complaint.lower().startswith(_KEY_BEGINNINGS)
 
 
 def _one_line(text: str) -> str:
@@ -122,11 +250,15 @@ def _speaks_of_a_model(body: bytes) -> bool:
     return not body.lstrip().startswith(b"<") and b"model" in body[:2048].lower()
 
 
-def _throttled(said: str, body: bytes, after: float | None) -> AgentInvocationError:
-    if b"insufficient_quota" in body:
-        return AgentInvocationError(
-            f"{said} (the account has no credit left)", kind="quota_exhausted", state=AgentState.THROTTLED
-        )
+def _out_of_credit(said: str) -> AgentInvocationError:
+    return AgentInvocationError(
+        f"{said} (the account has no credit left, or not for today)",
+        kind="quota_exhausted",
+        state=AgentState.THROTTLED,
+    )
+
+
+def _throttled(said: str, after: float | None) -> AgentInvocationError:
     return AgentInvocationError(
         said, kind="rate_limited", state=AgentState.THROTTLED, retryable=True, retry_after_s=after
     )

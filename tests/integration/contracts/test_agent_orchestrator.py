@@ -1,56 +1,24 @@
-"""The contract of `AgentOrchestratorProtocol`, over every orchestrator that ships: the simulated one and the one over HTTP."""
+"""The contract of `AgentOrchestratorProtocol`, over the orchestrators that need no extra: simulated, over HTTP, recorded and replayed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from application.ports.agent_orchestrator import AgentOrchestratorProtocol, AgentOutput, AgentRequest, ContextBundle
-from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
+from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from domain.errors.agent import AgentInvocationError
-from domain.models.question import AnswerFormat, AnswerKind
-from domain.models.roll_call import AgentState
-from domain.voting.ballot_reader import read_ballot
-from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
+from infrastructure.orchestrators.exchange import Exchange, Heard, Reply
+from infrastructure.orchestrators.provider_client import ProviderClient
+from infrastructure.orchestrators.replay_orchestrator import RecordingOrchestrator, ReplayOrchestrator
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub, log_normal_latency
-from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from tests.llm_server.handle import LlmServer
-
-AGENTS = [f"archon-{n}" for n in range(72)]
-CONTEXT = ContextBundle("t-1", "Should the city centre be closed to private cars?")
-OPTIONS = ("north", "south", "west")
-EVERY_FORMAT = [
-    AnswerFormat(
-        kind, OPTIONS if kind.has_options else (), *((1.0, 10.0) if kind is AnswerKind.SCORE else (None, None))
-    )
-    for kind in AnswerKind
-]
-
-
-def persona_of(agent_id: str) -> str:
-    return f"You are {agent_id}, nobody else."
-
-
-def asking(agent_id: str = "archon-1", expected: AnswerFormat | None = None) -> AgentRequest:
-    return AgentRequest(agent_id, CONTEXT, persona=persona_of(agent_id), expected=expected)
-
-
-class Subject(Protocol):
-    """An orchestrator under test, and the view of those whom it asks."""
-
-    @property
-    def orchestrator(self) -> AgentOrchestratorProtocol: ...
-
-    async def until_asked(self, count: int) -> None:
-        """Return when that many calls are under way at the far end at the same time."""
-
-    async def until_idle(self) -> None:
-        """Return when none is."""
+from tests.orchestrator_contract import *  # noqa: F403 - the tests
+from tests.orchestrator_contract import AGENTS, HttpSubject, Opener, Subject, open_over_http, persona_of
 
 
 class SimulatedSubject:
@@ -67,129 +35,99 @@ class SimulatedSubject:
         assert self.orchestrator.active_count == 0
 
 
-class HttpSubject:
-    """The orchestrator over HTTP, seen from the test LLM server."""
-
-    def __init__(self, orchestrator: OpenAIOrchestrator, server: LlmServer) -> None:
-        self.orchestrator = orchestrator
-        self._server = server
-
-    async def until_asked(self, count: int) -> None:
-        await self._server.until(in_flight_at_least=count)
-
-    async def until_idle(self) -> None:
-        await self._server.until(in_flight_at_most=0)
-
-
-Opener = Callable[..., AbstractAsyncContextManager[Subject]]
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[LlmServer]:
     with LlmServer() as server:
         yield server
 
 
-@pytest.fixture(params=["simulated", "openai"])
-def opened(request: pytest.FixtureRequest) -> Opener:
-    """Opens a subject whose `failing` agents fail and whose `hanging` ones never answer; the others take varied times."""
+@asynccontextmanager
+async def open_simulated(*, failing: tuple[str, ...] = (), hanging: tuple[str, ...] = ()) -> AsyncIterator[Subject]:
+    latency = log_normal_latency(0.002, 1.0)
+    yield SimulatedSubject(AgentOrchestratorStub(latency_seconds=latency, failing=failing, hanging=hanging))
 
-    @asynccontextmanager
-    async def simulated(*, failing: tuple[str, ...] = (), hanging: tuple[str, ...] = ()) -> AsyncIterator[Subject]:
-        latency = log_normal_latency(0.002, 1.0)
-        yield SimulatedSubject(AgentOrchestratorStub(latency_seconds=latency, failing=failing, hanging=hanging))
 
-    @asynccontextmanager
-    async def over_http(*, failing: tuple[str, ...] = (), hanging: tuple[str, ...] = ()) -> AsyncIterator[Subject]:
-        server: LlmServer = request.getfixturevalue("running")
-        server.reset()
-        rules = [("500", failing), ("hang", hanging)]
-        server.configure(
-            latency_seconds={"lognormal": {"median": 0.002, "sigma": 1.0}},
-            agents={agent_id: persona_of(agent_id) for agent_id in AGENTS},
-            faults=[{"fault": fault, "agent": list(agents)} for fault, agents in rules if agents],
-        )
-        async with OpenAIOrchestrator(base_url=server.base_url, max_connections=len(AGENTS)) as orchestrator:
+@asynccontextmanager
+async def open_recording(
+    server: LlmServer, folder: Path, *, failing: tuple[str, ...] = (), hanging: tuple[str, ...] = ()
+) -> AsyncIterator[Subject]:
+    async with open_over_http(server, failing=failing, hanging=hanging):
+        client = ProviderClient(base_url=server.base_url, max_connections=len(AGENTS))
+        async with RecordingOrchestrator(client, folder) as orchestrator:
             yield HttpSubject(orchestrator, server)
 
-    return simulated if request.param == "simulated" else over_http
+
+class SlowReplies:
+    """Recorded replies that for some agents never come, as on a disk that hangs."""
+
+    def __init__(self, exchange: Exchange, hanging: tuple[str, ...]) -> None:
+        self.host = exchange.host
+        self.open, self.close, self.get = exchange.open, exchange.close, exchange.get
+        self.waiting = 0
+        self.another = asyncio.Event()
+        self._exchange = exchange
+        self._hanging = [persona_of(agent_id).encode() for agent_id in hanging]
+
+    async def post(self, path: str, body: bytes, *, most: int, streams: bool, heard: Heard) -> Reply:
+        self.waiting += 1
+        self.another.set()
+        try:
+            if any(persona in body for persona in self._hanging):
+                await asyncio.Event().wait()
+            return await self._exchange.post(path, body, most=most, streams=streams, heard=heard)
+        finally:
+            self.waiting -= 1
 
 
-async def test_an_output_carries_the_ids_of_its_request_and_a_text(opened: Opener) -> None:
-    async with opened() as subject:
-        request = asking()
-        output = await subject.orchestrator.invoke(request)
-    assert isinstance(output, AgentOutput)
-    assert (output.agent_id, output.request_id) == (request.agent_id, request.request_id)
-    assert output.content.strip()
-    assert output.model
-    assert output.generated_at.utcoffset() is not None
+class ReplaySubject:
+    """Replays each request as it was recorded a moment before."""
+
+    def __init__(self, recorder: RecordingOrchestrator, folder: Path, hanging: tuple[str, ...]) -> None:
+        self.orchestrator = self
+        self._recorder = recorder
+        self._replayer = ReplayOrchestrator(folder)
+        self._replies: SlowReplies | None = None
+        self._hanging = hanging
+        self._replayer._client.wrap_exchange(self._slow)
+
+    def _slow(self, exchange: Exchange) -> SlowReplies:
+        self._replies = SlowReplies(exchange, self._hanging)
+        return self._replies
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        if request.agent_id not in self._hanging:
+            with suppress(AgentInvocationError):
+                await self._recorder.invoke(request)
+        return await self._replayer.invoke(request)
+
+    async def until_asked(self, count: int) -> None:
+        assert self._replies is not None
+        while self._replies.waiting < count:
+            self._replies.another.clear()
+            await self._replies.another.wait()
+
+    async def until_idle(self) -> None:
+        assert self._replies is not None
+        assert self._replies.waiting == 0
 
 
-@pytest.mark.parametrize("expected", EVERY_FORMAT, ids=lambda expected: expected.kind.value)
-async def test_the_ballot_asked_for_can_be_read(opened: Opener, expected: AnswerFormat) -> None:
-    async with opened() as subject:
-        output = await subject.orchestrator.invoke(asking(expected=expected))
-    ballot = read_ballot("archon-1", output.content, expected)
-    assert ballot.reasoning
+@asynccontextmanager
+async def open_replay(
+    server: LlmServer, folder: Path, *, failing: tuple[str, ...] = (), hanging: tuple[str, ...] = ()
+) -> AsyncIterator[Subject]:
+    async with open_over_http(server, failing=failing):
+        client = ProviderClient(base_url=server.base_url, max_connections=len(AGENTS))
+        async with RecordingOrchestrator(client, folder) as recorder:
+            # So that the first model of the list is recorded, whoever is asked first.
+            await client.list_models()
+            yield ReplaySubject(recorder, folder, hanging)
 
 
-async def test_usage_counts_every_attempt_made_so_far(opened: Opener) -> None:
-    async with opened() as subject:
-        output = await subject.orchestrator.invoke(replace(asking(), attempt=2))
-    assert output.usage.calls == 2
-    assert output.usage.input_tokens >= 0
-    assert output.usage.output_tokens >= 0
-
-
-async def test_seventy_two_at_once_each_get_their_own_answer(opened: Opener) -> None:
-    """A race: answers come in another order than the questions went, and the same asked alone has to say the same."""
-    async with opened() as subject:
-        requests = [asking(agent_id, AnswerFormat(AnswerKind.PROBABILITY)) for agent_id in AGENTS]
-        together = await asyncio.gather(*(subject.orchestrator.invoke(request) for request in requests))
-        alone = [await subject.orchestrator.invoke(request) for request in requests]
-    assert [output.agent_id for output in together] == AGENTS
-    assert [output.request_id for output in together] == [request.request_id for request in requests]
-    assert [output.content for output in together] == [output.content for output in alone]
-    assert len({output.content for output in together}) > 36
-
-
-async def test_a_failure_is_an_invocation_error_that_names_its_agent(opened: Opener) -> None:
-    async with opened(failing=("archon-3",)) as subject:
-        with pytest.raises(AgentInvocationError) as caught:
-            await subject.orchestrator.invoke(asking("archon-3"))
-    error = caught.value
-    assert (error.agent_id, error.state) == ("archon-3", AgentState.FAILED)
-    assert error.kind.isidentifier()
-    assert str(error)
-
-
-async def test_one_that_fails_leaves_the_others_alone(opened: Opener) -> None:
-    failing = tuple(AGENTS[::8])
-    async with opened(failing=failing) as subject:
-        requests = [asking(agent_id) for agent_id in AGENTS]
-        endings = await asyncio.gather(
-            *(subject.orchestrator.invoke(request) for request in requests), return_exceptions=True
-        )
-    assert {ending.agent_id for ending in endings if isinstance(ending, AgentInvocationError)} == set(failing)
-    assert {ending.agent_id for ending in endings if isinstance(ending, AgentOutput)} == set(AGENTS) - set(failing)
-
-
-async def test_cancelling_frees_the_far_end(opened: Opener) -> None:
-    async with opened(hanging=tuple(AGENTS)) as subject:
-        calls = [asyncio.create_task(subject.orchestrator.invoke(asking(agent_id))) for agent_id in AGENTS]
-        await subject.until_asked(72)
-        for call in calls:
-            call.cancel()
-        endings = await asyncio.gather(*calls, return_exceptions=True)
-        assert all(isinstance(ending, asyncio.CancelledError) for ending in endings)
-        await subject.until_idle()
-
-
-async def test_an_agents_deadline_frees_the_far_end(opened: Opener) -> None:
-    async with opened(hanging=("archon-3",)) as subject:
-        service = ConcurrentDeliberationService(orchestrator=subject.orchestrator, halt_checker=HaltCheckerStub())
-        result = await service.invoke_concurrent([asking(agent_id) for agent_id in AGENTS], agent_timeout_s=0.5)
-        await subject.until_idle()
-    assert [(failure.agent_id, failure.state) for failure in result.failures] == [("archon-3", AgentState.TIMED_OUT)]
-    assert result.success_count == 71
+@pytest.fixture(params=["simulated", "openai", "recording", "replay"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    if request.param == "simulated":
+        return open_simulated
+    server = request.getfixturevalue("running")
+    if request.param == "openai":
+        return partial(open_over_http, server)
+    return partial(open_recording if request.param == "recording" else open_replay, server, tmp_path)

@@ -50,6 +50,68 @@ def test_wrapping_around_the_one_ballot_is_tolerated(reply: str) -> None:
     assert read_ballot("archon-1", reply, CHOICE).answer == "no"
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "{'answer': 'no', 'confidence': 0.7, 'reasoning': 'He said \"never\".'}",
+        """{'answer': 'no', "reasoning": "It's late."}""",
+        r"{'answer': 'no', 'reasoning': 'It\'s a \"trap\" \\ \n.'}",
+        '{"answer": "no", "confidence": 0.7,}',
+        '{"answer": "no", "notes": [1, 2, ], }',
+        "{'answer': 'no', 'sure': True, 'second': None}",
+        "```python\n{'answer': 'no'}\n```",
+        "Well, {'answer': 'no'} it is, isn't it?",
+        "{'note': 1} and then {'answer': 'no'}",
+    ],
+)
+def test_a_ballot_written_as_python_would_is_read(reply: str) -> None:
+    assert read_ballot("archon-1", reply, CHOICE).answer == "no"
+
+
+def test_what_stood_in_single_quotes_is_kept_letter_by_letter() -> None:
+    reply = r"""{'answer': 'no', 'reasoning': 'It\'s "late", None too soon,}\n \u00f8'}"""
+    assert read_ballot("archon-1", reply, CHOICE).reasoning == 'It\'s "late", None too soon,}\n \u00f8'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "{'answer': 'no', 'reasoning': 'It's late.'}",
+        "{'answer': 'no'",
+        "{answer: 'no'}",
+        "{'answer': no}",
+        "{'answer': 'no' 'yes'}",
+        "{'answer': ('no')}",
+        "{'answer': 'no', 'answer': 'yes'}",
+        "{'answer': " * 5000,
+        "{[" * 50_000,
+    ],
+)
+def test_what_can_be_read_in_no_way_or_in_two_is_not_guessed_at(reply: str) -> None:
+    assert refused(reply) == "unreadable_reply"
+
+
+def test_two_different_answers_in_single_quotes_are_several() -> None:
+    assert refused("{'answer': 'no'} {'answer': 'yes'}") == "several_answers"
+
+
+def test_a_strict_ballot_is_taken_before_a_loose_one() -> None:
+    assert read_ballot("archon-1", """{'answer': 'yes'} {"answer": "no"}""", CHOICE).answer == "no"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '<think>Perhaps {"answer": "yes"}?</think>\n{"answer": "no"}',
+        '<think>\n```json\n{"answer": "yes"}\n```\n</think>\n```json\n{"answer": "no"}\n```',
+        '{"answer": "no", "reasoning": "</think> is a mark"}',
+        '<think>Hm.</think> {"answer": "no", "reasoning": "</think> is a mark"}',
+    ],
+)
+def test_what_a_model_thought_is_no_ballot(reply: str) -> None:
+    assert read_ballot("archon-1", reply, CHOICE).answer == "no"
+
+
 def test_null_abstains() -> None:
     assert read_ballot("archon-1", '{"answer": null}', CHOICE).abstains
 

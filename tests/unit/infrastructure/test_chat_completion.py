@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Usage
 from domain.models.roll_call import AgentState
 from infrastructure.orchestrators.chat_completion import ChatCompletion, read_completion, read_models
 
@@ -23,8 +24,8 @@ def body(message: object = None, *, finish_reason: object = "stop", **fields: An
     return json.dumps({"model": "m-1", "choices": [choice], **fields}).encode()
 
 
-def read(reply: bytes, prompt_characters: int = 400) -> ChatCompletion:
-    return read_completion(reply, host=HOST, prompt_characters=prompt_characters)
+def read(reply: bytes, request_body: bytes = b"a" * 400) -> ChatCompletion:
+    return read_completion(reply, host=HOST, request_body=request_body)
 
 
 def refused(reply: bytes) -> AgentInvocationError:
@@ -134,18 +135,55 @@ def test_an_error_object_in_a_good_reply_is_the_providers_failure(
     "count", [-1, 10_000_001, 10**30, 1.5, "12", None, True, [], {}, 1e300, float("nan"), float("inf")]
 )
 def test_an_impossible_count_of_tokens_is_replaced_by_an_estimate(count: object) -> None:
-    completion = read(body(usage={"prompt_tokens": count, "completion_tokens": count}), prompt_characters=41)
-    assert (completion.input_tokens, completion.output_tokens) == (11, 1)
+    completion = read(body(usage={"prompt_tokens": count, "completion_tokens": count}), request_body=b"a" * 41)
+    assert (completion.input_tokens, completion.output_tokens) == (42, 4)
 
 
 @pytest.mark.parametrize("usage", [None, [], "many", 7])
 def test_missing_usage_is_estimated(usage: object) -> None:
-    completion = read(body(usage=usage), prompt_characters=41)
-    assert (completion.input_tokens, completion.output_tokens) == (11, 1)
+    completion = read(body(usage=usage), request_body=b"a" * 41)
+    assert (completion.input_tokens, completion.output_tokens) == (42, 4)
 
 
 def test_counts_written_as_whole_floats_are_believed() -> None:
     assert read(body(usage={"prompt_tokens": 12.0, "completion_tokens": 0})).input_tokens == 12
+
+
+@pytest.mark.parametrize(
+    ("usage", "output_tokens"),
+    [
+        ({"prompt_tokens": 21, "completion_tokens": 0, "total_tokens": 81}, 60),
+        ({"prompt_tokens": 21, "completion_tokens": 30, "total_tokens": 51}, 30),
+        ({"prompt_tokens": 21, "completion_tokens": 30, "total_tokens": 30}, 30),
+        ({"prompt_tokens": 21, "completion_tokens": 30, "total_tokens": 10**30}, 30),
+        ({"prompt_tokens": 21, "completion_tokens": 30, "total_tokens": -5}, 30),
+        ({"prompt_tokens": 21, "completion_tokens": 30, "total_tokens": None}, 30),
+    ],
+)
+def test_what_a_model_thought_counts_where_only_the_total_tells_it(usage: object, output_tokens: int) -> None:
+    assert read(body(usage=usage)).output_tokens == output_tokens
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    ("reply", "usage"),
+    [
+        (body({"content": None}, usage=USAGE), Usage(1, 9, 3)),
+        (body({"content": ""}, usage={**USAGE, "completion_tokens": -3}), None),
+        (body({"content": ""}, usage={**USAGE, "prompt_tokens": 10**12}), None),
+        (body({"content": ""}), None),
+        (json.dumps({"error": {"message": "x"}, "usage": USAGE}).encode(), Usage(1, 9, 3)),
+        (json.dumps({"error": {"message": "x"}}).encode(), None),
+        (json.dumps({"error": {"message": "x", "code": 429}}).encode(), Usage()),
+        (json.dumps({"choices": [{"error": {"message": "x", "code": 429}}]}).encode(), None),
+        (b"<html></html>", None),
+        (b"", None),
+    ],
+)
+def test_an_unusable_reply_says_what_it_took_where_that_is_known(reply: bytes, usage: Usage | None) -> None:
+    assert refused(reply).usage == usage
 
 
 @pytest.mark.parametrize("model", [None, "", "  ", 7, "m" * 257, "a\x1b[31mb", "line\nbreak"])

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Usage
 from domain.models.roll_call import AgentState
-from infrastructure.orchestrators.provider_refusal import complaint_in, refusal, retry_after_s
+from infrastructure.orchestrators.provider_refusal import SettingNames, complaint_in, refusal, retry_after_s
 
 NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 FAILED, THROTTLED = AgentState.FAILED, AgentState.THROTTLED
@@ -29,7 +30,7 @@ def refused(status: int, message: str = "No.", *, code: str | None = None, **hea
         (308, "redirect_refused", FAILED, False),
         (400, "refused_by_provider", FAILED, False),
         (401, "unauthorised", FAILED, False),
-        (402, "refused_by_provider", FAILED, False),
+        (402, "quota_exhausted", THROTTLED, False),
         (403, "unauthorised", FAILED, False),
         (404, "not_found", FAILED, False),
         (408, "server_error", FAILED, True),
@@ -46,6 +47,35 @@ def test_each_status_is_named_as_what_it_is(status: int, kind: str, state: Agent
     error = refused(status)
     assert (error.kind, error.state, error.retryable) == (kind, state, retryable)
     assert f"models.example:8080 answered {status}" in str(error)
+
+
+@pytest.mark.parametrize("status", [308, 400, 401, 402, 403, 404, 408, 429, 500, 502, 503, 529])
+def test_a_call_that_was_refused_took_nothing(status: int) -> None:
+    assert refused(status).usage == Usage()
+
+
+@pytest.mark.parametrize("status", [504, 524])
+def test_what_a_gateway_gave_up_waiting_for_may_have_been_paid(status: int) -> None:
+    assert refused(status).usage is None
+
+
+def test_a_message_names_the_settings_of_its_provider() -> None:
+    names = SettingNames("base_url of [providers.p]", "P_API_KEY", "models of [providers.p]")
+    told = [
+        str(refusal(status, headers={}, body=b'{"error": "model"}' if status == 404 else b"", host="h", names=names))
+        for status in (302, 401, 404)
+    ]
+    assert [name in text for name, text in zip((names.base_url, names.api_key, names.model), told, strict=True)] == [
+        True
+    ] * 3
+    assert "CONCLAVE" not in "".join(told)
+
+
+def test_what_a_user_wrote_and_a_provider_repeats_is_no_sign_of_an_empty_account() -> None:
+    assert (
+        refused(400, "Invalid text: 'insufficient_quota, your credit balance is too low'").kind == "refused_by_provider"
+    )
+    assert refused(429, "Slow down. You said: billing_error").kind == "rate_limited"
 
 
 def test_a_404_that_speaks_of_the_model_is_an_unknown_model() -> None:
