@@ -24,6 +24,8 @@ from domain.models.agent_pool import AgentPool
 from domain.models.budget import Usage
 from domain.models.deliberation import DeliberationStatus
 from domain.models.roll_call import AgentState
+from infrastructure.orchestrators.allowance import LimiterState
+from infrastructure.telemetry.limiter_metrics import limiter_gauges, limiter_waits
 
 __all__ = ["PrometheusMetrics"]
 
@@ -78,6 +80,7 @@ class PrometheusMetrics:
         self._ended = dict.fromkeys((status for status in DeliberationStatus if status.is_terminal), 0)
         self._exhausted = 0
         self._throttled = 0
+        self._over_budget = 0
         self._input_tokens = 0
         self._output_tokens = 0
         self._cost_usd = 0.0
@@ -89,6 +92,8 @@ class PrometheusMetrics:
         self._append_seconds = _Histogram(_APPEND_S)
         self._mismatches = 0
         self._channels: Callable[[], Mapping[str, bool]] | None = None
+        self._breakers: Callable[[], Mapping[str, bool]] | None = None
+        self._limiters: Callable[[], Mapping[str, LimiterState]] | None = None
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Snapshot(self._families))
@@ -127,6 +132,11 @@ class PrometheusMetrics:
         """A provider answered that it is asked too fast."""
         with self._lock:
             self._throttled += 1
+
+    def call_over_budget(self) -> None:
+        """A call was not made, because it could have taken more than may be spent."""
+        with self._lock:
+            self._over_budget += 1
 
     def batch_ended(self, duration_seconds: float, failed_agents: int) -> None:
         """A round ended; failed agents neither answered nor abstained."""
@@ -181,6 +191,14 @@ class PrometheusMetrics:
         self._gauges["conclave_halted"] = ("1 while the system is halted, else 0.", halted)
         self._channels = channels
 
+    def watch_breakers(self, open_by_model: Callable[[], Mapping[str, bool]]) -> None:
+        """Show from now on which models are not asked, or by one call at a time only, because they keep failing."""
+        self._breakers = open_by_model
+
+    def watch_limiters(self, state_by_model: Callable[[], Mapping[str, LimiterState]]) -> None:
+        """Show from now on how the limiter of each model stands; of more than 100 models the rest together, as `other`."""
+        self._limiters = state_by_model
+
     def render(self, accept: str | None = None) -> tuple[bytes, str]:
         """A scrape and its content type: OpenMetrics or the Prometheus text format, as the Accept header `accept` asks."""
         encoder, content_type = choose_encoder(_safe(accept))
@@ -199,6 +217,11 @@ class PrometheusMetrics:
                     self._exhausted,
                 ),
                 ("conclave_llm_throttled", "Calls that a provider refused as too many.", self._throttled),
+                (
+                    "conclave_llm_over_budget",
+                    "Calls not made, as they could take more than may be spent.",
+                    self._over_budget,
+                ),
                 ("conclave_witness_mismatches", "Stored outputs that did not match their leaf.", self._mismatches),
                 ("conclave_llm_cost_usd", "Money that calls cost, in US dollars.", self._cost_usd),
             )
@@ -232,6 +255,8 @@ class PrometheusMetrics:
             )
             gauges = [(name, text, float(read())) for name, (text, read) in self._gauges.items()]
             channels = {} if self._channels is None else self._channels()
+            breakers = {} if self._breakers is None else self._breakers()
+            limiters = {} if self._limiters is None else self._limiters()
         yield InfoMetricFamily("conclave_build", "What runs here.", value={"version": self._version})
         yield _labelled("conclave_agent_outcomes", "Agents that ended, by how.", "state", outcomes)
         yield _labelled("conclave_deliberations", "Deliberations that ended, by how.", "status", ended)
@@ -244,6 +269,18 @@ class PrometheusMetrics:
             yield GaugeMetricFamily(name, text, value=value)
         if channels:
             yield _reachable(channels)
+        if breakers:
+            text = "1 while the model is not asked, or by one call at a time, because it kept failing, else 0."
+            yield _labelled_gauge("conclave_breaker_open", text, "model", breakers)
+        for name, text, by_model in limiter_gauges(limiters):
+            yield _labelled_gauge(name, text, "model", by_model)
+        if limiters:
+            yield _labelled_histogram(
+                "conclave_limiter_wait_seconds",
+                "From asking a limiter for leave to getting it.",
+                "model",
+                limiter_waits(limiters),
+            )
 
 
 def _installed_version() -> str:
@@ -269,11 +306,23 @@ def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> 
 
 
 def _reachable(channels: Mapping[str, bool]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(
-        "conclave_halt_channel_reachable", "1 while the channel can be read, else 0.", labels=["channel"]
-    )
-    for channel, reachable in channels.items():
-        family.add_metric([channel], float(reachable))
+    text = "1 while the channel can be read, else 0."
+    return _labelled_gauge("conclave_halt_channel_reachable", text, "channel", channels)
+
+
+def _labelled_gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, measured in values.items():
+        family.add_metric([value], float(measured))
+    return family
+
+
+def _labelled_histogram(
+    name: str, text: str, label: str, samples: Mapping[str, tuple[Sequence[tuple[str, float]], float]]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, text, labels=[label])
+    for value, (buckets, total) in samples.items():
+        family.add_metric([value], buckets, sum_value=total)
     return family
 
 

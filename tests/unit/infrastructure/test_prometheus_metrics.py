@@ -73,6 +73,7 @@ def test_every_metric_of_the_contract_is_there_from_the_first_scrape() -> None:
         "conclave_llm_tokens_total",
         "conclave_llm_cost_usd_total",
         "conclave_llm_throttled_total",
+        "conclave_llm_over_budget_total",
         "conclave_halted",
         "conclave_build_info",
         "process_resident_memory_bytes",
@@ -121,6 +122,7 @@ def test_each_call_moves_exactly_what_it_is_about() -> None:
         (lambda m: m.agent_invoked(), {"conclave_agent_invocations_total": 1}),
         (lambda m: m.pool_exhausted(), {"conclave_pool_exhausted_total": 1}),
         (lambda m: m.call_throttled(), {"conclave_llm_throttled_total": 1}),
+        (lambda m: m.call_over_budget(), {"conclave_llm_over_budget_total": 1}),
         (
             lambda m: m.agent_ended(AgentState.TIMED_OUT, 400),
             {
@@ -373,3 +375,14 @@ def test_the_fan_out_keeps_the_balance_at_every_call_of_an_agent() -> None:
 def test_it_is_an_adapter_of_the_port() -> None:
     port: Metrics = metrics()
     port.agent_invoked()
+
+
+def test_a_model_that_keeps_failing_is_shown_as_long_as_it_does() -> None:
+    standing = {"openai/small": True, "gemini/flash": False}
+    counted = metrics()
+    assert "conclave_breaker_open" not in {name for name, _ in scrape(counted)}
+    counted.watch_breakers(lambda: standing)
+    assert value(counted, "conclave_breaker_open", model="openai/small") == 1
+    assert value(counted, "conclave_breaker_open", model="gemini/flash") == 0
+    standing["openai/small"] = False
+    assert value(counted, "conclave_breaker_open", model="openai/small") == 0
