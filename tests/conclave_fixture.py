@@ -23,12 +23,15 @@ from api.conclave import Conclave, Health
 from api.main import RestServer, serve
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
 from application.ports.halt_channel import HaltChannel
+from application.ports.model_desk import ModelDesk
+from application.ports.usage_reader import UsageReader
 from application.services.acceptance import Acceptance
 from application.services.api_keys import ApiKeyring
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
 from application.services.halt_service import HaltService
+from application.services.quote_service import QuoteService
 from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
 from infrastructure.halt.dual_channel_halt_checker import DualChannelHaltChecker
@@ -39,6 +42,7 @@ from infrastructure.stubs.halt_channel_stub import HaltChannelStub
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.halt_notes_stub import HaltNotesStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from infrastructure.stubs.in_memory_usage_reader import InMemoryUsageReader
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 from infrastructure.witness.ed25519 import SigningKey
@@ -63,6 +67,8 @@ async def open_stub_conclave(
     health: Mapping[str, Callable[[], Awaitable[Health]]] | None = None,
     max_running: int = 10,
     max_queued: int = 100,
+    desk: ModelDesk | None = None,
+    usage: UsageReader | None = None,
 ) -> AsyncIterator[Conclave]:
     """An open Conclave that needs nothing outside the process.
 
@@ -77,7 +83,7 @@ async def open_stub_conclave(
     metrics = PrometheusMetrics(version="0")
     pool = AgentPool()
     fan_out = ConcurrentDeliberationService(
-        orchestrator=orchestrator or AgentOrchestratorStub(), halt_checker=obeyed, pool=pool, metrics=metrics
+        orchestrator=orchestrator or AgentOrchestratorStub(), halt_checker=obeyed, pool=pool, metrics=metrics, desk=desk
     )
     deliberations = DeliberationService.with_worker(
         fan_out=fan_out,
@@ -90,6 +96,7 @@ async def open_stub_conclave(
         max_queued=max_queued,
     )
     metrics.watch_pool(pool, lambda: fan_out.waiting_count)
+    spent = store.spent_calls if isinstance(store, InMemoryRepository) else tuple
     log = store.log if isinstance(store, InMemoryRepository) else InMemoryWitnessLog()
     signer = CheckpointSigner(SigningKey.from_seed(bytes(range(32))), "conclave.test/witness")
     witness = WitnessService(log=log, signer=signer, tools=verification_tools())
@@ -102,6 +109,8 @@ async def open_stub_conclave(
             deliberations=deliberations,
             acceptance=Acceptance(deliberations=deliberations, reader=store),
             outputs=DeliberationOutputService(store, metrics=metrics),
+            quotes=QuoteService(desk=fan_out.desk),
+            usage=usage if usage is not None else InMemoryUsageReader(spent),
             witness=witness,
             halt=halting,
             rosters=FileRosterSource(),

@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from application.ports.roster_source import RosterSource
+from application.ports.usage_reader import UsageReader
 from application.services.acceptance import Acceptance
 from application.services.api_keys import ApiKeyring
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService
 from application.services.halt_service import HaltService
+from application.services.price_check import require_prices
+from application.services.quote_service import QuoteService
 from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
+from domain.models.deliberation import Specification
+from domain.models.money import KeyBudget, Price
 
 __all__ = ["Check", "Conclave", "Health"]
 
@@ -39,12 +44,55 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """A model by its full name; `known` is None where its provider was not asked or did not say, `price` where nobody knows it."""
+
+    name: str
+    known: bool | None
+    price: Price | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCheck:
+    """How a provider stands: `accepted` is whether it takes the key, `json_schema` whether it takes a schema of the reply.
+
+    None is what could not be found out. `limits` are those that are set, `offered` the models that it lists, and `calls` how many
+    were made to find this out, none or one.
+    """
+
+    name: str
+    address: str
+    has_key: bool
+    reachable: bool
+    accepted: bool | None
+    models: Sequence[ModelCheck]
+    json_schema: bool | None
+    limits: Mapping[str, int]
+    offered: Sequence[str] = ()
+    calls: int = 0
+    problem: str = ""
+    remedy: str = ""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it does not take the key or does not know a model."""
+        return self.accepted is False or any(model.known is False for model in self.models)
+
+    @property
+    def works(self) -> bool:
+        """Whether its models can be asked."""
+        return self.reachable and not self.is_refused and not self.problem
+
+
+@dataclass(frozen=True, slots=True)
 class Conclave:
     """An open service. Made by `api.bootstrap` alone, which also closes it."""
 
     deliberations: DeliberationService
     acceptance: Acceptance
     outputs: DeliberationOutputService
+    quotes: QuoteService
+    usage: UsageReader
     witness: WitnessService
     halt: HaltService
     rosters: RosterSource
@@ -57,6 +105,11 @@ class Conclave:
     simulated: bool
     notices: Sequence[str] = field(default_factory=tuple)
     http_telemetry: Mapping[str, Any] = field(default_factory=dict)
+    budgets: Mapping[str, KeyBudget] = field(default_factory=dict)
+
+    def require_models(self, specification: Specification, *, key_name: str | None) -> None:
+        """Raise `InvalidSpecificationError` naming each member whose model cannot be asked, or not within a limit of money."""
+        require_prices(specification, self.fan_out.desk, budgets=self.budgets, key_name=key_name)
 
     @property
     def pool(self) -> AgentPool:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from application.ports.usage_reader import UsageItem
 from application.services.deliberation_output_service import WitnessedOutput
+from application.services.quote_service import Amount, Quote
 from domain.models.agent import Roster
 from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
@@ -23,7 +25,9 @@ __all__ = [
     "halt_document",
     "moment",
     "output_document",
+    "quote_document",
     "roster_document",
+    "usage_item_document",
 ]
 
 
@@ -54,6 +58,7 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
         "rounds": [round_document(round_) for round_ in deliberation.rounds],
         "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
         "failures": [_failure(record, erased=deliberation.erased) for record in deliberation.failures],
+        "fallbacks": _fallbacks(deliberation),
         "usage": usage_document(deliberation.usage),
         "witness": None if deliberation.witness is None else _witness(deliberation.witness),
         "erased": deliberation.erased,
@@ -124,6 +129,7 @@ def output_document(output: WitnessedOutput) -> dict[str, Any]:
         "duration_seconds": round(record.duration_seconds, 6),
         "model_asked": record.model_asked,
         "model": record.model,
+        "fell_back": record.fell_back,
         "usage": usage_document(record.usage),
         "leaf_index": output.leaf_index,
         "leaf_hash": output.leaf_hash.hex(),
@@ -139,6 +145,33 @@ def event_document(event: Event) -> dict[str, Any]:
         "at": moment(event.at),
         "deliberation_id": event.deliberation_id,
         **event.data,
+    }
+
+
+def quote_document(quote: Quote) -> dict[str, Any]:
+    """What a deliberation would take, of the contract, section 1, with what its asker should know besides."""
+    return {
+        "calls": _amount(quote.calls),
+        "tokens": _amount(quote.tokens),
+        "cost_usd": _amount(quote.cost_usd),
+        "notices": list(quote.notices),
+    }
+
+
+def _amount(amount: Amount) -> dict[str, Any]:
+    return {"expected": amount.expected, "at_most": amount.at_most}
+
+
+def usage_item_document(item: UsageItem) -> dict[str, Any]:
+    """What the calls of one deliberation, key, provider, model or day took."""
+    return {
+        "key": item.key,
+        "calls": item.calls,
+        "input_tokens": item.input_tokens,
+        "output_tokens": item.output_tokens,
+        "cost_usd": item.cost_usd,
+        "uncertain_tokens": item.uncertain_tokens,
+        "uncertain_usd": item.uncertain_usd,
     }
 
 
@@ -160,6 +193,23 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     for shown, position in zip(document["dissent"]["positions"], outcome.dissent.positions, strict=True):
         shown["reasons"] = list(position.reasons)
     return document
+
+
+def _fallbacks(deliberation: Deliberation) -> list[dict[str, Any]] | None:
+    """Who was asked at another model of the route than the first; None where a page shows no rounds to tell it from."""
+    if not deliberation.rounds and deliberation.roll_call.asked:
+        return None
+    return [
+        {
+            "agent_id": record.agent_id,
+            "round": record.round_number,
+            "asked": record.model_asked,
+            "answered": record.model,
+        }
+        for round_ in deliberation.rounds
+        for record in round_.records
+        if record.fell_back
+    ]
 
 
 def _failure(record: AgentRecord, *, erased: bool) -> dict[str, Any]:

@@ -38,6 +38,8 @@ from application.services.api_keys import ApiKeyring
 from domain.errors.configuration import ConfigurationError
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
 from infrastructure.orchestrators.endpoint import Endpoint, checked_key
+from infrastructure.orchestrators.provider_settings import ProvidersFile
+from infrastructure.orchestrators.providers_file import read_providers_file
 
 __all__ = ["OPENAI_BASE_URL", "OrchestratorKind", "QueueKind", "Settings", "choose_orchestrator", "load_settings"]
 
@@ -47,13 +49,7 @@ OPENAI_BASE_URL = "https://api.openai.com/v1"
 _PASSWORD = re.compile(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)")
 
 # Accepted, so that one environment serves several versions, but said to be without effect.
-_NOT_YET = (
-    "providers_file",
-    "redis_url",
-    "webhooks",
-    "llm_requests_per_minute",
-    "llm_tokens_per_minute",
-)
+_NOT_YET = ("webhooks",)
 
 
 class OrchestratorKind(StrEnum):
@@ -200,6 +196,10 @@ class Settings(BaseSettings):
     llm_requests_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
     llm_tokens_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
     providers_file: Annotated[AnyPath, AfterValidator(_existing_file)] | None = Field(None, description="a TOML file")
+    record_dir: Annotated[AnyPath, AfterValidator(_folder_to_be)] | None = Field(None, description="a folder")
+    replay_dir: Annotated[AnyPath, AfterValidator(_existing_folder)] | None = Field(
+        None, description="a folder that CONCLAVE_RECORD_DIR was set to"
+    )
     rosters_dir: Annotated[AnyPath, AfterValidator(_existing_folder)] | None = Field(None, description="a folder")
     redis_url: RedisUrl | None = Field(None, repr=False, description="a redis:// address")
     halt_redis_url: RedisUrl | None = Field(None, repr=False, description="a redis:// address")
@@ -239,6 +239,7 @@ class Settings(BaseSettings):
     campaign: Line | None = Field(None, description="1 for the tests of a release")
     campaign_minutes: float | None = Field(None, ge=0, allow_inf_nan=False, description="a number of minutes")
     _notices: tuple[str, ...] = PrivateAttr(())
+    _providers: ProvidersFile | None = PrivateAttr(None)
 
     @classmethod
     def settings_customise_sources(
@@ -294,6 +295,11 @@ class Settings(BaseSettings):
         """What the operator should be told: settings that are understood but do less than one might think."""
         return self._notices
 
+    @property
+    def providers(self) -> ProvidersFile | None:
+        """What the file of providers says, None where none is named."""
+        return self._providers
+
     def keyring(self) -> ApiKeyring:
         """The API keys, with hashed secrets; empty when none are configured."""
         return ApiKeyring() if self.api_keys is None else ApiKeyring.parse(self.api_keys.get_secret_value())
@@ -303,6 +309,8 @@ class Settings(BaseSettings):
         secrets = [secret.get_secret_value() for secret in (self.llm_api_key, self.api_key) if secret is not None]
         if self.api_keys is not None:
             secrets += [entry.strip().split(":", 2)[2].strip() for entry in self.api_keys.get_secret_value().split(",")]
+        if self._providers is not None:
+            secrets += self._providers.keys
         addresses = (self.database_url, self.owner_database_url, self.redis_url, self.halt_redis_url)
         for address in (*addresses, self.traces_endpoint):
             secrets += _passwords(address or "")
@@ -326,13 +334,28 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     from_environment.env_vars = {name.lower(): value for name, value in environment.items() if value}
     values = {**from_file(), **from_environment()}
     foreign = {**from_file.env_vars, **from_environment.env_vars}
-    notices = [*_take_over_openai(values, foreign), *_take_over_collector(values, foreign)]
+    notices = _take_over_collector(values, foreign)
+    if "providers_file" not in values:
+        notices = [*_take_over_openai(values, foreign), *notices]
     try:
         settings = Settings(**values)
     except ValidationError as error:
         # The vendor's error still holds what was given, secrets included.
         raise _first_problem(error, values) from None
     _refuse_half_of_tls(settings)
+    _refuse_recording_of_replays(settings)
+    if settings.providers_file is not None:
+
+        def look_up(name: str) -> str | None:
+            return environment.get(name) or from_file.env_vars.get(name.lower())
+
+        settings._providers = read_providers_file(
+            settings.providers_file,
+            look_up,
+            model=settings.llm_model,
+            key_names=[key.name for key in settings.keyring()],
+        )
+        notices += _overruled(settings._providers, values, foreign)
     settings._notices = (*notices, *_without_effect(settings))
     return settings
 
@@ -349,7 +372,8 @@ def choose_orchestrator(
     the chosen kind lacks something.
     """
     chosen = settings.orchestrator
-    if chosen is None and settings.llm_base_url is not None:
+    is_configured = any((settings.llm_base_url, settings.providers_file, settings.replay_dir))
+    if chosen is None and is_configured:
         return OrchestratorKind.OPENAI
     if local_extra_installed is None or find_local_model is None:
         from infrastructure.orchestrators import embedded_model
@@ -360,11 +384,13 @@ def choose_orchestrator(
         if local_extra_installed() and find_local_model(settings.local_model) is not None:
             return OrchestratorKind.LOCAL
         return OrchestratorKind.SIMULATED
-    if chosen is OrchestratorKind.CREWAI:
-        _refuse_choice(chosen, "is not part of this version yet", "Choose simulated, local or openai")
-    if chosen is OrchestratorKind.OPENAI and settings.llm_base_url is None:
+    if chosen is OrchestratorKind.CREWAI and find_spec("crewai") is None:
+        _refuse_choice(chosen, "needs CrewAI", "Install it: uv pip install 'archon-conclave[crewai]'")
+    if chosen in {OrchestratorKind.OPENAI, OrchestratorKind.CREWAI} and not is_configured:
         _refuse_choice(
-            chosen, "needs an address to ask", "Set CONCLAVE_LLM_BASE_URL, or CONCLAVE_LLM_API_KEY for OpenAI itself"
+            chosen,
+            "needs an address to ask",
+            "Set CONCLAVE_LLM_BASE_URL, CONCLAVE_PROVIDERS_FILE for several, or CONCLAVE_LLM_API_KEY for OpenAI itself",
         )
     if chosen is OrchestratorKind.LOCAL:
         if not local_extra_installed():
@@ -444,6 +470,16 @@ def _take_over_openai(values: dict[str, Any], foreign: Mapping[str, str | None])
     return []
 
 
+def _overruled(providers: ProvidersFile, values: Mapping[str, Any], foreign: Mapping[str, str | None]) -> list[str]:
+    """What says whom to ask, or how much, and does not count beside the file of providers."""
+    idle = ("llm_base_url", "llm_api_key", "llm_requests_per_minute", "llm_tokens_per_minute")
+    named = {(provider.api_key_env or "").upper() for provider in providers.providers.values()}
+    beside = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
+    told = [_variable(name) for name in idle if name in values]
+    told += [name for name in beside if foreign.get(name.lower()) and name not in named]
+    return [f"{name} has no effect: CONCLAVE_PROVIDERS_FILE says whom to ask and how much." for name in told]
+
+
 def _take_over_collector(values: dict[str, Any], foreign: Mapping[str, str | None]) -> list[str]:
     """Let OTEL_EXPORTER_OTLP_ENDPOINT stand in for what is not set; returns what to tell the operator.
 
@@ -458,6 +494,15 @@ def _take_over_collector(values: dict[str, Any], foreign: Mapping[str, str | Non
         ]
     values["traces_endpoint"] = collector
     return []
+
+
+def _refuse_recording_of_replays(settings: Settings) -> None:
+    if settings.record_dir is not None and settings.replay_dir is not None:
+        raise ConfigurationError(
+            variable="CONCLAVE_REPLAY_DIR",
+            problem="CONCLAVE_RECORD_DIR is set as well, and what is replayed is recorded already",
+            remedy="Unset one of the two",
+        )
 
 
 def _refuse_half_of_tls(settings: Settings) -> None:

@@ -15,8 +15,11 @@ SOURCES = Path(__file__).resolve().parents[2] / "src"
 # The one file, or the one folder, in which each vendor package is imported.
 PLACES = {
     "alembic": "infrastructure/persistence/",
+    "crewai": "infrastructure/orchestrators/crewai_",
+    "crewai_core": "infrastructure/orchestrators/crewai_",
     "cryptography": "infrastructure/witness/ed25519.py",
     "fastapi": "api/rest/",
+    "genai_prices": "infrastructure/orchestrators/prices.py",
     "h11": "api/rest/",
     "opentelemetry": "infrastructure/telemetry/open_telemetry.py",
     "orjson": "infrastructure/witness/canonical_json.py",
@@ -24,7 +27,6 @@ PLACES = {
     "prometheus_client": "infrastructure/telemetry/prometheus_metrics.py",
     "psycopg": "infrastructure/persistence/",
     "pydantic_settings": "infrastructure/settings.py",
-    "redis": "infrastructure/halt/redis_channel.py",
     "rfc8785": "infrastructure/witness/canonical_json.py",
     "rich": "api/cli/",
     "starlette": "api/rest/",
@@ -36,9 +38,11 @@ PLACES = {
 }
 # Describes data at both edges, requests in the doors and settings at the environment; talks to models and to anchors.
 EDGES = {
-    "aiohttp": ("infrastructure/orchestrators/openai_orchestrator.py", "infrastructure/witness/anchor_http.py"),
+    "aiohttp": ("infrastructure/orchestrators/provider_exchange.py", "infrastructure/witness/anchor_http.py"),
     "pydantic": ("api/", "infrastructure/settings.py"),
     "pydantic_core": ("api/", "infrastructure/settings.py"),
+    # A halt is read and set in threads, and waits for nothing that models are paced by.
+    "redis": ("infrastructure/halt/redis_channel.py", "infrastructure/orchestrators/redis_pacing.py"),
     # The tables of a queue in the same database are made on the connection of the migration.
     "sqlalchemy": ("infrastructure/persistence/", "infrastructure/queues/procrastinate_schema.py"),
 }
@@ -67,9 +71,7 @@ def test_each_vendor_package_is_imported_in_one_place() -> None:
 
 @pytest.mark.parametrize("module", ["api.cli.main", "domain.models", "application.services", "infrastructure.stubs"])
 def test_importing_brings_in_nothing_heavy(module: str) -> None:
-    heavy = (
-        "pydantic,cryptography,orjson,sqlalchemy,aiohttp,fastapi,prometheus_client,structlog,alembic,uvicorn,xllamacpp"
-    )
+    heavy = "pydantic,cryptography,orjson,sqlalchemy,aiohttp,fastapi,prometheus_client,structlog,alembic,uvicorn,xllamacpp,crewai"
     code = f"import sys, {module}; print([name for name in '{heavy}'.split(',') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=SOURCES)
     assert done.stdout.strip() == "[]"

@@ -6,6 +6,7 @@ from api.bootstrap.audit import audit_log
 from api.bootstrap.examination import examine
 from api.bootstrap.opening import open_conclave, open_halt
 from api.bootstrap.process import Purpose, configure_logging, load_settings, run
+from api.bootstrap.providers import examine_providers, has_providers
 from api.bootstrap.record import open_cosigner, verification_tools
 from api.bootstrap.storage import upgrade_database
 
@@ -14,6 +15,8 @@ __all__ = [
     "audit_log",
     "configure_logging",
     "examine",
+    "examine_providers",
+    "has_providers",
     "load_settings",
     "open_conclave",
     "open_cosigner",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from api.bootstrap.halting import halt_channels
 from api.bootstrap.opening import open_conclave
 from api.bootstrap.process import Purpose
-from api.bootstrap.voices import open_voices
-from api.conclave import Check
+from api.bootstrap.providers import examine_providers
+from api.bootstrap.voices import open_voices, rosters_of
+from api.conclave import Check, ProviderCheck
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
@@ -29,7 +30,7 @@ async def examine(settings: Settings) -> list[Check]:
         await asyncio.to_thread(_examine_role, settings),
         await _examine_record(settings),
         *await asyncio.to_thread(_examine_halt, settings),
-        await _examine_orchestrator(settings),
+        *await _examine_orchestrator(settings),
         _examine_rosters(settings),
         _examine_doors(settings),
     ]
@@ -115,26 +116,37 @@ def _examine_halt(settings: Settings) -> list[Check]:
     return checks
 
 
-async def _examine_orchestrator(settings: Settings) -> Check:
+async def _examine_orchestrator(settings: Settings) -> list[Check]:
+    name = "orchestrator"
     async with AsyncExitStack() as stack:
         try:
             voices = await open_voices(settings, Purpose.ASK, stack)
-            listing = getattr(voices.orchestrator, "list_models", None)
-            models = await listing() if listing is not None else []
         except ConfigurationError as error:
-            return Check("orchestrator", works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
+            return [Check(name, works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")]
         except ConclaveError as error:
-            return Check("orchestrator", works=False, detail=str(error), remedy="Check that the model runs.")
-        offered = f", offers {', '.join(models[:5])}" if models else ""
-        return Check(
-            "orchestrator", works=True, detail=f"{voices.identity.name}{offered}", remedy=" ".join(voices.notices)
+            return [Check(name, works=False, detail=str(error), remedy="Check that the model runs.")]
+        found = [Check(name, works=True, detail=voices.identity.name, remedy=" ".join(voices.notices))]
+        if voices.desk is not None:
+            found += [_check_of(provider) for provider in await examine_providers(settings)]
+        return found
+
+
+def _check_of(provider: ProviderCheck) -> Check:
+    name = f"provider {provider.name}" if provider.name else "provider"
+    if not provider.works:
+        detail = provider.problem or "it does not know " + ", ".join(
+            model.name for model in provider.models if model.known is False
         )
+        return Check(name, works=False, detail=f"{provider.address}: {detail}", remedy=provider.remedy)
+    schema = "" if provider.json_schema else ", asked without a schema of the reply"
+    offered = f", offers {', '.join(provider.offered[:5])}" if provider.offered else ""
+    unpriced = [model.name for model in provider.models if model.price is None]
+    remedy = f"No price is known of {', '.join(unpriced)}: where money is limited it is refused." if unpriced else ""
+    return Check(name, works=True, detail=f"{provider.address}{schema}{offered}", remedy=remedy)
 
 
 def _examine_rosters(settings: Settings) -> Check:
-    from infrastructure.rosters.file_roster_source import FileRosterSource
-
-    source = FileRosterSource(settings.rosters_dir)
+    source = rosters_of(settings)
     found = ", ".join(f"{name} ({len(source.get(name).agents)})" for name in source.names())
     problems = source.problems()
     if problems:

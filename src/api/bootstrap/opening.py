@@ -10,13 +10,14 @@ from api.bootstrap.halting import looks_at_channels, open_halting, settled_halts
 from api.bootstrap.process import Purpose, crash_plan, open_registry
 from api.bootstrap.record import RECORD_HALTS, kept_record, open_witness, publish_last
 from api.bootstrap.storage import make_data_folder, prepare_database
-from api.bootstrap.voices import observed, open_tracer, open_voices
+from api.bootstrap.voices import observed, open_tracer, open_voices, rosters_of
 from api.bootstrap.work_queue import open_queue
 from api.conclave import Conclave, Health
 from application.services.acceptance import Acceptance
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService
+from application.services.quote_service import QuoteService
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.agent_pool import AgentPool
 
@@ -42,7 +43,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
     """
     from infrastructure.persistence.database import open_database
     from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
-    from infrastructure.rosters.file_roster_source import FileRosterSource
+    from infrastructure.persistence.sql_usage_reader import SqlUsageReader
     from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
     make_data_folder(settings)
@@ -51,7 +52,8 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         database = await open_database(settings.database_url)
         stack.push_async_callback(database.close)
         metrics = PrometheusMetrics()
-        repository = SqlDeliberationRepository(database, metrics=metrics)
+        budgets = {} if settings.providers is None else settings.providers.budgets
+        repository = SqlDeliberationRepository(database, metrics=metrics, budgets=budgets)
         stack.push_async_callback(repository.close)
         signs = purpose is not Purpose.WORK
         crash = crash_plan(settings)
@@ -71,11 +73,15 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             # Now rather than while the first halt waits for it.
             await halting.log.open()
         tracer = None if purpose is Purpose.READ else open_tracer(settings, stack)
-        voices = await open_voices(settings, purpose, stack, tracer)
+        voices = await open_voices(settings, purpose, stack, tracer, metrics)
         identity = voices.identity
         pool = AgentPool(voices.at_a_time)
         fan_out = ConcurrentDeliberationService(
-            orchestrator=observed(voices.orchestrator, tracer, crash), halt_checker=halt, pool=pool, metrics=metrics
+            orchestrator=observed(voices.orchestrator, tracer, crash),
+            halt_checker=halt,
+            pool=pool,
+            metrics=metrics,
+            desk=voices.desk,
         )
         queue = open_queue(settings, purpose, stack)
         queue = queue if crash is None else crash.queue(queue)
@@ -134,10 +140,13 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             deliberations=deliberations,
             acceptance=Acceptance(deliberations=deliberations, reader=repository),
             outputs=DeliberationOutputService(repository, metrics=metrics),
+            quotes=QuoteService(desk=fan_out.desk, budgets=budgets),
+            usage=SqlUsageReader(database),
             witness=witness,
             halt=halting.service,
-            rosters=FileRosterSource(settings.rosters_dir),
+            rosters=rosters_of(settings),
             fan_out=fan_out,
+            budgets=budgets,
             keys=settings.keyring(),
             health={"database": look_at_database, "record": look_at_record, **looks_at_channels(halt)},
             render_metrics=metrics.render,

@@ -6,18 +6,23 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from api.bootstrap.desk import open_desk
 from api.bootstrap.process import Purpose
 from api.bootstrap.work_queue import shares_queue
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
+from application.ports.model_desk import ModelDesk
 from application.services.deliberation_service import OrchestratorIdentity
 from domain.errors.configuration import ConfigurationError
 
 if TYPE_CHECKING:
+    from infrastructure.orchestrators.provider_desk import ProviderDesk
+    from infrastructure.rosters.file_roster_source import FileRosterSource
     from infrastructure.settings import OrchestratorKind, Settings
     from infrastructure.stubs.crash_points import CrashPlan
     from infrastructure.telemetry.open_telemetry import OpenTelemetryTracer
+    from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
-__all__ = ["Voices", "observed", "open_tracer", "open_voices"]
+__all__ = ["Voices", "observed", "open_tracer", "open_voices", "rosters_of"]
 
 _LOCAL_NOTICE = (
     "Answered by the small model {model} on this machine: it shows the machinery, not wisdom. "
@@ -33,17 +38,22 @@ _SIMULATED_NOTICE = (
 
 @dataclass(frozen=True, slots=True)
 class Voices:
-    """Who answers for the agents, what to say about it, and how many it answers at a time."""
+    """Who answers for the agents, what to say about it, how many it answers at a time, and over which desk models are asked."""
 
     orchestrator: AgentOrchestratorProtocol
     identity: OrchestratorIdentity
     at_a_time: int
     notices: tuple[str, ...] = ()
     works: bool = True
+    desk: ModelDesk | None = None
 
 
 async def open_voices(
-    settings: Settings, purpose: Purpose, stack: AsyncExitStack, tracer: OpenTelemetryTracer | None = None
+    settings: Settings,
+    purpose: Purpose,
+    stack: AsyncExitStack,
+    tracer: OpenTelemetryTracer | None = None,
+    metrics: PrometheusMetrics | None = None,
 ) -> Voices:
     """Those that the settings choose, closed with `stack`; for `READ` none that costs anything.
 
@@ -53,10 +63,17 @@ async def open_voices(
 
     slots = min(settings.llm_max_concurrency or settings.max_concurrent_agents, settings.max_concurrent_agents)
     kind = OrchestratorKind.SIMULATED if purpose is Purpose.READ else choose_orchestrator(settings)
+    asks_models = kind in {OrchestratorKind.OPENAI, OrchestratorKind.CREWAI}
+    desk = open_desk(settings, slots, stack, tracer) if asks_models else None
+    if desk is not None and metrics is not None:
+        metrics.watch_limiters(desk.limiters)
+        metrics.watch_breakers(desk.open_breakers)
     if purpose is Purpose.SERVE and shares_queue(settings, purpose):
-        return _voices_of_workers(kind)
-    if kind is OrchestratorKind.OPENAI:
-        return await _open_provider(settings, slots, stack, tracer)
+        return _voices_of_workers(_identity(settings, kind), desk)
+    if desk is not None and kind is OrchestratorKind.CREWAI:
+        return await _open_crewai(settings, desk, slots, stack)
+    if desk is not None:
+        return Voices(desk, _identity(settings, kind), slots, desk=desk)
     if kind is OrchestratorKind.LOCAL:
         return await _open_local_model(settings, slots, stack)
     from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
@@ -65,36 +82,30 @@ async def open_voices(
     return Voices(AgentOrchestratorStub(), simulated, settings.max_concurrent_agents, (_SIMULATED_NOTICE,))
 
 
-def _voices_of_workers(kind: OrchestratorKind) -> Voices:
-    """Those of the workers: this process only says who they are."""
+def _identity(settings: Settings, kind: OrchestratorKind) -> OrchestratorIdentity:
+    """As documents name them. What is replayed was once answered by a model, so it is not simulated."""
     from infrastructure.settings import OrchestratorKind
+
+    if kind in {OrchestratorKind.OPENAI, OrchestratorKind.CREWAI} and settings.replay_dir is not None:
+        return OrchestratorIdentity("replay", simulated=False)
+    return OrchestratorIdentity(kind.value, simulated=kind is OrchestratorKind.SIMULATED)
+
+
+def _voices_of_workers(identity: OrchestratorIdentity, desk: ModelDesk | None) -> Voices:
+    """Those of the workers: this process only says who they are, and refuses what they could not ask."""
     from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 
-    is_simulated = kind is OrchestratorKind.SIMULATED
-    identity = OrchestratorIdentity(kind.value, simulated=is_simulated)
-    notices = (_SIMULATED_NOTICE,) if is_simulated else ()
-    return Voices(AgentOrchestratorStub(), identity, 1, notices, works=False)
+    notices = (_SIMULATED_NOTICE,) if identity.simulated else ()
+    return Voices(AgentOrchestratorStub(), identity, 1, notices, works=False, desk=desk)
 
 
-async def _open_provider(
-    settings: Settings, slots: int, stack: AsyncExitStack, tracer: OpenTelemetryTracer | None
-) -> Voices:
-    from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
+async def _open_crewai(settings: Settings, desk: ProviderDesk, slots: int, stack: AsyncExitStack) -> Voices:
+    from infrastructure.orchestrators.crewai_orchestrator import CrewAIAdapter, CrewDesk
+    from infrastructure.settings import OrchestratorKind
 
-    if settings.llm_base_url is None:
-        raise ConfigurationError(
-            variable="CONCLAVE_LLM_BASE_URL", problem="it is not set", remedy="Give the address with its /v1."
-        )
-    provider = OpenAIOrchestrator(
-        base_url=settings.llm_base_url,
-        api_key=None if settings.llm_api_key is None else settings.llm_api_key.get_secret_value(),
-        model=settings.llm_model,
-        # As many as slots, so that nobody waits inside the client, where waiting would count against the agent's time.
-        max_connections=slots,
-        call_headers=tracer.call_headers if tracer is not None and settings.traces_to_llm else None,
-    )
-    await stack.enter_async_context(provider)
-    return Voices(provider, OrchestratorIdentity("openai", simulated=False), slots)
+    adapter = CrewAIAdapter(models=desk, storage_dir=settings.data_dir / "crewai", crews_dir=settings.rosters_dir)
+    await stack.enter_async_context(adapter)
+    return Voices(adapter, _identity(settings, OrchestratorKind.CREWAI), slots, desk=CrewDesk(desk))
 
 
 async def _open_local_model(settings: Settings, slots: int, stack: AsyncExitStack) -> Voices:
@@ -125,6 +136,14 @@ async def _open_local_model(settings: Settings, slots: int, stack: AsyncExitStac
     await stack.enter_async_context(client)
     identity = OrchestratorIdentity("local", simulated=False)
     return Voices(WatchedOrchestrator(client, model), identity, slots, (_LOCAL_NOTICE.format(model=model.alias),))
+
+
+def rosters_of(settings: Settings) -> FileRosterSource:
+    """The built-in rosters and the operator's own, in which a member may have a crew where CrewAI asks it."""
+    from infrastructure.rosters.file_roster_source import FileRosterSource
+    from infrastructure.settings import OrchestratorKind
+
+    return FileRosterSource(settings.rosters_dir, takes_crews=settings.orchestrator is OrchestratorKind.CREWAI)
 
 
 def open_tracer(settings: Settings, stack: AsyncExitStack) -> OpenTelemetryTracer | None:

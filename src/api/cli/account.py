@@ -26,15 +26,17 @@ _STATES = (
     *("invalid", "timed_out", "throttled", "failed", "over_budget", "cancelled", "halted"),
 )
 _MAX_CAUSES = 12
+_MAX_MODEL_CHARACTERS = 100
 
 Document = Mapping[str, Any]
 _Cause = tuple[str, str, int, str, str]
 
 
 def write_account(page: Page, document: Document, outputs: Sequence[Document]) -> None:
-    """The roll call, the failures, the usage, the time and who was asked."""
+    """The roll call, the failures, the fallbacks, the usage, the time and who was asked."""
     _write_roll_call(page, document, outputs)
     _write_failures(page, document)
+    _write_fallbacks(page, document)
     _write_costs(page, document)
 
 
@@ -97,12 +99,33 @@ def _by_cause(failures: Iterable[Document], *, by_message: bool) -> Mapping[_Cau
     return causes
 
 
+def _write_fallbacks(page: Page, document: Document) -> None:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for fallback in document.get("fallbacks") or ():
+        asked, answered = (
+            visible(str(fallback.get(name) or ""), limit=_MAX_MODEL_CHARACTERS) for name in ("asked", "answered")
+        )
+        agent_id = visible(str(fallback.get("agent_id")), limit=MAX_ID_CHARACTERS)
+        groups.setdefault((asked, answered), []).append(agent_id)
+    for (asked, answered), members in groups.items():
+        whom = counted(len(members), "agent") + (f" naming {asked}" if asked else "")
+        came = f"{answered} answered" if answered else "no model answered"
+        page.paragraph(f"{whom} fell back from the first model of the route: {came}", indent=2)
+        page.paragraph(", ".join(members), indent=4, style="dim")
+
+
 def _write_costs(page: Page, document: Document) -> None:
     usage = document.get("usage") or {}
     page.paragraph(
         f"Usage: {counted(usage.get('calls', 0), 'call')}, {usage.get('input_tokens', 0):,} tokens in, "
         f"{usage.get('output_tokens', 0):,} out, {usage.get('cost_usd', 0.0):.4f} USD"
     )
+    tokens, dollars = usage.get("uncertain_tokens") or 0, usage.get("uncertain_usd") or 0.0
+    if tokens or dollars:
+        page.paragraph(
+            f"Uncertain: at most {tokens:,} tokens and {dollars:.4f} USD besides, of calls whose end nobody knows",
+            style="yellow",
+        )
     started, finished = _time(document.get("started_at")), _time(document.get("finished_at"))
     if started is not None and finished is not None:
         page.paragraph(f"Time: {describe_duration((finished - started).total_seconds())}")

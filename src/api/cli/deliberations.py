@@ -88,6 +88,7 @@ class LocalDeliberations:
         from api.requests import DeliberationRequest
 
         specification = DeliberationRequest.read(dict(body)).specification(self._conclave.rosters)
+        self._conclave.require_models(specification, key_name=None)
         return deliberation_document(await self._conclave.deliberations.submit(specification))
 
     async def get(self, deliberation_id: str) -> Document:

@@ -65,7 +65,7 @@ _OPTION_OF_FIELD: Mapping[str, str] = {
     "/limits/max_cost_usd": "--max-cost",
     "/seed": "--seed",
     "/reason": "--reason",
-    **{f"{place}/{name}": f"--{name}" for place in ("", "/query") for name in ("status", "limit", "cursor")},
+    **{f"{place}/{name}": f"--{name}" for place in ("", "/query") for name in ("status", "limit", "cursor", "by")},
 }
 _OPTION_IN_LIST = re.compile(r"/answer/options/(\d+)")
 

@@ -13,6 +13,7 @@ from api.rest.door import Door
 from api.rest.event_stream import MAX_STREAMS, StreamPlaces
 from api.rest.halt import add_halt
 from api.rest.health import add_health
+from api.rest.money import add_money
 from api.rest.openapi import describe_application
 from api.rest.pages import add_pages
 from api.rest.problems import answer_problems
@@ -54,6 +55,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     add_records(app)
     add_witness(app)
     add_rosters(app)
+    add_money(app)
     add_halt(app)
     add_health(app)
     add_pages(app)

@@ -23,7 +23,7 @@ from api.rest.operation import describe
 from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
-from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
 
 __all__ = ["MAX_PAGE", "MAX_WAIT_S", "add_deliberations", "find_deliberation"]
@@ -133,8 +133,14 @@ async def submit(request: Request, caller: Operator, conclave: OpenConclave, wai
     """
     key = read_idempotency_key(request)
     body = await read_submission(request)
+
+    def specify() -> Specification:
+        specification = body.asked.specification(conclave.rosters)
+        conclave.require_models(specification, key_name=caller.name)
+        return specification
+
     deliberation = await conclave.acceptance.accept(
-        lambda: body.asked.specification(conclave.rosters),
+        specify,
         key_name=caller.name,
         idempotency=key_of(caller.name, key, body_sha256=body.sha256),
     )

@@ -75,6 +75,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     INTERNAL: ProblemKind(500, "Something went wrong here"),
     "agent-error": ProblemKind(500, "Something went wrong here"),
     "agent-invocation": ProblemKind(500, "Something went wrong here"),
+    "budget-exceeded": ProblemKind(500, "Something went wrong here"),
     "conclave-error": ProblemKind(500, "Something went wrong here"),
     "configuration": ProblemKind(500, "Something went wrong here"),
     "deliberation-error": ProblemKind(500, "Something went wrong here"),

@@ -24,9 +24,11 @@ __all__ = [
     "OutputPage",
     "Pool",
     "Problem",
+    "Quote",
     "Readiness",
     "Roster",
     "RosterPage",
+    "UsagePage",
     "component_schemas",
 ]
 
@@ -186,6 +188,17 @@ class Usage(_Document):
     input_tokens: int
     output_tokens: int
     cost_usd: float
+    uncertain_tokens: int = Field(description="Held at most by calls whose end nobody knows; not in the counts above.")
+    uncertain_usd: float = Field(description="The same in US dollars; not in `cost_usd`.")
+
+
+class Fallback(_Document):
+    """An agent whose last call was made at another model of its route than the first."""
+
+    agent_id: str
+    round: int
+    asked: str | None = Field(description="What the member names: a route, or a model.")
+    answered: str | None = Field(description="Which model answered; null where none did.")
 
 
 class WitnessSpan(_Document):
@@ -225,6 +238,9 @@ class Deliberation(_Document):
     rounds: list[Round]
     outcome: Outcome | None = Field(description="Null unless completed.")
     failures: list[Failure]
+    fallbacks: list[Fallback] | None = Field(
+        description="Who was asked at another model of the route than the first. Null on a page, which shows no rounds."
+    )
     usage: Usage
     witness: WitnessSpan | None = Field(description="Where its record stands in the log, once it has one.")
     erased: bool = Field(description="Whether its texts were removed; what the log commits to stays.")
@@ -263,6 +279,7 @@ class Output(_Document):
     duration_seconds: float
     model_asked: str | None
     model: str | None = Field(description="The model that answered.")
+    fell_back: bool = Field(description="Whether the last call was made at another model of the route than the first.")
     usage: Usage
     leaf_index: int = Field(description="The place of its entry in the log.")
     leaf_hash: str = Field(description="The hash of that entry, in hex.")
@@ -339,6 +356,50 @@ class Bundle(_Document):
     public_key: str = Field(description="C2SP verifier key. Trust the one that you pinned, not this one.")
     entries: list[BundleEntry]
     disclosures: list[Disclosure]
+
+
+class QuotedCount(_Document):
+    """Calls, or tokens."""
+
+    expected: int
+    at_most: int
+
+
+class QuotedCost(_Document):
+    """US dollars; null where a model has no known price."""
+
+    expected: float | None
+    at_most: float | None
+
+
+class Quote(_Document):
+    """What a deliberation would take, before anything is spent. Expected is one call an agent with a typical answer."""
+
+    calls: QuotedCount
+    tokens: QuotedCount
+    cost_usd: QuotedCost
+    notices: list[str] = Field(description="What to know besides: unknown prices, limits below what is expected.")
+
+
+class UsageItem(_Document):
+    """What the calls of one deliberation, key, provider, model or day took."""
+
+    key: str = Field(
+        description="The id, the key's name, the provider, the model or the day (UTC). Empty where there is none: calls without a "
+        "key, of a provider without a name, or of a model that nobody named."
+    )
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    uncertain_tokens: int = Field(description="Held at most by calls in flight, and by those whose end nobody knows.")
+    uncertain_usd: float = Field(description="The same in US dollars; not in `cost_usd`.")
+
+
+class UsagePage(_Document):
+    """What calls took; deliberations and days newest first, the others dearest first."""
+
+    items: list[UsageItem]
 
 
 class RosterEntry(_Document):
@@ -463,9 +524,11 @@ def component_schemas() -> dict[str, Any]:
         OutputPage,
         Pool,
         Problem,
+        Quote,
         Readiness,
         Roster,
         RosterPage,
+        UsagePage,
     )
     _, found = models_json_schema(
         [(DeliberationRequest, "validation"), *((model, "validation") for model in answers)],

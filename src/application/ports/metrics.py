@@ -38,6 +38,10 @@ class Metrics(Protocol):
         """A provider answered that it is asked too fast."""
         ...
 
+    def call_over_budget(self) -> None:
+        """A call was not made, because it could have taken more than may be spent."""
+        ...
+
     def batch_ended(self, duration_seconds: float, failed_agents: int) -> None:
         """A round ended; failed agents neither answered nor abstained."""
         ...
@@ -74,6 +78,9 @@ class NullMetrics:
         """Ignored."""
 
     def call_throttled(self) -> None:
+        """Ignored."""
+
+    def call_over_budget(self) -> None:
         """Ignored."""
 
     def batch_ended(self, duration_seconds: float, failed_agents: int) -> None:

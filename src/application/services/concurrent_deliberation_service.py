@@ -31,6 +31,7 @@ __all__ = ["ConcurrentDeliberationService", "ConcurrentResult"]
 
 _logger = logging.getLogger(__name__)
 _MAX_MESSAGE = 500
+_HUNG = frozenset({"agent_timeout", "timeout"})
 _NOTHING = Usage()
 # What the next model of a route is asked after; a ballot that cannot be read, and time that is over, are nobody else's to mend.
 _FALLS_BACK = frozenset(
@@ -324,6 +325,7 @@ class _BatchRun:
                 was_made = True
                 return await self._invoke(asking, request, fell_back=place > 0)
             except BudgetExceededError as error:
+                self._metrics.call_over_budget()
                 return self._failure(asking, AgentState.OVER_BUDGET, error.budget, str(error), fell_back=place > 0)
             except AgentInvocationError as error:
                 failure = error
@@ -446,7 +448,9 @@ class _BatchRun:
     def _pause(self, asking: _Asking, error: AgentInvocationError) -> float | None:
         """Seconds until the next attempt, or None when it could not begin in time."""
         if self._desk.paces and error.state is AgentState.THROTTLED:
-            return 0.0
+            # Whoever asks for more than an agent's whole time will not answer it: the desk holds everybody else back.
+            asked_s = error.retry_after_s or 0.0
+            return 0.0 if self._monotonic() + asked_s < self._batch.end_of(asking) else None
         pause = self._retries.delay(asking.attempts, error.retry_after_s)
         return None if self._monotonic() + pause >= self._batch.end_of(asking) else pause
 
@@ -488,7 +492,11 @@ class _BatchRun:
     def _failure(
         self, asking: _Asking, state: AgentState, kind: str, message: str, *, fell_back: bool = False
     ) -> AgentFailure:
-        self._end_call(asking, None)
+        hung = None
+        if kind in _HUNG:
+            # The far end did not answer in time; of a call that was given up for another reason nobody knows what it would have done.
+            hung = AgentInvocationError(message, kind=kind, state=state)
+        self._end_call(asking, None, hung)
         duration = 0.0 if asking.began is None else self._monotonic() - asking.began
         return AgentFailure(
             asking.request.agent_id,

@@ -68,6 +68,7 @@ class _Minutes:
         yield from self._roster()
         yield from self._rounds()
         yield from self._outcome()
+        yield from self._fallbacks()
         yield from self._failures()
         yield from self._afterwards()
         yield from self._where()
@@ -113,10 +114,32 @@ class _Minutes:
             ("Asked for by", self._text(accepted.get("key_name"), 0)),
             ("Orchestrator", f"{orchestrator}, **simulated**" if accepted.get("simulated") else orchestrator),
             ("Calls intended", str(len(self._of("call.intended")))),
-            ("Usage", _settings(self._ended.get("usage"))),
+            ("Words of the prompts", ", ".join(self._prompt_versions()) or _NOTHING),
+            *self._costs(),
         ]
         yield from ("", "## Procedure", "")
         yield from _table(("Matter", "As recorded"), facts)
+
+    def _prompt_versions(self) -> Iterator[str]:
+        named = (each.get("prompt_version") for each in self._of("call.intended"))
+        for version in dict.fromkeys(version for version in named if version is not None):
+            yield _inline(version)
+
+    def _costs(self) -> Iterator[tuple[str, str]]:
+        usage = self._ended.get("usage")
+        if usage is None:
+            yield "Usage", _NOTHING
+            return
+        yield "Usage", _settings({name: usage.get(name) for name in ("calls", "input_tokens", "output_tokens")})
+        yield "Cost", f"{_dollars(usage.get('cost_usd', 0.0))} US dollars"
+        tokens, dollars = usage.get("uncertain_tokens", 0), usage.get("uncertain_usd", 0.0)
+        # Entries of an earlier version have nothing that is uncertain.
+        yield (
+            "Uncertain",
+            f"at most {_inline(tokens)} tokens and {_dollars(dollars)} US dollars besides, of calls whose end nobody knows"
+            if tokens or dollars
+            else "nothing",
+        )
 
     def _end(self) -> str:
         if not self._ended:
@@ -217,6 +240,28 @@ class _Minutes:
             yield f"- **{_inline(position['answer'])}**, held by {_inline(position['count'])}"
             for agent_id in position["agents"]:
                 yield f"    - {_inline(agent_id)}: {reasons.get(agent_id, _NOTHING)}"
+
+    def _fallbacks(self) -> Iterator[str]:
+        yield from ("", "## Fallbacks", "")
+        fell_back = [(index, each) for index, each in self._endings if each.get("fell_back")]
+        if not fell_back:
+            yield "None."
+            return
+        yield "These were asked at another model of their route than the first."
+        yield ""
+        yield from _table(
+            ("Agent", "Round", "Asked", "Answered", "Entry"),
+            (
+                (
+                    _inline(each["agent_id"]),
+                    _inline(each["round"]),
+                    _inline(each.get("model_asked")),
+                    _inline(each.get("model")),
+                    str(index),
+                )
+                for index, each in fell_back
+            ),
+        )
 
     def _failures(self) -> Iterator[str]:
         failed = [(index, each) for index, each in self._endings if not AgentState(each["state"]).took_part]
@@ -342,6 +387,12 @@ def _settings(document: Any) -> str:
         return _inline(document)
     named = [f"{_inline(name)} {_inline(value)}" for name, value in document.items() if value is not None]
     return ", ".join(named) or _NOTHING
+
+
+def _dollars(amount: float) -> str:
+    """US dollars in digits, to the picodollar, without the zeros at the end."""
+    whole, _, rest = f"{amount:.12f}".partition(".")
+    return f"{whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

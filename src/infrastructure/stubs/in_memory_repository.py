@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -54,6 +54,7 @@ from infrastructure.persistence.documents import is_storable, load, time_from_te
 from infrastructure.persistence.ledger import charge_values
 from infrastructure.persistence.sequencer import encode
 from infrastructure.persistence.standing import Result, as_it_stands, without_texts
+from infrastructure.stubs.in_memory_usage_reader import SpentCall
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 from infrastructure.witness.canonical_json import read_json
 
@@ -267,6 +268,31 @@ class InMemoryRepository:
         kept = self._kept.get(deliberation_id)
         stored = () if kept is None else kept.records.values()
         return [item for item in stored if round_number is None or item.record.round_number == round_number]
+
+    def spent_calls(self) -> Iterator[SpentCall]:
+        """Every call of the ledger, for an `InMemoryUsageReader`."""
+        for own, kept in self._kept.items():
+            for key, call in kept.calls.items():
+                spent = SpentCall(
+                    own,
+                    kept.position,
+                    kept.deliberation.key_name,
+                    call.model,
+                    call.day,
+                    call.held_tokens,
+                    call.held_cost,
+                )
+                charge = kept.charges.get(key)
+                if charge is not None and charge.is_certain:
+                    spent = replace(
+                        spent,
+                        model=charge.model if charge.model is not None else call.model,
+                        is_certain=True,
+                        input_tokens=charge.input_tokens,
+                        output_tokens=charge.output_tokens,
+                        cost=charge.cost,
+                    )
+                yield spent
 
     async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """As in `DeliberationReader`."""

@@ -33,6 +33,7 @@ class Told:
         self.message = texts.get("message", "no answer within 2 s")
         self.persona = texts.get("persona", "A doctor.")
         self.model = texts.get("model", "openai/small")
+        self.route = texts.get("route", "default")
         self.roster = texts.get("roster", "archons")
 
     @property
@@ -78,6 +79,8 @@ class Told:
             "content": None,
             "reasoning": committed(reasoning),
             "model": self.model,
+            "model_asked": self.route,
+            "fell_back": agent_id == "archon-2",
             "failure": failure,
         }
 
@@ -108,7 +111,14 @@ class Told:
                 "cause": None,
                 "outcome": outcome,
                 "roll_call": {"asked": 3, "answered": 2, "timed_out": 1},
-                "usage": {"calls": 3},
+                "usage": {
+                    "calls": 3,
+                    "input_tokens": 300,
+                    "output_tokens": 60,
+                    "cost_usd": 0.1 + 0.2,
+                    "uncertain_tokens": 1500,
+                    "uncertain_usd": 0.0000015,
+                },
                 "record_sha256": "ab" * 32,
             },
         ]
@@ -145,6 +155,7 @@ def test_the_procedure_is_told_from_question_to_record() -> None:
         "## Outcome",
         "### Tally",
         "### Minority positions",
+        "## Fallbacks",
         "## Failures",
         "## Record",
     ]
@@ -157,6 +168,10 @@ def test_the_procedure_is_told_from_question_to_record() -> None:
         "| Ended | 2026-11-21T12:00:09.000000Z as **completed** |",
         "| Quorum | min\\_answered\\_fraction 0.5 |",
         "| Asked for by | ops |",
+        "| Usage | calls 3, input\\_tokens 300, output\\_tokens 60 |",
+        "| Cost | 0.30 US dollars |",
+        "| Uncertain | at most 1500 tokens and 0.0000015 US dollars besides, of calls whose end nobody knows |",
+        "| archon-2 | 0 | default | openai/small | 44 |",
         "Roll call: asked 3, answered 2, abstained 0, invalid 0, timed_out 1",
         "| archon-1 | answered | weekends only | 0.75 | The air is bad. | openai/small | 43 |",
         "| archon-3 | 0 | timed\\_out | agent\\_timeout | no answer within 2 s | 1 | 45 |",
@@ -170,10 +185,41 @@ def test_the_procedure_is_told_from_question_to_record() -> None:
         assert expected in minutes
 
 
+def test_where_nobody_fell_back_and_nothing_is_uncertain_the_minutes_say_so() -> None:
+    entries = Told().entries()
+    for each in entries:
+        if each["type"] == "agent.ended":
+            each["fell_back"] = False
+    entries[-1]["usage"].update(uncertain_tokens=0, uncertain_usd=0.0)
+    minutes = Told().minutes(entries=entries)
+    assert "## Fallbacks\n\nNone.\n" in minutes
+    assert "| Uncertain | nothing |" in minutes
+
+
+def test_entries_of_an_earlier_version_tell_of_no_fallback_and_nothing_uncertain() -> None:
+    entries = Told().entries()
+    for each in entries:
+        each.pop("fell_back", None)
+    for name in ("uncertain_tokens", "uncertain_usd"):
+        del entries[-1]["usage"][name]
+    minutes = Told().minutes(entries=entries)
+    assert "## Fallbacks\n\nNone.\n" in minutes
+    assert "| Uncertain | nothing |" in minutes
+
+
+def test_the_words_that_agents_were_prompted_with_are_named_once_each() -> None:
+    entries = Told().entries()
+    versions = ["1:aa", None, "1:aa", "2:bb"]
+    intents = [{"type": "call.intended", "deliberation_id": "d-1", "prompt_version": version} for version in versions]
+    minutes = Told().minutes(entries=[*entries[:2], *intents, *entries[2:]])
+    assert "| Words of the prompts | 1:aa, 2:bb |" in minutes
+
+
 def test_a_deliberation_that_runs_has_no_outcome_yet() -> None:
     minutes = Told().minutes(entries=Told().entries()[:3])
     assert "The deliberation has not ended." in minutes
     assert "| Ended | not yet |" in minutes
+    assert "| Usage | – |" in minutes
     assert "Of 2 of them no end is recorded." in minutes
 
 
@@ -244,7 +290,8 @@ FORGERIES = [
 
 @pytest.mark.parametrize("forged", FORGERIES)
 @pytest.mark.parametrize(
-    "field", ["question", "context", "reasoning", "agent_id", "option", "message", "persona", "model", "roster"]
+    "field",
+    ["question", "context", "reasoning", "agent_id", "option", "message", "persona", "model", "route", "roster"],
 )
 def test_no_text_can_pass_for_anything_but_itself(field: str, forged: str) -> None:
     sound, minutes = Told().minutes(), Told(**{field: forged}).minutes()

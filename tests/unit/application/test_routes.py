@@ -182,6 +182,13 @@ async def test_a_hanging_model_uses_up_the_agents_time_and_no_other_is_asked() -
     (failure,) = (await _ask(models, desk, timeout_s=5)).failures
     assert (models.asked, failure.state) == (["one/small"], AgentState.TIMED_OUT)
     assert failure.usage == Usage(1, uncertain_tokens=100, uncertain_usd=7e-12)
+    assert desk.ended == [("one/small", None, "agent_timeout")]
+
+
+async def test_a_call_that_is_given_up_says_nothing_about_its_model() -> None:
+    models, desk = Models(one=["hang"]), Desk()
+    (failure,) = (await _ask(models, desk, deadline_s=5)).failures
+    assert failure.kind == "deadline"
     assert desk.ended == [("one/small", None, None)]
 
 
@@ -209,6 +216,12 @@ async def test_a_desk_that_paces_is_the_only_one_to_wait_after_a_throttled_call(
     began = asyncio.get_running_loop().time()
     await _ask(Models(one=[_throttled(after=30)]), Desk(paces=False))
     assert asyncio.get_running_loop().time() - began == pytest.approx(32.25)
+
+
+async def test_who_is_to_come_back_after_its_whole_time_asks_the_next_model() -> None:
+    models = Models(one=[_throttled(after=900)])
+    (output,) = (await _ask(models, Desk(), timeout_s=120)).outputs
+    assert (models.asked, output.fell_back) == (["one/small", "two/medium"], True)
 
 
 async def test_leave_that_would_come_after_the_deadline_is_not_waited_for() -> None:

@@ -487,6 +487,40 @@ LIES: dict[str, Callable[[Story], None]] = {
     "another answer was counted": _change("agent.ended", {"agent_id": "a-1"}, answer=0),
     "another usage was summed": lambda story: _ending(story)["usage"].update(calls=9),
     "another cost was summed": lambda story: _ending(story)["usage"].update(cost_usd=0.1),
+    "more uncertain tokens were summed": lambda story: _ending(story)["usage"].update(uncertain_tokens=1),
+    "another uncertain cost was summed": lambda story: _ending(story)["usage"].update(uncertain_usd=0.1),
+    "uncertain tokens were forgotten": lambda story: story.find("agent.ended")["usage"].update(uncertain_tokens=1),
+    "an uncertain cost was forgotten": lambda story: story.find("agent.ended")["usage"].update(uncertain_usd=0.1),
+    "an uncertain cost below nothing": lambda story: story.find("agent.ended")["usage"].update(uncertain_usd=-0.1),
+    "a part of an uncertain token": lambda story: story.find("agent.ended")["usage"].update(uncertain_tokens=0.5),
+    "a hold below nothing": _change("call.intended", {}, held={"tokens": -1, "cost_usd": 0.1}),
+    "a hold without its tokens": _change("call.intended", {}, held={"cost_usd": 0.1}),
+    "a hold that is none": _change("call.intended", {}, held=None),
+    "an end before without its kind": _change("call.intended", {}, previous={"state": "failed"}),
+    "an end before in no state": _change("call.intended", {}, previous={"state": "lost", "kind": "status_500"}),
+    "an end before of another usage": _change(
+        "call.intended", {}, previous={"state": "failed", "kind": "status_500", "usage": {"calls": -1}}
+    ),
+    "an attempt took more than all did": _change(
+        "call.intended",
+        {},
+        previous={
+            "state": "failed",
+            "kind": "status_500",
+            "usage": {"calls": 1, "input_tokens": 10**6, "output_tokens": 0, "cost_usd": 0.0},
+        },
+    ),
+    "an attempt may have cost more than all may": _change(
+        "call.intended",
+        {},
+        previous={
+            "state": "failed",
+            "kind": "connection_lost",
+            "usage": {"calls": 1, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0, "uncertain_usd": 0.1},
+        },
+    ),
+    "a version of prompts that is no text": _change("call.intended", {}, prompt_version=1),
+    "a fallback that is no truth value": _change("agent.ended", {}, fell_back="no"),
     "another roll call was held": lambda story: _ending(story)["roll_call"].update(failed=1),
     "another round was held": lambda story: _ending(story)["rounds"][0]["tally"].update(yes=2),
     "another quorum would be met": _change("deliberation.accepted", {}, quorum={"min_answered_fraction": 0.9}),
@@ -537,6 +571,52 @@ def test_a_signed_log_whose_entries_do_not_agree_is_refused(lie: str) -> None:
     assert "belongs to no entry" not in str(refusal_of(bundle))
     refused = refusal_of_export(log.export(disclosed=False))
     assert refused.index is not None
+
+
+_FREE: Document = {"calls": 1, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0}
+
+
+def _with_money(story: Story) -> None:
+    """Tell it with everything that says what calls hold, took and may have taken."""
+    for each in story.documents:
+        if each["type"] == "call.intended":
+            each.update(prompt_version="1:" + "00" * 32, held={"tokens": 1_500, "cost_usd": 0.07}, previous=None)
+        if each["type"] == "agent.ended":
+            each.update(fell_back=each["agent_id"] == "a-1")
+            each["usage"].update(uncertain_tokens=1_500, uncertain_usd=0.07)
+    first = story.find("call.intended")
+    first["held"]["cost_usd"] = None
+    first["previous"] = {
+        "state": "failed",
+        "kind": "connection_lost",
+        "usage": {**_FREE, "uncertain_tokens": 1_500, "uncertain_usd": 0.07},
+    }
+    agents = sum(each["type"] == "agent.ended" for each in story.documents)
+    _ending(story)["usage"].update(uncertain_tokens=1_500 * agents, uncertain_usd=0.07 * agents)
+
+
+def test_a_log_that_tells_what_calls_hold_and_may_have_taken_verifies() -> None:
+    log = Log().add_system("key.added")
+    log.tell(specimens.choice().retold(_with_money))
+    assert check_bundle(log.bundle("choice")).deliberations[0].status == "completed"
+    assert check_export(log.export()).entries_checked == len(log.entries)
+
+
+def test_one_that_began_under_an_earlier_version_verifies_too() -> None:
+    def tell(story: Story) -> None:
+        _with_money(story)
+        for name in ("held", "previous", "prompt_version"):
+            del story.find("call.intended")[name]
+        usage = story.find("agent.ended")["usage"]
+        of_the_end = _ending(story)["usage"]
+        of_the_end["uncertain_tokens"] -= usage.pop("uncertain_tokens")
+        of_the_end["uncertain_usd"] -= usage.pop("uncertain_usd")
+        story.find("call.intended")["previous"] = {"state": "failed", "kind": "interrupted"}
+        del story.find("agent.ended")["fell_back"]
+
+    log = Log().add_system("key.added")
+    log.tell(specimens.choice().retold(tell))
+    assert check_bundle(log.bundle("choice")).deliberations[0].status == "completed"
 
 
 def test_keys_that_the_log_names_are_read() -> None:

@@ -119,7 +119,12 @@ def test_names_of_fields_are_stable() -> None:
         "unit": None,
     }
     assert document["roster"]["agents"] == [
-        {"id": "archon-0", "persona": {"text": "Persona 0 – zögert", "name": "Name 0"}, "model": "model-0"}
+        {
+            "id": "archon-0",
+            "persona": {"text": "Persona 0 – zögert", "name": "Name 0"},
+            "model": "model-0",
+            "crew": None,
+        }
     ]
     assert list(document) == [
         "question",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from application.ports.roster_source import RosterSource
 from domain.errors.deliberation import InvalidRosterError, RosterNotFoundError
-from domain.models.agent import Agent, Persona, Roster
+from domain.models.agent import Agent, CrewReference, Persona, Roster
 from infrastructure.rosters.file_roster_source import MAX_ROSTER_BYTES, FileRosterSource
 
 BOARD = """
@@ -282,3 +282,58 @@ def test_no_content_breaks_more_than_its_own_roster(
     usable = set(source.names())
     assert "archons" in usable
     assert len(usable) + len(source.problems()) == 2
+
+
+def crewed(source: str = "crews/board.py:crew", **fields: Any) -> dict[str, Any]:
+    return document(agent(crew=source, **fields))
+
+
+@pytest.fixture
+def with_crews(tmp_path: Path) -> Path:
+    (tmp_path / "rosters" / "crews").mkdir(parents=True)
+    for path in (tmp_path / "rosters" / "crews" / "board.py", tmp_path / "outside.py"):
+        path.write_text("raise RuntimeError('this is not read before it is asked')")
+    (tmp_path / "rosters" / "link.py").symlink_to(tmp_path / "outside.py")
+    return tmp_path / "rosters"
+
+
+def test_a_member_may_have_a_crew_of_the_operators_own_where_crews_are_asked(with_crews: Path) -> None:
+    write(with_crews, "board.json", crewed(tools=["look_up"]))
+    (member,) = FileRosterSource(with_crews, takes_crews=True).get("board").agents
+    assert member.crew == CrewReference("crews/board.py:crew", ("look_up",))
+
+
+def test_a_crew_is_refused_where_nobody_could_ask_it(with_crews: Path) -> None:
+    write(with_crews, "board.json", crewed())
+    assert "CONCLAVE_ORCHESTRATOR=crewai" in problem_of(with_crews, "board")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "../outside.py:crew",
+        "crews/../../outside.py:crew",
+        "link.py:crew",
+        "nowhere.py:crew",
+        "crews:crew",
+        "crews/board.py",
+        "crews/board.py:",
+        "crews/board.py:a.b",
+        "crews.board:crew",
+    ],
+)
+def test_a_crew_lies_in_a_python_file_below_the_folder_of_the_rosters(with_crews: Path, source: str) -> None:
+    write(with_crews, "board.json", crewed(source))
+    with pytest.raises(InvalidRosterError, match="/agents/0/crew"):
+        FileRosterSource(with_crews, takes_crews=True).get("board")
+
+
+def test_a_crew_is_not_named_by_an_absolute_path(with_crews: Path) -> None:
+    write(with_crews, "board.json", crewed(f"{with_crews}/crews/board.py:crew"))
+    with pytest.raises(InvalidRosterError, match="CONCLAVE_ROSTERS_DIR"):
+        FileRosterSource(with_crews, takes_crews=True).get("board")
+
+
+def test_tools_without_a_crew_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "board.json", document(agent(tools=["look_up"])))
+    assert "/agents/0/tools" in problem_of(tmp_path, "board")

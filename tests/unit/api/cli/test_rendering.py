@@ -159,6 +159,35 @@ def test_usage_time_and_the_way_back_are_told() -> None:
     assert f"Show this again: conclave show {sample.document['id']}" in text
 
 
+def test_what_is_uncertain_is_told_beside_what_was_spent() -> None:
+    sample = ended(SPLIT)
+    assert "Uncertain" not in shown(sample)
+    usage = {**sample.document["usage"], "uncertain_tokens": 1_500, "uncertain_usd": 0.07}
+    text = shown(Sample({**sample.document, "usage": usage}, sample.outputs), width=120)
+    assert (
+        "0.0690 USD\nUncertain: at most 1,500 tokens and 0.0700 USD besides, of calls whose end nobody knows\n" in text
+    )
+
+
+def test_fallbacks_are_told_by_who_was_asked_and_who_answered_with_every_name() -> None:
+    sample = ended(SPLIT)
+    fell_back = [
+        {"agent_id": "archon-1", "round": 0, "asked": "default", "answered": "gemini/flash"},
+        {"agent_id": "archon-2", "round": 0, "asked": "default", "answered": "gemini/flash"},
+        {"agent_id": "archon-3\x1b[2J", "round": 0, "asked": None, "answered": None},
+    ]
+    text = shown(Sample({**sample.document, "fallbacks": fell_back}, sample.outputs), width=120)
+    said = "fell back from the first model of the route"
+    assert f"  2 agents naming default {said}: gemini/flash answered\n    archon-1, archon-2\n" in text
+    assert f"  1 agent {said}: no model answered\n    archon-3\\x1b[2J\n" in text
+
+
+@pytest.mark.parametrize("fallbacks", [None, []])
+def test_where_nobody_fell_back_nothing_is_said_of_it(fallbacks: object) -> None:
+    sample = ended(SPLIT)
+    assert "fell back" not in shown(Sample({**sample.document, "fallbacks": fallbacks}, sample.outputs))
+
+
 def test_what_was_counted_before_a_cancellation_is_shown() -> None:
     cancelled = [Said(state=AgentState.CANCELLED, kind="cancelled", message="cancelled")] * 4
     text = shown(

@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 
 from api.conclave import Conclave
-from api.documents import deliberation_document, event_document, output_document, roster_document
+from api.documents import (
+    deliberation_document,
+    event_document,
+    output_document,
+    quote_document,
+    roster_document,
+    usage_item_document,
+)
 from api.main import create_app
 from api.requests import DeliberationRequest
 from api.rest import schemas
+from application.ports.usage_reader import UsageItem
 from tests.conclave_fixture import open_stub_conclave
 
 
@@ -62,6 +70,8 @@ async def test_every_call_of_the_contract_is_there(document: dict[str, Any]) -> 
         ("/v1/witness/entries/{index}", "get"),
         ("/v1/witness/proofs/inclusion", "get"),
         ("/v1/witness/proofs/consistency", "get"),
+        ("/v1/quotes", "post"),
+        ("/v1/usage", "get"),
         ("/v1/rosters", "get"),
         ("/v1/rosters/{name}", "get"),
         ("/v1/pool", "get"),
@@ -121,3 +131,19 @@ async def test_the_described_documents_are_the_ones_that_are_answered(conclave: 
         assert event is not None
         schemas.Event.model_validate(event_document(event))
     schemas.Roster.model_validate(roster_document(conclave.rosters.get("archons")))
+    schemas.Quote.model_validate(quote_document(conclave.quotes.quote(specification)))
+    page = await conclave.deliberations.page(status=None, key_name=None, limit=1, cursor=None)
+    schemas.Deliberation.model_validate(deliberation_document(page.items[0]))
+    schemas.UsagePage.model_validate({"items": [usage_item_document(UsageItem("openai", 1, 2, 3, 0.1, 0.2, 4))]})
+
+
+async def test_what_is_quoted_is_described_as_what_would_be_submitted(document: dict[str, Any]) -> None:
+    bodies = [document["paths"][path]["post"]["requestBody"] for path in ("/v1/quotes", "/v1/deliberations")]
+    assert bodies[0] == bodies[1]
+
+
+async def test_usage_is_summed_up_by_what_the_contract_names(document: dict[str, Any]) -> None:
+    (parameter,) = document["paths"]["/v1/usage"]["get"]["parameters"]
+    assert (parameter["name"], parameter["required"]) == ("by", True)
+    named = parameter["schema"].get("enum") or document["components"]["schemas"]["UsageBy"]["enum"]
+    assert named == ["deliberation", "key", "provider", "model", "day"]
