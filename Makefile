@@ -36,9 +36,14 @@ serve: ## Run the server [SIMULATED=1] [ARGS="--port 8072"]
 	@$(ENVIRONMENT) $(DELIBERATES_WITH)
 	@.venv/bin/conclave serve $(ARGS)
 
-test: ## Run all tests, with the real servers that they start themselves [ARGS="tests/unit -k pool"]
+test: ## Run all tests, those with CrewAI first in an environment of their own; ARGS="tests/unit -k pool" picks some of the rest
 	@$(ENVIRONMENT) model
+ifeq ($(strip $(ARGS)),)
+	@$(ENVIRONMENT) crewai
+	@status=0; .crewai-venv/bin/pytest tests/crewai || status=$$?; .venv/bin/pytest && exit $$status
+else
 	@.venv/bin/pytest $(ARGS)
+endif
 
 check: ## Lint, formatting, types, layers and the locks
 	@$(ENVIRONMENT) project
@@ -57,6 +62,7 @@ bench: ## Measure ours beside its peers [ARGS="..."]
 	@$(ENVIRONMENT) bench
 	.bench-venv/bin/python -m benchmarks.fan_out $(ARGS)
 	.bench-venv/bin/python -m benchmarks.http_fan_out $(ARGS)
+	.bench-venv/bin/python -m benchmarks.limiter
 
 campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
 	@$(ENVIRONMENT) model
@@ -66,7 +72,7 @@ lock: ## Write the locks anew, with the newest packages before the date in pypro
 	@$(ENVIRONMENT) lock
 
 clean: ## Remove environments, caches and builds, but no data
-	rm -rf .venv .bench-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv .bench-venv .crewai-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list

@@ -4,7 +4,8 @@
 #   scripts/environment.sh project   .venv: Conclave, its development tools and the extra `local`
 #   scripts/environment.sh model     the same, with the model file that the extra `local` serves by default
 #   scripts/environment.sh bench     .bench-venv: Conclave and the peers that it is measured against
-#   scripts/environment.sh lock      write requirements.lock and requirements-bench.lock anew
+#   scripts/environment.sh crewai    .crewai-venv: Conclave, the extra `crewai` and what runs tests/crewai
+#   scripts/environment.sh lock      write all locks anew
 #   scripts/environment.sh addresses fail if a lock names a host or an option
 #
 # PYTHON names the interpreter to use; without it the first suitable one on PATH is taken.
@@ -55,27 +56,29 @@ inputs() {
     cat pyproject.toml scripts/environment.sh "$@"
 }
 
-# install FOLDER LOCK: the locked packages and Conclave itself, or nothing if that is what the folder holds already.
+# install FOLDER LOCK...: the locked packages and Conclave itself, or nothing if that is what the folder holds already.
 install() {
+    folder=$1
+    shift
     keep=yes
     if [ -n "${PYTHON:-}" ]; then
         find_python
-        [ "$("$PYTHON" -V)" = "$("$1/bin/python" -V 2>/dev/null)" ] || keep=no
+        [ "$("$PYTHON" -V)" = "$("$folder/bin/python" -V 2>/dev/null)" ] || keep=no
     fi
-    if [ $keep = yes ] && inputs "$2" | cmp -s - "$1/.made-from" && "$1/bin/python" -c '' 2>/dev/null; then return; fi
+    if [ $keep = yes ] && inputs "$@" | cmp -s - "$folder/.made-from" && "$folder/bin/python" -c '' 2>/dev/null; then return; fi
     find_uv
-    rm -f "$1/.made-from"
+    rm -f "$folder/.made-from"
     # An environment that was moved here with its folder still points to where it was made.
-    grep -qsF "'$(pwd)/$1'" "$1/bin/activate" && suitable "$1/bin/python" || keep=no
+    grep -qsF "'$(pwd)/$folder'" "$folder/bin/activate" && suitable "$folder/bin/python" || keep=no
     if [ $keep = no ]; then
         find_python
-        "$UV" venv --quiet --clear --python "$PYTHON" "$1"
+        "$UV" venv --quiet --clear --python "$PYTHON" "$folder"
     fi
-    echo "Installing $2 into $1"
-    "$UV" pip install --python "$1/bin/python" --require-hashes -r "$2"
-    "$UV" pip install --python "$1/bin/python" --no-deps -e .
-    "$1/bin/python" -m compileall -q src
-    inputs "$2" >"$1/.made-from"
+    echo "Installing $* into $folder"
+    "$UV" pip install --python "$folder/bin/python" --require-hashes $(printf -- '-r %s ' "$@")
+    "$UV" pip install --python "$folder/bin/python" --no-deps -e .
+    "$folder/bin/python" -m compileall -q src
+    inputs "$@" >"$folder/.made-from"
 }
 
 install_model() {
@@ -107,6 +110,8 @@ lock() {
     export_lock requirements.lock "Conclave, the extras 'local' and 'tracing' and the development tools." --extra local --extra tracing --group dev
     export_lock requirements-bench.lock "Conclave and the peers that it is measured against." --no-dev --group peers
     export_lock requirements-image.lock "Conclave and the extra 'tracing': what the container image runs." --no-dev --extra tracing
+    export_lock requirements-crewai.lock "Conclave and the extras 'crewai' and 'tracing': what the image with CrewAI runs." --no-dev --extra crewai --extra tracing
+    export_lock requirements-crewai-tests.lock "What runs tests/crewai." --only-group crewai-tests
     export_lock requirements-build.lock "What builds the wheel of Conclave." --only-group build
     rm uv.lock
     addresses
@@ -125,7 +130,8 @@ model)
     install_model
     ;;
 bench) install .bench-venv requirements-bench.lock ;;
+crewai) install .crewai-venv requirements-crewai.lock requirements-crewai-tests.lock ;;
 lock) lock ;;
 addresses) addresses ;;
-*) fail "Usage: scripts/environment.sh project|model|bench|lock|addresses" ;;
+*) fail "Usage: scripts/environment.sh project|model|bench|crewai|lock|addresses" ;;
 esac

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
     from tests.servers.redis import RedisServer
+
+# These run in an environment of their own, because what CrewAI wants does not go with the development tools.
+collect_ignore = [] if find_spec("crewai") else ["crewai"]
 
 _FOREIGN_PREFIXES = ("CONCLAVE_", "OPENAI_", "CREWAI_", "OTEL_", "PG", "XDG_")
 _FOREIGN_NAMES = ("REDIS_URL", "DATABASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

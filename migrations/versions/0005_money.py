@@ -257,7 +257,7 @@ def _make_anew(table: str, columns: list[Any], kept: list[str], filled: dict[str
 
 
 def _add_columns() -> None:
-    nothing = {"nullable": False, "server_default": sa.text("0")}
+    nothing: dict[str, Any] = {"nullable": False, "server_default": sa.text("0")}
     for table, column in (
         ("agent_records", sa.Column("uncertain_tokens", sa.BigInteger, **nothing)),
         ("agent_records", sa.Column("uncertain_usd", sa.Double, **nothing)),

@@ -10,6 +10,7 @@ from application.ports.usage_reader import UsageItem
 from application.services.deliberation_output_service import WitnessedOutput
 from application.services.quote_service import Amount, Quote
 from domain.models.agent import Roster
+from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
 from domain.models.halt import HaltState
@@ -59,7 +60,7 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
         "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
         "failures": [_failure(record, erased=deliberation.erased) for record in deliberation.failures],
         "fallbacks": _fallbacks(deliberation),
-        "usage": usage_document(deliberation.usage),
+        "usage": _usage_document(deliberation.usage),
         "witness": None if deliberation.witness is None else _witness(deliberation.witness),
         "erased": deliberation.erased,
     }
@@ -130,7 +131,7 @@ def output_document(output: WitnessedOutput) -> dict[str, Any]:
         "model_asked": record.model_asked,
         "model": record.model,
         "fell_back": record.fell_back,
-        "usage": usage_document(record.usage),
+        "usage": _usage_document(record.usage),
         "leaf_index": output.leaf_index,
         "leaf_hash": output.leaf_hash.hex(),
         "erased": output.erased,
@@ -238,3 +239,9 @@ def halt_document(state: HaltState) -> dict[str, Any]:
             name: {"halted": channel.halted, "reachable": channel.reachable} for name, channel in state.channels.items()
         },
     }
+
+
+def _usage_document(usage: Usage) -> dict[str, Any]:
+    """As in the record, with what nobody knows also where that is nothing."""
+    uncertain = {"uncertain_tokens": usage.uncertain_tokens, "uncertain_usd": usage.uncertain_usd}
+    return {**usage_document(usage), **uncertain}

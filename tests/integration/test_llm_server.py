@@ -592,7 +592,8 @@ def test_negative_and_absurd_usage_come_with_a_good_ballot(server: LlmServer) ->
 
 
 def test_a_connection_lives_through_the_faults_that_do_not_end_it(server: LlmServer) -> None:
-    lasting = sorted(set(FAULTS) - {"bad_status_line", "endless", "hang", "hold", "reset", "truncated"})
+    ending = {"bad_status_line", "cut_stream", "endless", "hang", "hold", "reset", "truncated"}
+    lasting = sorted(set(FAULTS) - ending)
     quick = {"interval_seconds": 0, "delay_seconds": 0, "size_bytes": 1000}
     server.configure(faults=[{"fault": fault, "contains": f"<{fault}>", **quick} for fault in lasting])
     connection = http.client.HTTPConnection(server.host, server.port, timeout=SOCKET_SECONDS)
@@ -719,6 +720,13 @@ def test_log_normal_latency_has_its_median_and_repeats() -> None:
     assert drawn == [latency.seconds(f"key {n}") for n in range(2001)]
     assert statistics.median(drawn) == pytest.approx(2.0, rel=0.1)
     assert statistics.quantiles(drawn, n=100)[97] > 4.0
+
+
+def test_log_normal_latency_keeps_to_its_bounds() -> None:
+    bounded = {"lognormal": {"median": 1.0, "sigma": 2.0, "least": 0.1, "most": 10.0}}
+    drawn = [Latency.read(bounded, place="latency_seconds").seconds(f"key {n}") for n in range(1001)]
+    assert (min(drawn), max(drawn)) == (0.1, 10.0)
+    assert statistics.median(drawn) == pytest.approx(1.0, rel=0.2)
 
 
 def test_a_stream_carries_the_same_content_in_events(server: LlmServer) -> None:

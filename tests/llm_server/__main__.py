@@ -10,6 +10,7 @@ import stat
 import sys
 
 from tests.llm_server.behaviour import DEFAULT_MODEL, Behaviour
+from tests.llm_server.dialects import DIALECTS
 from tests.llm_server.server import Server
 
 PARENT_CHECK_SECONDS = 0.5
@@ -29,7 +30,8 @@ async def serve(arguments: argparse.Namespace) -> None:
         loop.add_reader(0, _read_leash, stopped)
     # A journal only grows, and walking it again and again in search of cycles would stall the requests.
     gc.set_threshold(100_000)
-    server = Server(behaviour=Behaviour(models=tuple(arguments.model or [DEFAULT_MODEL])))
+    models = tuple(arguments.model or [DEFAULT_MODEL])
+    server = Server(behaviour=Behaviour(models=models, dialect=DIALECTS[arguments.dialect]))
     port = await server.start(host=arguments.host, port=arguments.port)
     line = {"port": port, "pid": os.getpid(), "base_url": f"http://{arguments.host}:{port}/v1"}
     sys.stdout.write(json.dumps(line) + "\n")
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 finds a free one")
     parser.add_argument("--model", action="append", help=f"a model id to offer, repeatable (default {DEFAULT_MODEL})")
+    parser.add_argument("--dialect", choices=list(DIALECTS), default="openai", help="how it speaks")
     parser.add_argument("--leash", action="store_true", help="stop when standard input, a pipe, ends")
     parser.add_argument("--parent", type=int, help="stop when this is no longer the parent process")
     asyncio.run(serve(parser.parse_args()))

@@ -9,10 +9,13 @@ from random import Random
 from typing import Any
 
 from tests.llm_server.completion import ChatRequest
+from tests.llm_server.dialects import DIALECTS, OPENAI, Dialect
 from tests.llm_server.faults import FAULTS
+from tests.llm_server.rate_limit import RateLimit
 from tests.llm_server.reply import FaultSettings
 
 DEFAULT_MODEL = "test-model"
+_BOUNDS = frozenset({"least", "most"})
 
 
 class ConfigurationError(Exception):
@@ -26,28 +29,34 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds from the complete head of a request to the first byte of its answer, fixed or log-normal."""
+    """Seconds from the complete head of a request to the first byte of its answer, fixed or log-normal within bounds."""
 
     median: float = 0.0
     sigma: float = 0.0
+    least: float = 0.0
+    most: float = math.inf
 
     @classmethod
     def read(cls, value: object, *, place: str) -> "Latency":
-        """Read a number of seconds or `{"lognormal": {"median": seconds, "sigma": number}}`."""
+        """Read a number of seconds or `{"lognormal": {"median", "sigma", "least", "most"}}`, the last two if wanted."""
         if isinstance(value, Mapping) and set(value) == {"lognormal"} and isinstance(value["lognormal"], Mapping):
             inner = dict(value["lognormal"])
             median = _number(inner.pop("median", None), place=f"{place}.lognormal.median")
             sigma = _number(inner.pop("sigma", None), place=f"{place}.lognormal.sigma")
+            bounds = {
+                name: _number(inner.pop(name), place=f"{place}.lognormal.{name}") for name in _BOUNDS & set(inner)
+            }
             if inner:
-                raise ConfigurationError(f"{place}.lognormal", value, "give median and sigma only")
-            return cls(median=median, sigma=sigma)
+                raise ConfigurationError(f"{place}.lognormal", value, "give median, sigma, least and most only")
+            return cls(median=median, sigma=sigma, **bounds)
         return cls(median=_number(value, place=place))
 
     def seconds(self, key: str) -> float:
         """Draw the latency of one request; the same key draws the same."""
         if not self.sigma:
             return self.median
-        return self.median * math.exp(self.sigma * Random(key).gauss(0.0, 1.0))
+        drawn = self.median * math.exp(self.sigma * Random(key).gauss(0.0, 1.0))
+        return min(max(drawn, self.least), self.most)
 
 
 @dataclass(slots=True)
@@ -56,7 +65,8 @@ class Rule:
 
     All selectors given must agree. `contains` (any of several substrings of the message texts), `agent` and `model`
     match; `nth` counts the matching requests from 1; `fraction` picks prompts by the hash of `seed` and prompt, so that
-    a picked prompt stays picked; `times` lets a prompt go once the rule has applied to it that often.
+    a picked prompt stays picked, or with `each_call` decides anew for each call of a prompt; `times` lets a prompt go once the rule has
+    applied to it that often.
     """
 
     fault: str | None = None
@@ -67,9 +77,11 @@ class Rule:
     model: tuple[str, ...] = ()
     nth: frozenset[int] = frozenset()
     fraction: float | None = None
+    each_call: bool = False
     seed: int = 0
     times: int | None = None
     matched: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
     applied: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -93,6 +105,7 @@ class Rule:
             model=_texts(rest.pop("model", ()), place=f"{place}.model"),
             nth=frozenset(_wholes(rest.pop("nth", ()), place=f"{place}.nth")),
             fraction=None if fraction is None else _number(fraction, place=f"{place}.fraction"),
+            each_call=_flag(rest.pop("each_call", False), place=f"{place}.each_call"),
             seed=_whole(rest.pop("seed", 0), place=f"{place}.seed"),
             times=None if times is None else _whole(times, place=f"{place}.times"),
         )
@@ -113,12 +126,17 @@ class Rule:
         self.matched += 1
         if self.nth and self.matched not in self.nth:
             return False
-        if self.fraction is not None and _share(f"{self.seed}:{request.prompt_sha256}") >= self.fraction:
+        if self.fraction is not None and _share(self._drawn_by(request)) >= self.fraction:
             return False
         if self.times is not None and self.applied[request.prompt_sha256] >= self.times:
             return False
         self.applied[request.prompt_sha256] += 1
         return True
+
+    def _drawn_by(self, request: ChatRequest) -> str:
+        self.calls[request.prompt_sha256] += 1
+        call = f":{self.calls[request.prompt_sha256]}" if self.each_call else ""
+        return f"{self.seed}:{request.prompt_sha256}{call}"
 
 
 @dataclass(slots=True)
@@ -134,6 +152,9 @@ class Behaviour:
     answer_weights: Mapping[str, float] = field(default_factory=dict)
     agents: Mapping[str, str] = field(default_factory=dict)
     record_bodies: bool = False
+    dialect: Dialect = OPENAI
+    rates: tuple[RateLimit, ...] = ()
+    usage: Mapping[str, int] = field(default_factory=dict)
 
     def changed(self, configuration: object) -> "Behaviour":
         """Return this behaviour with the given keys replaced; raises ConfigurationError and then changes nothing."""
@@ -166,12 +187,23 @@ class Behaviour:
                     texts = _text_map(value, place=key)
                     new.agents = dict(sorted(texts.items(), key=lambda each: len(each[1]), reverse=True))
                 case "record_bodies":
-                    if not isinstance(value, bool):
-                        raise ConfigurationError(key, value, "give true or false")
-                    new.record_bodies = value
+                    new.record_bodies = _flag(value, place=key)
+                case "dialect":
+                    if value not in DIALECTS:
+                        raise ConfigurationError(key, value, f"choose one of {', '.join(DIALECTS)}")
+                    new.dialect = DIALECTS[value]
+                case "rates":
+                    if not isinstance(value, list):
+                        raise ConfigurationError(key, value, "give a list of limits")
+                    new.rates = tuple(_rate(rate, place=f"rates[{at}]") for at, rate in enumerate(value))
+                case "usage":
+                    new.usage = _usage(value, place=key)
                 case _:
-                    known = "models, seed, latency_seconds, fault, faults, answers, answer_weights, agents"
-                    raise ConfigurationError("the configuration", key, f"known keys are {known}, record_bodies")
+                    known = (
+                        "models, seed, latency_seconds, fault, faults, answers, answer_weights, agents, record_bodies, "
+                        "dialect, rates, usage"
+                    )
+                    raise ConfigurationError("the configuration", key, f"known keys are {known}")
         return new
 
     def rule_for(self, request: ChatRequest, *, agent: str | None) -> Rule | None:
@@ -193,6 +225,29 @@ class Behaviour:
 BEHAVIOUR_FIELDS = tuple(Behaviour.__dataclass_fields__)
 
 
+def _rate(value: object, *, place: str) -> RateLimit:
+    """Read `{"requests", "tokens", "seconds", "model", "counts_refused"}`; those not given do not limit."""
+    rest = dict(_map(value, place=place))
+    limit = RateLimit(
+        requests=_whole_or_none(rest.pop("requests", None), place=f"{place}.requests"),
+        tokens=_whole_or_none(rest.pop("tokens", None), place=f"{place}.tokens"),
+        seconds=_number(rest.pop("seconds", 60.0), place=f"{place}.seconds"),
+        model=_texts(rest.pop("model", ()), place=f"{place}.model"),
+        counts_refused=_flag(rest.pop("counts_refused", False), place=f"{place}.counts_refused"),
+    )
+    if rest or (limit.requests is None and limit.tokens is None):
+        raise ConfigurationError(place, value, "give requests or tokens, and seconds, model, counts_refused if need be")
+    return limit
+
+
+def _usage(value: object, *, place: str) -> Mapping[str, int]:
+    """Read the tokens of every answer; those not given are a quarter of the characters, and none of thinking."""
+    given = _map(value, place=place)
+    if set(given) - {"prompt_tokens", "completion_tokens", "thinking_tokens"}:
+        raise ConfigurationError(place, value, "give prompt_tokens, completion_tokens, thinking_tokens only")
+    return {name: _whole(count, place=f"{place}.{name}") for name, count in given.items()}
+
+
 def _share(key: str) -> float:
     """Return a number from 0 to below 1 that depends on the key alone."""
     return int.from_bytes(sha256(key.encode()).digest()[:6]) / 2**48
@@ -207,6 +262,16 @@ def _number(value: object, *, place: str) -> float:
 def _whole(value: object, *, place: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigurationError(place, value, "give a whole number")
+    return value
+
+
+def _whole_or_none(value: object, *, place: str) -> int | None:
+    return None if value is None else _whole(value, place=place)
+
+
+def _flag(value: object, *, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(place, value, "give true or false")
     return value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, cast
 
+from tests.llm_server.dialects import OPENAI, Dialect
 from tests.llm_server.wire import chunk, render, render_chunked_head
 
 PIECE_CHARACTERS = 24
@@ -14,8 +15,10 @@ PIECE_CHARACTERS = 24
 COMPLETION = (
     '{"id": "%s", "object": "chat.completion", "created": %d, "model": %s, "choices": [{"index": 0, "message": '
     '{"role": "assistant", "content": %s, "refusal": null}, "logprobs": null, "finish_reason": "%s"}], '
-    '"usage": {"prompt_tokens": %d, "completion_tokens": %d, "total_tokens": %d}}'
+    '"usage": %s}'
 )
+
+USAGE = '{"prompt_tokens": %d, "completion_tokens": %d, "total_tokens": %d}'
 
 
 class UnreadableChatError(Exception):
@@ -107,14 +110,20 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str = "stop"
+    thinking_tokens: int = 0
+    dialect: Dialect = OPENAI
+    tells_usage: bool = True
 
-    def usage(self) -> dict[str, int]:
-        """Return the token counts in the field names of the API."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
+    def usage(self) -> dict[str, Any] | None:
+        """Return the token counts as the dialect tells them, None where it is not to."""
+        if not self.tells_usage:
+            return None
+        return self.dialect.usage(self.prompt_tokens, self.completion_tokens, self.thinking_tokens)
+
+    def _usage_text(self) -> str:
+        if self.thinking_tokens or not self.tells_usage:
+            return json.dumps(self.usage())
+        return USAGE % (self.prompt_tokens, self.completion_tokens, self.prompt_tokens + self.completion_tokens)
 
     def document(self) -> dict[str, Any]:
         """Return the completion as the API's `chat.completion` object."""
@@ -127,26 +136,29 @@ class Completion:
             json.dumps(self.model),
             json.dumps(self.content),
             self.finish_reason,
-            self.prompt_tokens,
-            self.completion_tokens,
-            self.prompt_tokens + self.completion_tokens,
+            self._usage_text(),
         )
 
-    def response(self, request: ChatRequest) -> bytes:
+    def response(self, request: ChatRequest, *, headers: Mapping[str, str] | None = None) -> bytes:
         """Render the whole HTTP response, as events when the request wants a stream."""
         if not request.stream:
-            return render(200, self._text().encode())
-        head = render_chunked_head(content_type="text/event-stream")
-        return head + b"".join(self._events(include_usage=request.include_usage)) + chunk(b"")
+            return render(200, self._text().encode(), headers=headers)
+        head = render_chunked_head(content_type="text/event-stream", headers=headers)
+        return head + b"".join(self.events(include_usage=request.include_usage)) + chunk(b"")
 
-    def _events(self, *, include_usage: bool) -> list[bytes]:
+    def events(self, *, include_usage: bool) -> list[bytes]:
+        """Return the events of a stream, each as one chunk: role, pieces of content, finish, usage if wanted, `[DONE]`."""
         content = self.content or ""
         pieces = [content[at : at + PIECE_CHARACTERS] for at in range(0, len(content), PIECE_CHARACTERS)]
         deltas: list[dict[str, str]] = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
         events = [self._event([{"index": 0, "delta": delta, "finish_reason": None}]) for delta in deltas]
-        events.append(self._event([{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]))
-        if include_usage:
-            events.append(self._event([], usage=self.usage()))
+        told: dict[str, Any] = {"usage": self.usage()} if include_usage and self.tells_usage else {}
+        finish = [{"index": 0, "delta": {}, "finish_reason": self.finish_reason}]
+        if self.dialect.usage_with_finish:
+            events.append(self._event(finish, **told))
+        else:
+            events.append(self._event(finish))
+            events += [self._event([], **told)] if told else []
         return [*events, chunk(b"data: [DONE]\n\n")]
 
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:

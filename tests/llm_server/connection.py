@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
         self._serving = False
         self._when_lost = None
         if exchange.entry is not None:
-            exchange.journal.end(exchange.entry)
+            exchange.journal.end(exchange.entry, sent_whole=True)
         if reply.ending == "reset":
             connected = cast("socket.socket", self._transport.get_extra_info("socket"))
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

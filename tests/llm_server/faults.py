@@ -4,9 +4,10 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from tests.llm_server.reply import Occasion, Reply, error_reply
+from tests.llm_server.reply import Occasion, Reply
 from tests.llm_server.wire import chunk, render, render_chunked_head
 
 BLOCK = b"a" * (256 * 1024)
@@ -19,29 +20,36 @@ def throttled(occasion: Occasion) -> Reply:
     if settings.retry_after_date is not None:
         moment = time.gmtime(time.time() + settings.retry_after_date)
         headers = {"Retry-After": time.strftime("%a, %d %b %Y %H:%M:%S GMT", moment)}
-    return error_reply(429, "Rate limit reached.", kind="requests", code="rate_limit_exceeded", headers=headers)
+    return occasion.error(
+        429,
+        "Rate limit reached.",
+        kind="requests",
+        code="rate_limit_exceeded",
+        retry_after_s=settings.retry_after,
+        headers=headers,
+    )
 
 
 def status_500(occasion: Occasion) -> Reply:
-    return error_reply(500, "The server had an error.", kind="server_error")
+    return occasion.error(500, "The server had an error.", kind="server_error")
 
 
 def status_503(occasion: Occasion) -> Reply:
-    return error_reply(503, "The model is overloaded.", kind="server_error", code="overloaded")
+    return occasion.error(503, "The model is overloaded.", kind="server_error", code="overloaded")
 
 
 def unauthorized(occasion: Occasion) -> Reply:
-    return error_reply(401, "Incorrect API key provided.", kind="invalid_request_error", code="invalid_api_key")
+    return occasion.error(401, "Incorrect API key provided.", kind="invalid_request_error", code="invalid_api_key")
 
 
 def unknown_model(occasion: Occasion) -> Reply:
     message = f"The model {occasion.request.model!r} does not exist."
-    return error_reply(404, message, kind="invalid_request_error", code="model_not_found")
+    return occasion.error(404, message, kind="invalid_request_error", code="model_not_found")
 
 
 def response_format_refused(occasion: Occasion) -> Reply:
     message = "'response_format' of type 'json_schema' is not supported with this model."
-    return error_reply(400, message, kind="invalid_request_error", code="unsupported_parameter")
+    return occasion.error(400, message, kind="invalid_request_error", code="unsupported_parameter")
 
 
 def error_object(occasion: Occasion) -> Reply:
@@ -67,7 +75,8 @@ def null_content(occasion: Occasion) -> Reply:
 
 
 def no_choices(occasion: Occasion) -> Reply:
-    return Reply(render(200, json.dumps({**occasion.completion.document(), "choices": []}).encode()))
+    body = json.dumps({**occasion.completion.document(), "choices": []}).encode()
+    return Reply(render(200, body, headers=occasion.headers), bill=occasion.bill)
 
 
 def empty_body(occasion: Occasion) -> Reply:
@@ -184,7 +193,7 @@ def hold(occasion: Occasion) -> Reply:
         await occasion.gate()
         yield occasion.good()
 
-    return Reply(parts=parts)
+    return Reply(parts=parts, bill=occasion.bill)
 
 
 def drip(occasion: Occasion) -> Reply:
@@ -197,7 +206,7 @@ def drip(occasion: Occasion) -> Reply:
                 await asyncio.sleep(occasion.settings.interval_seconds)
             yield good[at : at + 1]
 
-    return Reply(good[:body_at], parts=parts)
+    return Reply(good[:body_at], parts=parts, bill=occasion.bill)
 
 
 def slow_start(occasion: Occasion) -> Reply:
@@ -205,7 +214,83 @@ def slow_start(occasion: Occasion) -> Reply:
         await asyncio.sleep(occasion.settings.delay_seconds)
         yield occasion.good()
 
-    return Reply(parts=parts)
+    return Reply(parts=parts, bill=occasion.bill)
+
+
+def cut_stream(occasion: Occasion) -> Reply:
+    """A stream that ends as HTTP wants it, but before its finish; otherwise as `truncated`."""
+    if not occasion.request.stream:
+        return truncated(occasion)
+    return Reply(_stream_head(occasion) + b"".join(_first_events(occasion)) + chunk(b""))
+
+
+def garbage_event(occasion: Occasion) -> Reply:
+    """An event in the middle of the stream that is no JSON; otherwise as `garbage`."""
+    if not occasion.request.stream:
+        return garbage(occasion)
+    odd = chunk(b"data: {\x80 not json\n\n")
+    return Reply(_stream_head(occasion) + b"".join([*_first_events(occasion), odd, *_later_events(occasion)]))
+
+
+def error_event(occasion: Occasion) -> Reply:
+    """An error in the middle of the stream, after which it ends; otherwise as `error_object`."""
+    if not occasion.request.stream:
+        return error_object(occasion)
+    document = {"error": {"message": "The server had an error while it wrote.", "type": "server_error", "code": 500}}
+    event = chunk(f"data: {json.dumps(document)}\n\n".encode())
+    return Reply(_stream_head(occasion) + b"".join([*_first_events(occasion), event]) + chunk(b""))
+
+
+def idle_stream(occasion: Occasion) -> Reply:
+    """Some events, then nothing for `delay_seconds`, then the rest; otherwise half of the body before that pause."""
+    good = occasion.good()
+    first = good[: (good.index(b"\r\n\r\n") + 4 + len(good)) // 2]
+    if occasion.request.stream:
+        first = _stream_head(occasion) + b"".join(_first_events(occasion))
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        await asyncio.sleep(occasion.settings.delay_seconds)
+        if occasion.request.stream:
+            yield b"".join(_later_events(occasion))
+        else:
+            yield good[len(first) :]
+
+    return Reply(first, parts=parts, bill=occasion.bill)
+
+
+def late_event(occasion: Occasion) -> Reply:
+    """The head at once, and after `delay_seconds` the first byte of the body."""
+    good = occasion.good()
+    body_at = good.index(b"\r\n\r\n") + 4
+
+    async def parts() -> AsyncGenerator[bytes, None]:
+        await asyncio.sleep(occasion.settings.delay_seconds)
+        yield good[body_at:]
+
+    return Reply(good[:body_at], parts=parts, bill=occasion.bill)
+
+
+def told_usage(occasion: Occasion) -> Reply:
+    settings = occasion.settings
+    return occasion.using(prompt_tokens=settings.prompt_tokens, completion_tokens=settings.completion_tokens)
+
+
+def no_usage(occasion: Occasion) -> Reply:
+    silent = replace(occasion.completion, tells_usage=False)
+    return Reply(silent.response(occasion.request, headers=occasion.headers), bill=occasion.bill)
+
+
+def _stream_head(occasion: Occasion) -> bytes:
+    return render_chunked_head(content_type="text/event-stream", headers=occasion.headers)
+
+
+def _first_events(occasion: Occasion) -> list[bytes]:
+    return occasion.completion.events(include_usage=occasion.request.include_usage)[: occasion.settings.events]
+
+
+def _later_events(occasion: Occasion) -> list[bytes]:
+    events = occasion.completion.events(include_usage=occasion.request.include_usage)
+    return [*events[occasion.settings.events :], chunk(b"")]
 
 
 def _choice(content: str) -> dict[str, Any]:
@@ -222,18 +307,24 @@ FAULTS: Mapping[str, Callable[[Occasion], Reply]] = {
     "absurd_usage": absurd_usage,
     "bad_status_line": bad_status_line,
     "cut_off": cut_off,
+    "cut_stream": cut_stream,
     "drip": drip,
     "empty": empty,
     "empty_body": empty_body,
     "endless": endless,
+    "error_event": error_event,
     "error_object": error_object,
     "garbage": garbage,
+    "garbage_event": garbage_event,
     "hang": hang,
     "hold": hold,
     "html": html,
     "huge": huge,
+    "idle_stream": idle_stream,
+    "late_event": late_event,
     "negative_usage": negative_usage,
     "no_choices": no_choices,
+    "no_usage": no_usage,
     "not_ballot": not_ballot,
     "nul": nul,
     "nul_content": nul_content,
@@ -242,6 +333,7 @@ FAULTS: Mapping[str, Callable[[Occasion], Reply]] = {
     "redirect": redirect,
     "reset": reset,
     "slow_start": slow_start,
+    "told_usage": told_usage,
     "truncated": truncated,
     "unknown_option": unknown_option,
     "wrong_schema": wrong_schema,

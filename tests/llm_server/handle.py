@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlencode
 
+from tests.llm_server.rate_limit import most_in_window
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 20.0
 STOP_SECONDS = 5.0
@@ -29,8 +31,9 @@ class LlmServer:
     whose own event loop must go on meanwhile, wait with `until`.
     """
 
-    def __init__(self, *, models: Sequence[str] = ()) -> None:
+    def __init__(self, *, models: Sequence[str] = (), dialect: str = "openai") -> None:
         self._models = models
+        self.dialect = dialect
         self._process: subprocess.Popen[bytes] | None = None
         self.host = "127.0.0.1"
         self.port = 0
@@ -51,6 +54,7 @@ class LlmServer:
         """Spawn the server on a free port and return when it answers; raises LlmServerError if it does not."""
         # The server needs the standard library only, and -S spares it the start-up work of installed packages.
         command = [sys.executable, "-S", "-m", "tests.llm_server", "--leash", "--parent", str(os.getpid())]
+        command += ["--dialect", self.dialect]
         for model in self._models:
             command += ["--model", model]
         process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -100,6 +104,19 @@ class LlmServer:
     def stats(self) -> dict[str, Any]:
         """Return the counts since the last reset (see `Journal.stats`)."""
         return self._call("GET", "/_stats")
+
+    def bill(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return what each model took since the last reset (see `Journal.bill`), by `answered` and `abandoned`."""
+        return self._call("GET", "/_bill")
+
+    def most_in_window(self, *, seconds: float = 60.0, model: str | None = None) -> int:
+        """Return the most chat completions that arrived in any window of that length, refused ones too."""
+        moments = [
+            entry["arrived_monotonic"]
+            for entry in self.journal()
+            if entry["counted"] and (model is None or entry["model"] == model)
+        ]
+        return most_in_window(moments, seconds=seconds)
 
     def release(self, *, count: int | None = None) -> int:
         """Let the answers that the fault `hold` keeps go, the oldest first, and return how many went."""

@@ -1,9 +1,9 @@
 """Writes down every request the test server got, and how many were in flight at once."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
@@ -21,7 +21,8 @@ class Entry:
 
     `in_flight` counts chat completions at the arrival, this one included. `attempt` counts requests with the very same
     messages, `agent_requests` those of the same agent, both from 1. `status` is null while nothing was answered, and
-    `bytes_sent` what the kernel took over for the client. Until `body_complete`, what the body says is not known.
+    `bytes_sent` what the kernel took over for the client. Until `body_complete`, what the body says is not known. `prompt_tokens` and
+    `completion_tokens` are what the answer takes, null for one that costs nothing.
     """
 
     sequence: int
@@ -47,6 +48,8 @@ class Entry:
     fault: str | None = None
     status: int | None = None
     bytes_sent: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     ended_monotonic: float | None = None
     client_disconnected: bool = False
     disconnected_monotonic: float | None = None
@@ -58,6 +61,21 @@ class Entry:
 
 
 ENTRY_FIELDS = tuple(each.name for each in fields(Entry))
+
+
+@dataclass(slots=True)
+class Account:
+    """What one model took."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, entry: Entry) -> None:
+        """Count one answer."""
+        self.calls += 1
+        self.prompt_tokens += entry.prompt_tokens or 0
+        self.completion_tokens += entry.completion_tokens or 0
 
 
 class Journal:
@@ -76,6 +94,8 @@ class Journal:
         self.disconnects = 0
         self.by_fault: Counter[str] = Counter()
         self.by_status: Counter[str] = Counter()
+        self.answered: defaultdict[str, Account] = defaultdict(Account)
+        self.abandoned: defaultdict[str, Account] = defaultdict(Account)
         self._attempts: Counter[str] = Counter()
         self._of_agent: Counter[str] = Counter()
         self._changed = changed
@@ -126,8 +146,17 @@ class Journal:
         if name is not None:
             self.by_fault[name] += 1
 
-    def end(self, entry: Entry, *, disconnected: bool = False) -> None:
+    def bill(self) -> dict[str, Any]:
+        """Return what each model took for answers that were sent whole, and what for those whose client left before."""
+        return {
+            "answered": {model: asdict(account) for model, account in self.answered.items()},
+            "abandoned": {model: asdict(account) for model, account in self.abandoned.items()},
+        }
+
+    def end(self, entry: Entry, *, disconnected: bool = False, sent_whole: bool = False) -> None:
         """Close the entry: the last byte was handed to the kernel, or the client went away."""
+        if entry.prompt_tokens is not None and entry.model is not None and (sent_whole or disconnected):
+            (self.answered if sent_whole else self.abandoned)[entry.model].add(entry)
         entry.ended_monotonic = time.monotonic()
         if disconnected:
             entry.client_disconnected = True

@@ -10,8 +10,10 @@ from tests.llm_server.ballots import ballot_content
 from tests.llm_server.behaviour import Behaviour, ConfigurationError
 from tests.llm_server.completion import ChatRequest, Completion, UnreadableChatError
 from tests.llm_server.connection import Connection, Exchange
+from tests.llm_server.dialects import Standing
 from tests.llm_server.faults import FAULTS
 from tests.llm_server.journal import Journal
+from tests.llm_server.rate_limit import admit
 from tests.llm_server.reply import REDIRECTED_PATH, FaultSettings, Occasion, Reply, error_reply, json_reply, refusal
 from tests.llm_server.waiters import Waiters
 from tests.llm_server.wire import RequestHead
@@ -22,6 +24,8 @@ REMEMBERED_BODIES = 2048
 REMEMBERED_BYTES = 32 * 1024
 OPENING_TAG, CLOSING_TAG, LABEL = "<persona>", "</persona>", "persona:"
 DEFAULT_SETTINGS = FaultSettings()
+RATE_LIMIT = "rate_limit"
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class Server:
@@ -77,7 +81,7 @@ class Server:
             case "POST", "/v1/chat/completions":
                 self._complete(connection, exchange, body)
             case "GET", "/v1/models":
-                connection.answer(exchange, json_reply(self._models()))
+                connection.answer(exchange, json_reply(self._behaviour.dialect.models(self._behaviour.models)))
             case (("GET" | "POST"), path) if path == REDIRECTED_PATH:
                 connection.answer(exchange, self._redirected(exchange, body))
             case "GET", "/_wait":
@@ -96,21 +100,41 @@ class Server:
         except UnreadableChatError as error:
             if exchange.entry is not None:
                 exchange.journal.read(exchange.entry)
-            connection.answer(exchange, error_reply(400, error.reason, kind="invalid_request_error"))
+            reply = error_reply(400, error.reason, kind="invalid_request_error", dialect=self._behaviour.dialect)
+            connection.answer(exchange, reply)
             return
-        rule = self._behaviour.rule_for(request, agent=self._write_down(exchange, request))
-        entry = exchange.entry
+        agent = self._write_down(exchange, request)
+        entry, dialect = exchange.entry, self._behaviour.dialect
         sequence = 0 if entry is None else entry.sequence
+        completion = self._completion(request, content, sequence=sequence)
+        refused_for, standings = 0.0, list[Standing]()
+        if self._behaviour.rates:
+            now = asyncio.get_running_loop().time() if entry is None else entry.arrived_monotonic
+            limits = [limit for limit in self._behaviour.rates if limit.concerns(request)]
+            tokens = completion.prompt_tokens + completion.completion_tokens
+            refused_for = admit(limits, now=now, tokens=tokens)
+            standings = [standing for limit in limits for standing in limit.standings(now)]
+        complaint = dialect.refused(request.body)
+        rule = None if refused_for or complaint else self._behaviour.rule_for(request, agent=agent)
         occasion = Occasion(
             request=request,
-            completion=_completion(request, content, sequence=sequence),
+            completion=completion,
             settings=DEFAULT_SETTINGS if rule is None else rule.settings,
             gate=self._gate,
+            headers=dialect.limits(standings) if standings else NO_HEADERS,
         )
+        if refused_for:
+            if entry is not None:
+                exchange.journal.fault(entry, RATE_LIMIT)
+                exchange.journal.read(entry)
+            connection.answer(exchange, _too_fast(occasion, refused_for))
+            return
         latency = self._behaviour.latency if rule is None or rule.latency is None else rule.latency
         wait = latency.seconds(f"{self._behaviour.seed}:{sequence}:{request.prompt_sha256}")
-        if rule is None or rule.fault is None:
-            reply = Reply(occasion.good())
+        if complaint is not None:
+            reply = occasion.error(400, complaint, kind="invalid_request_error", code="unsupported_parameter")
+        elif rule is None or rule.fault is None:
+            reply = Reply(occasion.good(), bill=occasion.bill)
         else:
             reply = FAULTS[rule.fault](occasion)
             if entry is not None:
@@ -118,6 +142,8 @@ class Server:
         if entry is None:
             connection.answer(exchange, reply)
         else:
+            if reply.bill is not None:
+                entry.prompt_tokens, entry.completion_tokens = reply.bill
             exchange.journal.read(entry)
             connection.answer_at(exchange, reply, due=entry.arrived_monotonic + wait)
 
@@ -154,6 +180,8 @@ class Server:
                 seed=self._behaviour.seed,
                 weights=self._behaviour.answer_weights,
             )
+            if request.has_response_format:
+                content = self._behaviour.dialect.says(content)
         if len(body) <= REMEMBERED_BYTES and len(self._contents) < REMEMBERED_BODIES:
             self._contents[body] = request, content
         return request, content
@@ -167,11 +195,20 @@ class Server:
         except UnreadableChatError as error:
             return error_reply(400, error.reason, kind="invalid_request_error")
         sequence = 0 if exchange.entry is None else exchange.entry.sequence
-        return Reply(_completion(request, content, sequence=sequence).response(request))
+        return Reply(self._completion(request, content, sequence=sequence).response(request))
 
-    def _models(self) -> dict[str, Any]:
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in self._behaviour.models]
-        return {"object": "list", "data": data}
+    def _completion(self, request: ChatRequest, content: str, *, sequence: int) -> Completion:
+        behaviour = self._behaviour
+        fixed = behaviour.usage
+        return Completion(
+            identity=f"chatcmpl-{sequence}",
+            model=request.model,
+            content=content,
+            prompt_tokens=fixed.get("prompt_tokens", math.ceil(len(request.text) / 4)),
+            completion_tokens=fixed.get("completion_tokens", math.ceil(len(content) / 4)),
+            thinking_tokens=fixed.get("thinking_tokens", 0),
+            dialect=behaviour.dialect,
+        )
 
     def _control(self, head: RequestHead, body: bytes) -> Reply:
         match head.method, head.path:
@@ -183,6 +220,8 @@ class Server:
                     return refusal(f"since is {since!r}: give the sequence of an entry")
                 entries = self._journal.entries[int(since) :]
                 return json_reply({"entries": [each.as_json() for each in entries]})
+            case "GET", "/_bill":
+                return json_reply(self._journal.bill())
             case "POST", "/_configure":
                 try:
                     self._behaviour = self._behaviour.changed(json.loads(body))
@@ -243,13 +282,14 @@ class Server:
         }
 
 
-def _completion(request: ChatRequest, content: str, *, sequence: int) -> Completion:
-    return Completion(
-        identity=f"chatcmpl-{sequence}",
-        model=request.model,
-        content=content,
-        prompt_tokens=math.ceil(len(request.text) / 4),
-        completion_tokens=math.ceil(len(content) / 4),
+def _too_fast(occasion: Occasion, seconds: float) -> Reply:
+    return occasion.error(
+        429,
+        "Rate limit reached.",
+        kind="requests",
+        code="rate_limit_exceeded",
+        retry_after_s=seconds,
+        headers=occasion.completion.dialect.retry_headers(seconds),
     )
 
 

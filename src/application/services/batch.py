@@ -39,7 +39,8 @@ class StopCause(Enum):
         return self.value[0]
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, because a frozen one takes three times as long to make, and there is one for each call.
+@dataclass(slots=True)
 class CallEnd:
     """A call that is over: which attempt it was, what it was to take at most, and what it took, None where nobody knows."""
 
@@ -68,8 +69,11 @@ class AttemptEnd:
 class BatchObserver(Protocol):
     """Is told about each agent of a batch, and is waited for: this is where outcomes are recorded before they are seen."""
 
-    async def reserve(self, request: AgentRequest, forecast: Forecast) -> None:
-        """Keep what a call may take at most. Raises `BudgetExceededError` where it may not be made."""
+    async def reserve(self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None) -> None:
+        """Keep what a call may take at most, once what the `previous` one held is settled.
+
+        Raises `BudgetExceededError` where it may not be made.
+        """
         ...
 
     def give_back(self, forecast: Forecast) -> None:

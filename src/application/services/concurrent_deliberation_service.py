@@ -33,6 +33,7 @@ _logger = logging.getLogger(__name__)
 _MAX_MESSAGE = 500
 _HUNG = frozenset({"agent_timeout", "timeout"})
 _NOTHING = Usage()
+_ONE_CALL = Usage(1)
 # What the next model of a route is asked after; a ballot that cannot be read, and time that is over, are nobody else's to mend.
 _FALLS_BACK = frozenset(
     {
@@ -346,23 +347,24 @@ class _BatchRun:
         if asking.began is not None:
             asking.left_s = batch.stop_clock(asking, self._monotonic())
         if observer is not None:
-            await observer.reserve(request, forecast)
+            await observer.reserve(request, forecast, asking.previous)
         try:
             permit = await desk.admit(request, forecast, until=batch.deadline)
         except BaseException:
             if observer is not None:
                 observer.give_back(forecast)
             raise
-        try:
-            if observer is not None:
-                await observer.agent_starting(request, forecast, asking.previous)
-            # Waiting and recording take their time, in which the door may have been closed.
-            if not await self._may_call():
+        if observer is not None or desk.paces:
+            try:
+                if observer is not None:
+                    await observer.agent_starting(request, forecast, asking.previous)
+                # Waiting and recording take their time, in which the door may have been closed.
+                if not await self._may_call():
+                    permit.end(_NOTHING)
+                    return False
+            except BaseException:
                 permit.end(_NOTHING)
-                return False
-        except BaseException:
-            permit.end(_NOTHING)
-            raise
+                raise
         asking.attempts += 1
         asking.call = (permit, forecast)
         now = self._monotonic()
@@ -420,11 +422,12 @@ class _BatchRun:
             return
         (permit, forecast), asking.call = asking.call, None
         if usage is not None and not usage.calls:
-            usage = replace(usage, calls=1)
+            usage = _ONE_CALL if usage == _NOTHING else replace(usage, calls=1)
         permit.end(usage, error)
-        asking.last = CallEnd(asking.attempts, forecast, usage)
-        asking.usage += asking.last.counted
-        if usage is not None and usage.calls:
+        last = asking.last = CallEnd(asking.attempts, forecast, usage)
+        # Most agents make one call.
+        asking.usage = last.counted if asking.usage is _NOTHING else asking.usage + last.counted
+        if usage is not None:
             self._metrics.call_made(usage)
 
     async def _may_call(self) -> bool:
@@ -588,6 +591,8 @@ class _Asking:
 
 def _resumed(route: Sequence[str | None], request: AgentRequest) -> tuple[int, int]:
     """Where in the route an agent goes on that made calls before, and how many of them asked the model there."""
+    if request.attempt == 1:
+        return 0, 0
     earlier = request.earlier_models
     if not earlier or earlier[-1] not in route:
         return 0, request.attempt - 1

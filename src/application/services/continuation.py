@@ -15,7 +15,7 @@ from domain.models.budget import Usage
 from domain.models.money import Charge, Hold, Reservation, picodollars, usd
 from domain.models.round import AgentRecord
 
-__all__ = ["Course", "course_of", "intended_call"]
+__all__ = ["Course", "course_of", "held_in", "intended_call"]
 
 _Turn = tuple[int, str]
 _INTENDED = b'"type":"call.intended"'
@@ -113,8 +113,7 @@ def _intended(entries: Sequence[LoggedEntry]) -> tuple[list[LedgerCall], dict[_T
 
 def intended_call(told: Mapping[str, Any], index: int) -> LedgerCall:
     """The row of the ledger that an entry `call.intended` makes."""
-    prompt, held = told["prompt"], told.get("held") or {"tokens": 0, "cost_usd": 0}
-    cost = held["cost_usd"]
+    prompt, hold = told["prompt"], held_in(told)
     return LedgerCall(
         told["round"],
         told["agent_id"],
@@ -124,6 +123,15 @@ def intended_call(told: Mapping[str, Any], index: int) -> LedgerCall:
         index,
         told["model"],
         told["at"][:10],
-        held["tokens"],
-        None if cost is None else picodollars(cost),
+        hold.tokens,
+        hold.cost,
     )
+
+
+def held_in(told: Mapping[str, Any]) -> Hold:
+    """What the call of an entry `call.intended` takes at most."""
+    held = told.get("held")
+    if held is None:
+        return Hold()
+    cost = held["cost_usd"]
+    return Hold(held["tokens"], None if cost is None else picodollars(cost))

@@ -38,7 +38,7 @@ from domain.models.text import clean
 from domain.voting.ballot import Ballot
 from domain.voting.ballot_reader import read_ballot
 from domain.voting.rule import Rule, apply_rule, rules_for
-from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started, time_text
+from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started
 
 __all__ = ["DeliberationRun", "decide"]
 
@@ -305,6 +305,7 @@ class _Intent:
     forecast: Forecast
     reservation: Reservation
     is_open: bool = True
+    charge: Charge | None = None
     gathering: _Gathering | None = None
     place: int = 0
 
@@ -329,9 +330,14 @@ class _RoundRecorder:
         self._commits: set[asyncio.Task[None]] = set()
         self.records: list[AgentRecord] = []
 
-    async def reserve(self, request: AgentRequest, forecast: Forecast) -> None:  # noqa: ARG002 - of the port
+    async def reserve(self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None) -> None:
         """Hold what the call may take, once the calls in flight leave enough. Raises `BudgetExceededError`."""
-        await self._run._purse.hold(forecast.hold)
+        if previous is not None:
+            # Or the agent would wait for what it holds itself.
+            self._settle(request, previous.call)
+        purse = self._run._purse
+        if not purse.try_hold(forecast.hold):
+            await purse.hold(forecast.hold)
 
     def give_back(self, forecast: Forecast) -> None:
         """The call is not made."""
@@ -349,9 +355,6 @@ class _RoundRecorder:
         if request.attempt > 1 and previous is None:
             previous = _UNKNOWN_END
         self._started.setdefault(request.agent_id, self._began(request) or now)
-        reservation = Reservation(run.deliberation.key_name or "", time_text(now)[:10], forecast.hold)
-        charge = self._charge(request, None if previous is None else previous.call)
-        took = Usage() if previous is None else self._took(request, previous)
         prompt = forecast.prompt
         entry = call_intended(
             run.deliberation.id,
@@ -364,9 +367,12 @@ class _RoundRecorder:
             prompt_salt=run.deliberation.question_salt,
             prompt_version=forecast.prompt_version,
             hold=forecast.hold,
-            previous=None if previous is None else (previous.state.value, previous.kind, took),
+            previous=None if previous is None else self._told(request, previous),
         )
-        entry.reservation, entry.charge = reservation, charge
+        day: str = entry.document["at"][:10]
+        reservation = entry.reservation = Reservation(run.deliberation.key_name or "", day, forecast.hold)
+        if previous is not None:
+            entry.charge = self._charge(request, previous.call)
         intent = self._intended[request.agent_id] = _Intent(request.attempt, forecast, reservation)
         try:
             await self._record(entry, intent)
@@ -397,7 +403,9 @@ class _RoundRecorder:
             if intent.was_refused and intent.is_open:
                 intent.is_open = False
                 self.give_back(intent.forecast)
-        usage = self._run._course.usage(request.round_number, request.agent_id) + ending.usage
+        usage = ending.usage
+        if request.attempt > 1:
+            usage = self._run._course.usage(request.round_number, request.agent_id) + usage
         record = _record(request, ending, usage, started_at=started_at, finished_at=now)
         deliberation = self._run.deliberation
         entry = agent_ended(deliberation.id, record, deliberation.specification.question.answer)
@@ -415,26 +423,19 @@ class _RoundRecorder:
             )
         return record.state
 
-    def _charge(self, request: AgentRequest, call: CallEnd | None) -> Charge | None:
-        """What the call took that this agent intended last, and that is over now; settles it with the purse.
-
-        One that was intended and then not made took nothing. One that another process intended is not known to be over.
-        """
+    def _settle(self, request: AgentRequest, call: CallEnd | None) -> None:
+        """The call that this agent intended last is over. One that was intended and then not made took nothing."""
         intent = self._intended.get(request.agent_id)
         if intent is None or not intent.is_open:
-            if intent is not None:
-                return None
-            return self._run._course.open_charge(request.round_number, request.agent_id)
+            return
         intent.is_open = False
         usage = call.usage if call is not None and call.attempt == intent.attempt else Usage()
         hold = intent.reservation.hold
-        if usage is None:
-            tokens, cost = hold.tokens, hold.cost
-            self._run._purse.settle(hold, tokens=tokens, cost=cost or 0)
-        else:
+        tokens, cost = hold.tokens, hold.cost
+        if usage is not None:
             tokens, cost = usage.total_tokens, None if hold.cost is None else picodollars(usage.cost_usd)
-            self._run._purse.settle(hold, tokens=tokens, cost=cost or 0)
-        return Charge(
+        self._run._purse.settle(hold, tokens=tokens, cost=cost or 0)
+        intent.charge = Charge(
             intent.attempt,
             intent.forecast.model,
             0 if usage is None else usage.input_tokens,
@@ -444,10 +445,20 @@ class _RoundRecorder:
             intent.reservation,
         )
 
-    def _took(self, request: AgentRequest, previous: AttemptEnd) -> Usage:
-        if previous.call is not None:
-            return previous.call.counted
-        return self._run._course.last_usage(request.round_number, request.agent_id)
+    def _charge(self, request: AgentRequest, call: CallEnd | None) -> Charge | None:
+        """What is to be written down of the call before, once. One that another process intended is not known to be over."""
+        intent = self._intended.get(request.agent_id)
+        if intent is None:
+            return self._run._course.open_charge(request.round_number, request.agent_id)
+        self._settle(request, call)
+        charge, intent.charge = intent.charge, None
+        return charge
+
+    def _told(self, request: AgentRequest, previous: AttemptEnd) -> tuple[str, str, Usage]:
+        """How the attempt before ended, and what it took."""
+        call = previous.call
+        usage = self._run._course.last_usage(request.round_number, request.agent_id) if call is None else call.counted
+        return previous.state.value, previous.kind, usage
 
     def _began(self, request: AgentRequest) -> datetime | None:
         return self._run._course.began_at(request.round_number, request.agent_id)

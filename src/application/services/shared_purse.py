@@ -18,10 +18,16 @@ class SharedPurse:
         self._purse = purse
         self._waiting: deque[tuple[Hold, asyncio.Future[None]]] = deque()
 
+    def try_hold(self, hold: Hold) -> bool:
+        """Keep so much for a call if it is there and nobody waits."""
+        if self._waiting or self._purse.lacks(hold) is not None:
+            return False
+        self._purse.hold(hold)
+        return True
+
     async def hold(self, hold: Hold) -> None:
         """Keep so much for a call, first come, first served. Raises `BudgetExceededError` as soon as it cannot fit any more."""
-        if not self._waiting and self._purse.lacks(hold) is None:
-            self._purse.hold(hold)
+        if self.try_hold(hold):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((hold, turn))

@@ -26,7 +26,7 @@ class Movement:
     @classmethod
     def of(cls, reservation: Reservation | None, charge: Charge | None) -> list[Movement]:
         """What an entry moves: first what the call before took, then what the next one reserves."""
-        moves = []
+        moves: list[Movement] = []
         if charge is not None and charge.is_certain:
             kept = charge.reserved
             change = (charge.cost or 0) - (kept.hold.cost or 0)

@@ -167,24 +167,27 @@ def call_intended(
     `hold` is what the call takes at most. `previous` is how the attempt before ended, state, kind and what it took, so that every
     attempt has one recorded end: the last one's is in `agent.ended`.
     """
-    return Entry(
-        {
-            "type": "call.intended",
-            "at": time_text(at),
-            "deliberation_id": deliberation_id,
-            "round": round_number,
-            "agent_id": agent_id,
-            "attempt": attempt,
-            "purpose": "answer",
-            "model": model,
-            "prompt": commitment(prompt_salt, prompt),
-            "prompt_version": prompt_version,
-            "held": {"tokens": hold.tokens, "cost_usd": None if hold.cost is None else usd(hold.cost)},
-            "previous": None
-            if previous is None
-            else {"state": previous[0], "kind": previous[1], "usage": usage_document(previous[2])},
-        }
-    )
+    document: dict[str, Any] = {
+        "type": "call.intended",
+        "at": time_text(at),
+        "deliberation_id": deliberation_id,
+        "round": round_number,
+        "agent_id": agent_id,
+        "attempt": attempt,
+        "purpose": "answer",
+        "model": model,
+        "prompt": commitment(prompt_salt, prompt),
+        "previous": None,
+    }
+    # What says nothing is left out: there is one of these for every call.
+    if prompt_version is not None:
+        document["prompt_version"] = prompt_version
+    if hold != _NOTHING:
+        document["held"] = {"tokens": hold.tokens, "cost_usd": None if hold.cost is None else usd(hold.cost)}
+    if previous is not None:
+        state, kind, usage = previous
+        document["previous"] = {"state": state, "kind": kind, "usage": usage_document(usage)}
+    return Entry(document)
 
 
 def record_texts(record: AgentRecord, *, answers_by_text: bool) -> tuple[str | None, ...]:
@@ -221,8 +224,9 @@ def agent_ended(
         "duration_s": record.duration_seconds,
         "truncated": record.truncated,
         "model_asked": record.model_asked,
-        "fell_back": record.fell_back,
     }
+    if record.fell_back:
+        document["fell_back"] = True
     return Entry(document, drawn, record)
 
 
@@ -248,15 +252,17 @@ def deliberation_ended(deliberation: Deliberation, *, cause: str | None = None) 
 
 
 def usage_document(usage: Usage) -> dict[str, Any]:
-    """Calls, tokens and US dollars, and what may have been taken besides, at most, by calls whose end nobody knows."""
-    return {
+    """Calls, tokens and US dollars, and where there are calls whose end nobody knows, what those may have taken at most."""
+    document: dict[str, Any] = {
         "calls": usage.calls,
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cost_usd": usage.cost_usd,
-        "uncertain_tokens": usage.uncertain_tokens,
-        "uncertain_usd": usage.uncertain_usd,
     }
+    if usage.uncertain_tokens or usage.uncertain_usd:
+        document["uncertain_tokens"] = usage.uncertain_tokens
+        document["uncertain_usd"] = usage.uncertain_usd
+    return document
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from application.ports.deliberation_repository import (
     Waiting,
 )
 from application.ports.metrics import Metrics, NullMetrics
-from application.services.continuation import intended_call
+from application.services.continuation import held_in
 from domain.errors.deliberation import RecordMismatchError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
@@ -156,15 +156,15 @@ class SqlDeliberationRepository:
         movements = Movement.of(entry.reservation, entry.charge)
         charged = None if entry.charge is None else charge_values(entry.charge, document)
         if record is None:
-            call = intended_call(document, 0)
-            key = CallKey(call.round_number, call.agent_id, call.purpose, call.attempt)
-            foreseen = (call.model, call.day, call.held_tokens, call.held_cost)
+            key = CallKey(document["round"], document["agent_id"], document["purpose"], document["attempt"])
+            prompt, reserved = document["prompt"], entry.reservation
+            hold = held_in(document) if reserved is None else reserved.hold
             return AppendedEntry(
                 encoded,
                 events,
                 call=key,
-                prompt_sha256=call.prompt_sha256,
-                foreseen=foreseen,
+                prompt_sha256=None if prompt is None else prompt["sha256"],
+                foreseen=(document["model"], document["at"][:10], hold.tokens, hold.cost),
                 charge=charged,
                 movements=movements,
             )

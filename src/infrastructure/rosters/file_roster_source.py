@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from domain.errors.deliberation import InvalidRosterError, InvalidSpecificationError, RosterNotFoundError
-from domain.models.agent import Agent, Persona, Roster
+from domain.models.agent import Agent, CrewReference, Persona, Roster
 from domain.models.text import MAX_PERSONA_BYTES, text_problem
+from infrastructure.rosters.crew_files import crew_problem
 
 __all__ = ["BUILT_IN", "MAX_ROSTER_BYTES", "FileRosterSource"]
 
@@ -58,11 +59,13 @@ class FileRosterSource:
 
     The operator's files are `*.toml` and `*.json` right in `user_folder`, of the form of `roster.schema.json`; one without a
     `name` is asked for by its file name. Links, folders and hidden files are not looked at. A file is read when it is first
-    needed and again when it has changed. A file that takes the name of a built-in roster, or of another file, is refused.
+    needed and again when it has changed. A file that takes the name of a built-in roster, or of another file, is refused. A member's
+    `crew` lies below the folder too, and is taken only with `takes_crews`: elsewhere nobody could ask it.
     """
 
-    def __init__(self, user_folder: Path | None = None) -> None:
+    def __init__(self, user_folder: Path | None = None, *, takes_crews: bool = False) -> None:
         self._folder = user_folder
+        self._takes_crews = takes_crews
         self._files: dict[Path, _File] = {}
 
     def names(self) -> Sequence[str]:
@@ -124,7 +127,7 @@ class FileRosterSource:
                 content = opened.read(MAX_ROSTER_BYTES + 1)
         except OSError as error:
             return _File((), (path.stem,), _Broken(path.name, f"cannot be read: {error.strerror}"))
-        file = _read(path, content, state)
+        file = _read(path, content, state, takes_crews=self._takes_crews)
         if isinstance(file.result, _Broken):
             _logger.warning("%s", file.result.error(), extra={"kind": InvalidRosterError.slug})
         return file
@@ -138,7 +141,7 @@ def _roster_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _read(path: Path, content: bytes, state: tuple[int, ...]) -> _File:
+def _read(path: Path, content: bytes, state: tuple[int, ...], *, takes_crews: bool) -> _File:
     names: tuple[str, ...] = (path.stem,)
     try:
         document = _document(path.name, content)
@@ -148,9 +151,20 @@ def _read(path: Path, content: bytes, state: tuple[int, ...]) -> _File:
         roster = _roster(path.name, document)
         if roster.name in BUILT_IN:
             _refuse(path.name, f"the name {roster.name!r} belongs to a built-in roster: choose another")
+        _refuse_crews(path, roster, takes_crews=takes_crews)
     except InvalidRosterError as error:
         return _File(state, names, _Broken(error.source, error.problem))
     return _File(state, names, roster)
+
+
+def _refuse_crews(path: Path, roster: Roster, *, takes_crews: bool) -> None:
+    for number, agent in enumerate(roster.agents):
+        if agent.crew is None:
+            continue
+        if not takes_crews:
+            _refuse(path.name, f"/agents/{number}/crew is asked with CONCLAVE_ORCHESTRATOR=crewai alone")
+        if problem := crew_problem(path.parent, agent.crew.source):
+            _refuse(path.name, f"/agents/{number}/crew {problem}")
 
 
 @cache
@@ -204,14 +218,21 @@ def _roster(source: str, document: Mapping[str, Any]) -> Roster:
     if problem := _problem(document, _schema(), ""):
         _refuse(source, problem)
     agents = [
-        Agent(entry["id"], Persona(entry["persona"], entry.get("name", "")), entry.get("model"))
+        Agent(entry["id"], Persona(entry["persona"], entry.get("name", "")), entry.get("model"), _crew(entry))
         for entry in document["agents"]
     ]
+    for number, entry in enumerate(document["agents"]):
+        if "tools" in entry and "crew" not in entry:
+            _refuse(source, f"/agents/{number}/tools are those of a 'crew', and there is none")
     try:
         return Roster.assemble(document["name"], agents, description=document.get("description", ""))
     except InvalidSpecificationError as error:
         first = error.problems[0]
         _refuse(source, f"{first.pointer} {first.message}")
+
+
+def _crew(entry: Mapping[str, Any]) -> CrewReference | None:
+    return CrewReference(entry["crew"], tuple(entry.get("tools", ()))) if "crew" in entry else None
 
 
 def _problem(value: Any, schema: Mapping[str, Any], pointer: str) -> str | None:

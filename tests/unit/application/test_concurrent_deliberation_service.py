@@ -643,7 +643,7 @@ class Witness:
         self.held = 0
         self._takes_s = takes_s
 
-    async def reserve(self, request: AgentRequest, forecast: Forecast) -> None:
+    async def reserve(self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None) -> None:
         self.held += 1
 
     def give_back(self, forecast: Forecast) -> None:

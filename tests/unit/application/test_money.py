@@ -11,6 +11,7 @@ import pytest
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.model_desk import Forecast, NullModelDesk
+from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.money import Hold, KeyBudget, picodollars, usd
@@ -97,6 +98,37 @@ async def test_a_call_that_timed_out_keeps_what_it_held() -> None:
     assert (ended.usage.cost_usd, ended.usage.uncertain_usd, ended.usage.uncertain_tokens) == (0.5, 1.0, 100)
 
 
+async def test_a_further_attempt_does_not_wait_for_what_the_one_before_held() -> None:
+    class Throttled(Costly):
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            if request.attempt == 1:
+                self.calls.append(request.agent_id)
+                raise AgentInvocationError(
+                    "429", kind="rate_limited", state=AgentState.THROTTLED, retryable=True, usage=Usage()
+                )
+            return await super().invoke(request)
+
+    models = Throttled(1.0)
+    async with opened(build(models, desk=Priced())) as house:
+        ended = await _ended(house, _limited(1, max_cost_usd=1.5))
+    assert _states(ended) == {"answered": 1}
+    assert len(models.calls) == 2
+
+
+async def test_an_attempt_that_leaves_too_little_for_the_next_is_charged_all_the_same() -> None:
+    class Failing(Costly):
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            await super().invoke(request)
+            raise AgentInvocationError("no", kind="server_error", retryable=True, usage=Usage(1, 6, 4, 1.0))
+
+    async with opened(build(Failing(1.0), desk=Priced())) as house:
+        ended = await _ended(house, _limited(1, max_cost_usd=1.5))
+        charges = list(house.repository._kept[ended.id].charges.values())
+    assert _states(ended) == {"over_budget": 1}
+    assert ended.usage.cost_usd == 1.0
+    assert [(charge.attempt, charge.cost, charge.is_certain) for charge in charges] == [(1, picodollars(1.0), True)]
+
+
 async def test_whoever_goes_on_counts_what_was_spent_and_what_nobody_knows() -> None:
     repository = InMemoryRepository(clock=VirtualClock())
     spec = _limited(4, max_cost_usd=4.0)
@@ -147,7 +179,7 @@ async def test_what_each_call_held_and_took_stands_in_its_entries() -> None:
     assert (intent["model"], intent["prompt_version"]) == ("one/small", "1")
     (end,) = [entry for entry in told if entry["type"] == "agent.ended"]
     assert end["usage"]["cost_usd"] == 0.5
-    assert end["usage"]["uncertain_usd"] == 0.0
+    assert "uncertain_usd" not in end["usage"]
     (charge,) = house.repository._kept[ended.id].charges.values()
     assert (charge.cost, charge.input_tokens, charge.output_tokens, charge.is_certain) == (picodollars(0.5), 6, 4, True)
 

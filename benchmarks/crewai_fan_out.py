@@ -1,0 +1,126 @@
+"""72 agents through CrewAI, each call answered after 200 ms: wall, calls in flight, how long it holds up our loop, and others.
+
+    python -m benchmarks.crewai_fan_out [--repetitions 9] [--latency-ms 200] [--out FILE]
+
+It runs where the extra `crewai` is (`scripts/environment.sh crewai`). The test LLM servers are processes of their own, one
+for each of two deliberations side by side: one on the direct client, beside it another direct one, then one through CrewAI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from application.ports.agent_orchestrator import AgentOrchestratorProtocol
+from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
+from benchmarks.fan_out import AGENTS, requests
+from benchmarks.measurement import Contender, alternate, report
+from domain.models.agent_pool import AgentPool
+from infrastructure.event_loop import run
+from infrastructure.orchestrators.crewai_orchestrator import CrewAIAdapter
+from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
+from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
+from tests.llm_server.handle import LlmServer
+
+
+class LongestBlock:
+    """Feels the loop's pulse every millisecond while it is entered; `ms` is the longest time in which it did not beat."""
+
+    def __init__(self) -> None:
+        self.ms = 0.0
+
+    async def __aenter__(self) -> LongestBlock:
+        self._pulse = asyncio.create_task(self._feel())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pulse.cancel()
+
+    async def _feel(self) -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            self.ms = max(self.ms, (time.perf_counter() - before) * 1e3 - 1)
+
+
+def deliberation(orchestrator: AgentOrchestratorProtocol) -> Callable[[], Awaitable[None]]:
+    """72 agents asked at once by a service of their own, all of whom answer."""
+
+    async def deliberate() -> None:
+        service = ConcurrentDeliberationService(
+            orchestrator=orchestrator, halt_checker=HaltCheckerStub(), pool=AgentPool()
+        )
+        result = await service.invoke_concurrent(requests(), agent_timeout_s=30)
+        assert result.success_count == AGENTS, result.failures[:1]
+
+    return deliberate
+
+
+async def measure(*, repetitions: int, latency_s: float, out: Path | None) -> None:
+    """All of it."""
+    with LlmServer() as server, LlmServer() as others_server:
+        server.configure(latency_seconds=latency_s)
+        others_server.configure(latency_seconds=latency_s)
+        async with (
+            OpenAIOrchestrator(base_url=server.base_url, max_connections=AGENTS) as direct,
+            OpenAIOrchestrator(base_url=others_server.base_url, max_connections=AGENTS) as models,
+        ):
+            adapter = CrewAIAdapter(models=models)
+            began = time.perf_counter()
+            async with LongestBlock() as at_start:
+                await adapter.start()
+            print(
+                f"start: {time.perf_counter() - began:.1f} s, in which our loop stood still for at most {at_start.ms:.0f} ms"
+            )
+            directly, through_crewai = deliberation(direct), deliberation(adapter)
+            contenders = [Contender("direct client", directly), Contender("through CrewAI", through_crewai)]
+            await alternate(contenders, repetitions=repetitions)
+            report("72 agents", contenders, agents=AGENTS, ideal_ms=latency_s * 1e3, out=out)
+            async with LongestBlock() as block:
+                for _ in range(repetitions):
+                    await through_crewai()
+            in_flight = others_server.stats()["peak_in_flight"]
+            print(f"\nin flight at the server: {in_flight}; our loop stood still for at most {block.ms:.0f} ms")
+            await measure_beside(directly, deliberation(models), through_crewai, repetitions=repetitions)
+            await adapter.close()
+
+
+async def measure_beside(
+    directly: Callable[[], Awaitable[None]],
+    another: Callable[[], Awaitable[None]],
+    through_crewai: Callable[[], Awaitable[None]],
+    *,
+    repetitions: int,
+) -> None:
+    """A deliberation on the direct client alone, and beside another one of either kind."""
+    walls: dict[str, list[float]] = {"alone": [], "beside a direct one": [], "beside one through CrewAI": []}
+    others = {"alone": None, "beside a direct one": another, "beside one through CrewAI": through_crewai}
+    for _ in range(repetitions + 1):
+        for name, other in others.items():
+            neighbour = None if other is None else asyncio.ensure_future(other())
+            began = time.perf_counter()
+            await directly()
+            walls[name].append((time.perf_counter() - began) * 1e3)
+            if neighbour is not None:
+                await neighbour
+    print("\n| a deliberation on the direct client | median ms | x alone |\n|---|---|---|")
+    medians = {name: sorted(times[1:])[len(times) // 2] for name, times in walls.items()}
+    for name, median in medians.items():
+        print(f"| {name} | {median:.0f} | {median / medians['alone']:.2f} |")
+
+
+def main() -> None:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--latency-ms", type=float, default=200.0)
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    run(measure(repetitions=arguments.repetitions, latency_s=arguments.latency_ms / 1e3, out=arguments.out))
+
+
+if __name__ == "__main__":
+    main()
