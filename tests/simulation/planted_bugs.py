@@ -14,10 +14,12 @@ from application.ports.deliberation_repository import Commit, IdempotencyKey
 from application.ports.model_desk import Forecast
 from application.services import deliberation_run
 from application.services.batch import AttemptEnd, CallEnd, StopCause
-from application.services.concurrent_deliberation_service import ConcurrentDeliberationService, _BatchRun
+from application.services.batch_run import BatchRun
+from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
-from application.services.deliberation_run import DeliberationRun, _RoundRecorder
+from application.services.deliberation_run import DeliberationRun
 from application.services.deliberation_worker import DeliberationWorker
+from application.services.round_recorder import RoundRecorder
 from application.services.shared_purse import SharedPurse
 from application.services.slot_queue import SlotQueue
 from domain.errors.budget import BudgetExceededError
@@ -64,7 +66,7 @@ def slot_given_twice(patch: pytest.MonkeyPatch) -> None:
 def outcome_recorded_twice(patch: pytest.MonkeyPatch) -> None:
     """The store takes the end of an agent again where it has it already, and so it is told."""
     append = InMemoryRepository.append
-    agent_ended = _RoundRecorder.agent_ended
+    agent_ended = RoundRecorder.agent_ended
 
     async def take(repository: InMemoryRepository, commit: Commit) -> WitnessSpan | None:
         kept = repository._kept.get(commit.deliberation_id)
@@ -73,23 +75,23 @@ def outcome_recorded_twice(patch: pytest.MonkeyPatch) -> None:
                 kept.records.pop((entry.record.round_number, entry.record.agent_id), None)
         return await append(repository, commit)
 
-    async def tell(recorder: _RoundRecorder, request: AgentRequest, ending: Any, last: Any = None) -> Any:
+    async def tell(recorder: RoundRecorder, request: AgentRequest, ending: Any, last: Any = None) -> Any:
         if request.agent_id == "voice-1":
             await agent_ended(recorder, request, ending, last)
             recorder.records.pop()
         return await agent_ended(recorder, request, ending, last)
 
     patch.setattr(InMemoryRepository, "append", take)
-    patch.setattr(_RoundRecorder, "agent_ended", tell)
+    patch.setattr(RoundRecorder, "agent_ended", tell)
 
 
 def halt_ignored(patch: pytest.MonkeyPatch) -> None:
     """Nobody asks before a call whether it is halted."""
 
-    async def go(run: _BatchRun) -> bool:
+    async def go(run: BatchRun) -> bool:
         return run._batch.cause is None
 
-    patch.setattr(_BatchRun, "_may_call", go)
+    patch.setattr(BatchRun, "_may_call", go)
 
 
 def halt_ends_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -104,12 +106,12 @@ def halt_ends_nothing(patch: pytest.MonkeyPatch) -> None:
 def doubt_taken_for_a_halt(patch: pytest.MonkeyPatch) -> None:
     """A channel that cannot be read ends what runs."""
 
-    async def stop(run: _BatchRun) -> bool:
+    async def stop(run: BatchRun) -> bool:
         if await run._halt.is_halted():
             run._batch.stop(StopCause.HALTED)
         return run._batch.cause is None
 
-    patch.setattr(_BatchRun, "_may_call", stop)
+    patch.setattr(BatchRun, "_may_call", stop)
 
 
 def fence_not_checked(patch: pytest.MonkeyPatch) -> None:
@@ -124,14 +126,14 @@ def fence_not_checked(patch: pytest.MonkeyPatch) -> None:
 
 def intent_after_the_call(patch: pytest.MonkeyPatch) -> None:
     """The call does not wait until its intent is stored."""
-    agent_starting = _RoundRecorder.agent_starting
+    agent_starting = RoundRecorder.agent_starting
 
     async def hurry(
-        recorder: _RoundRecorder, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
+        recorder: RoundRecorder, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
     ) -> None:
         recorder._commits.add(asyncio.create_task(agent_starting(recorder, request, forecast, previous)))
 
-    patch.setattr(_RoundRecorder, "agent_starting", hurry)
+    patch.setattr(RoundRecorder, "agent_starting", hurry)
 
 
 def key_in_a_step_of_its_own(patch: pytest.MonkeyPatch) -> None:
@@ -252,12 +254,12 @@ def frozen_one_calls(patch: pytest.MonkeyPatch) -> None:
 
 def intent_after_the_end(patch: pytest.MonkeyPatch) -> None:
     """An agent that was stopped ends before the intent of its next attempt is stored."""
-    record = _RoundRecorder._record
+    record = RoundRecorder._record
 
-    async def forget(recorder: _RoundRecorder, entry: Entry, intent: object = None) -> None:
+    async def forget(recorder: RoundRecorder, entry: Entry, intent: object = None) -> None:
         await record(recorder, entry)
 
-    patch.setattr(_RoundRecorder, "_record", forget)
+    patch.setattr(RoundRecorder, "_record", forget)
 
 
 def money_not_held(patch: pytest.MonkeyPatch) -> None:
@@ -281,13 +283,13 @@ def budget_begun_anew(patch: pytest.MonkeyPatch) -> None:
 
 def charge_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A call whose end nobody knows is taken for one that took nothing."""
-    make = _RoundRecorder._charge
+    make = RoundRecorder._charge
 
-    def forget(recorder: _RoundRecorder, request: AgentRequest, call: CallEnd | None) -> Charge | None:
+    def forget(recorder: RoundRecorder, request: AgentRequest, call: CallEnd | None) -> Charge | None:
         charge = make(recorder, request, call)
         return charge if charge is None or charge.is_certain else replace(charge, cost=0, is_certain=True)
 
-    patch.setattr(_RoundRecorder, "_charge", forget)
+    patch.setattr(RoundRecorder, "_charge", forget)
 
 
 def key_budget_ignored(patch: pytest.MonkeyPatch) -> None:

@@ -5,47 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from types import TracebackType
+from dataclasses import replace
 
-from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
+from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from application.ports.clock import Clock
 from application.ports.deliberation_repository import Claim, Commit, DeliberationRepository
-from application.ports.model_desk import Forecast
 from application.ports.tracing import NullTracer, Tracer
-from application.services.batch import AttemptEnd, Batch, CallEnd, Holding, StopCause
+from application.services.batch import Batch, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
 from application.services.event_feed import EventFeed
 from application.services.log_ids import log_ids
+from application.services.round_recorder import RoundRecorder
 from application.services.shared_purse import SharedPurse
 from domain.errors.budget import BudgetExceededError
-from domain.errors.deliberation import LeaseLostError, UnreadableBallotError
+from domain.errors.deliberation import LeaseLostError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent import Agent
 from domain.models.agent_output import AgentFailure
-from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
-from domain.models.money import Charge, Reservation, picodollars
+from domain.models.money import picodollars
 from domain.models.outcome import Outcome
 from domain.models.purse import Purse
-from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
-from domain.models.round import AgentRecord, FailureCause, Round
-from domain.models.text import clean
-from domain.voting.ballot import Ballot
-from domain.voting.ballot_reader import read_ballot
+from domain.models.round import AgentRecord, Round
 from domain.voting.rule import Rule, apply_rule, rules_for
-from domain.witness.entry import Entry, agent_ended, call_intended, deliberation_ended, round_started
+from domain.witness.entry import Entry, deliberation_ended, round_started
 
 __all__ = ["DeliberationRun", "decide"]
 
 _logger = logging.getLogger(__name__)
-# What a provider or an orchestrator of somebody else's names itself may be of any length; an entry may not.
-_MAX_MODEL = 256
-_MAX_KIND = 128
 _TURNS_TO_FIRST_INTENTS = 4
 _STORE_PAUSES_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -151,7 +141,15 @@ class DeliberationRun:
         )
         question = specification.question
         context = ContextBundle(self.deliberation.id, question.text, question.context)
-        recorder = _RoundRecorder(self, deadline)
+        recorder = RoundRecorder(
+            self.deliberation,
+            course=course,
+            purse=self._purse,
+            clock=self._clock,
+            prompt_of=self._fan_out.prompt_of,
+            store=lambda entries: self._store(entries, deadline),
+            is_suspended=lambda: self._cause is StopCause.SUSPENDED,
+        )
         requests = []
         for agent in agents:
             known = course.records.get((0, agent.id))
@@ -284,225 +282,6 @@ class DeliberationRun:
         return span
 
 
-class _Gathering:
-    """What is committed together: those who come in one turn of the event loop; they all wait for the same commit."""
-
-    __slots__ = ("committed", "entries", "error", "origin", "refused")
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-        self.refused: dict[int, BudgetExceededError] = {}
-        self.committed = asyncio.Event()
-        self.error: Exception | None = None
-        self.origin: TracebackType | None = None
-
-
-@dataclass(slots=True)
-class _Intent:
-    """The last call that an agent intended here, open until it is settled."""
-
-    attempt: int
-    forecast: Forecast
-    reservation: Reservation
-    is_open: bool = True
-    charge: Charge | None = None
-    gathering: _Gathering | None = None
-    place: int = 0
-
-    @property
-    def was_refused(self) -> bool:
-        """Whether it is not on record, because the key has not enough left."""
-        return self.gathering is not None and self.place in self.gathering.refused
-
-
-class _RoundRecorder:
-    """Records each agent of a round as it starts and as it ends; what it returns is already committed.
-
-    The store shares commits as well, but a commit of 72 records costs the loop a third of 72 commits of one.
-    """
-
-    def __init__(self, run: DeliberationRun, deadline: float) -> None:
-        self._run = run
-        self._deadline = deadline
-        self._started: dict[str, datetime] = {}
-        self._intended: dict[str, _Intent] = {}
-        self._gathering: _Gathering | None = None
-        self._commits: set[asyncio.Task[None]] = set()
-        self.records: list[AgentRecord] = []
-
-    async def reserve(self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None) -> None:
-        """Hold what the call may take, once the calls in flight leave enough. Raises `BudgetExceededError`."""
-        if previous is not None:
-            # Or the agent would wait for what it holds itself.
-            self._settle(request, previous.call)
-        purse = self._run._purse
-        if not purse.try_hold(forecast.hold):
-            await purse.hold(forecast.hold)
-
-    def give_back(self, forecast: Forecast) -> None:
-        """The call is not made."""
-        self._run._purse.settle(forecast.hold, tokens=0, cost=0)
-
-    async def agent_starting(
-        self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None
-    ) -> None:
-        """Commit the intent to call before the call, for each attempt anew, and how the one before ended.
-
-        Raises `BudgetExceededError` where the API key has not enough left.
-        """
-        run = self._run
-        now = run._clock.now()
-        if request.attempt > 1 and previous is None:
-            previous = _UNKNOWN_END
-        self._started.setdefault(request.agent_id, self._began(request) or now)
-        prompt = forecast.prompt
-        entry = call_intended(
-            run.deliberation.id,
-            at=now,
-            round_number=request.round_number,
-            agent_id=request.agent_id,
-            attempt=request.attempt,
-            model=forecast.model if forecast.model is not None else request.model,
-            prompt=prompt if prompt is not None else run._fan_out.prompt_of(request),
-            prompt_salt=run.deliberation.question_salt,
-            prompt_version=forecast.prompt_version,
-            hold=forecast.hold,
-            previous=None if previous is None else self._told(request, previous),
-        )
-        day: str = entry.document["at"][:10]
-        reservation = entry.reservation = Reservation(run.deliberation.key_name or "", day, forecast.hold)
-        if previous is not None:
-            entry.charge = self._charge(request, previous.call)
-        intent = self._intended[request.agent_id] = _Intent(request.attempt, forecast, reservation)
-        try:
-            await self._record(entry, intent)
-        except BudgetExceededError:
-            if intent.is_open:
-                intent.is_open = False
-                self.give_back(forecast)
-            raise
-
-    async def agent_ended(
-        self, request: AgentRequest, ending: AgentOutput | AgentFailure, last: CallEnd | None = None
-    ) -> AgentState:
-        """Read the ballot, commit the record, and say how the roll call counts the agent.
-
-        One that was stopped only because this process stops is not recorded: it ends elsewhere.
-        """
-        intent = self._intended.get(request.agent_id)
-        if isinstance(ending, AgentFailure) and ending.kind == _SUSPENDED and self._run._cause is StopCause.SUSPENDED:
-            if intent is not None and intent.is_open:
-                intent.is_open = False
-                self.give_back(intent.forecast)
-            return ending.state
-        now = self._run._clock.now()
-        started_at = self._started.get(request.agent_id, self._began(request))
-        if intent is not None and intent.gathering is not None:
-            # It may have been stopped while its intent was on its way, and no intent is recorded after the end.
-            await intent.gathering.committed.wait()
-            if intent.was_refused and intent.is_open:
-                intent.is_open = False
-                self.give_back(intent.forecast)
-        usage = ending.usage
-        if request.attempt > 1:
-            usage = self._run._course.usage(request.round_number, request.agent_id) + usage
-        record = _record(request, ending, usage, started_at=started_at, finished_at=now)
-        deliberation = self._run.deliberation
-        entry = agent_ended(deliberation.id, record, deliberation.specification.question.answer)
-        entry.charge = self._charge(request, last)
-        await self._record(entry)
-        self.records.append(record)
-        if isinstance(ending, AgentOutput) and record.failure is not None:
-            _logger.warning(
-                "agent %r ended as %s (%s): %s",
-                record.agent_id,
-                record.state.value,
-                record.failure.kind,
-                record.failure.message,
-                extra={"batch_id": request.batch_id, "agent_id": record.agent_id, "kind": record.failure.kind},
-            )
-        return record.state
-
-    def _settle(self, request: AgentRequest, call: CallEnd | None) -> None:
-        """The call that this agent intended last is over. One that was intended and then not made took nothing."""
-        intent = self._intended.get(request.agent_id)
-        if intent is None or not intent.is_open:
-            return
-        intent.is_open = False
-        usage = call.usage if call is not None and call.attempt == intent.attempt else Usage()
-        hold = intent.reservation.hold
-        tokens, cost = hold.tokens, hold.cost
-        if usage is not None:
-            tokens, cost = usage.total_tokens, None if hold.cost is None else picodollars(usage.cost_usd)
-        self._run._purse.settle(hold, tokens=tokens, cost=cost or 0)
-        intent.charge = Charge(
-            intent.attempt,
-            intent.forecast.model,
-            0 if usage is None else usage.input_tokens,
-            0 if usage is None else usage.output_tokens,
-            cost,
-            usage is not None,
-            intent.reservation,
-        )
-
-    def _charge(self, request: AgentRequest, call: CallEnd | None) -> Charge | None:
-        """What is to be written down of the call before, once. One that another process intended is not known to be over."""
-        intent = self._intended.get(request.agent_id)
-        if intent is None:
-            return self._run._course.open_charge(request.round_number, request.agent_id)
-        self._settle(request, call)
-        charge, intent.charge = intent.charge, None
-        return charge
-
-    def _told(self, request: AgentRequest, previous: AttemptEnd) -> tuple[str, str, Usage]:
-        """How the attempt before ended, and what it took."""
-        call = previous.call
-        usage = self._run._course.last_usage(request.round_number, request.agent_id) if call is None else call.counted
-        return previous.state.value, previous.kind, usage
-
-    def _began(self, request: AgentRequest) -> datetime | None:
-        return self._run._course.began_at(request.round_number, request.agent_id)
-
-    async def _record(self, entry: Entry, intent: _Intent | None = None) -> None:
-        gathering = self._gathering
-        if gathering is None:
-            gathering = self._gathering = _Gathering()
-            commit = asyncio.create_task(self._commit(gathering), name="record-agents")
-            self._commits.add(commit)
-            commit.add_done_callback(self._commits.discard)
-        place = len(gathering.entries)
-        gathering.entries.append(entry)
-        if intent is not None:
-            intent.gathering, intent.place = gathering, place
-        await gathering.committed.wait()
-        if place in gathering.refused:
-            raise gathering.refused[place]
-        if gathering.error is not None:
-            # From where it was raised first: each of those who wait would else add its own steps to everybody's.
-            raise gathering.error.with_traceback(gathering.origin)
-
-    async def _commit(self, gathering: _Gathering) -> None:
-        # A task takes its first step in the next turn of the loop, so whoever comes in this one is in.
-        self._gathering = None
-        try:
-            await self._store(gathering)
-        except Exception as error:  # noqa: BLE001 - it is not swallowed: everyone who waits raises it
-            gathering.error, gathering.origin = error, error.__traceback__
-        finally:
-            gathering.committed.set()
-
-    async def _store(self, gathering: _Gathering) -> None:
-        try:
-            await self._run._store(gathering.entries, self._deadline)
-        except BudgetExceededError:
-            # Together they would take more than the key has left: each by itself now, until it is used up.
-            for place, entry in enumerate(gathering.entries):
-                try:
-                    await self._run._store([entry], self._deadline)
-                except BudgetExceededError as error:
-                    gathering.refused[place] = error
-
-
 def _cause_on_record(course: Course) -> StopCause | None:
     """Why it is to end early, as far as the record says so: a halt ends it although whoever saw it died before writing that down."""
     if not course.is_sound:
@@ -511,13 +290,11 @@ def _cause_on_record(course: Course) -> StopCause | None:
     return StopCause.HALTED if was_halted else None
 
 
-_SUSPENDED = StopCause.SUSPENDED.value[1]
 _STATUS_OF_CAUSE: dict[StopCause | None, tuple[DeliberationStatus, str]] = {
     StopCause.CANCELLED: (DeliberationStatus.CANCELLED, "cancelled on request"),
     StopCause.HALTED: (DeliberationStatus.HALTED, "the system was halted"),
     StopCause.MISTRUSTED: (DeliberationStatus.FAILED, "the ledger of its calls is not what the log says"),
 }
-_UNKNOWN_END = AttemptEnd(AgentState.FAILED, "interrupted")
 
 
 def decide(deliberation: Deliberation, records: Sequence[AgentRecord]) -> tuple[Round, Outcome]:
@@ -549,53 +326,3 @@ def _stopped_before(request: AgentRequest, cause: StopCause) -> AgentFailure:
     state, kind, message = cause.value
     made = request.attempt - 1
     return AgentFailure(request.agent_id, kind, message, made, 0.0, state)
-
-
-def _record(
-    request: AgentRequest,
-    ending: AgentOutput | AgentFailure,
-    usage: Usage,
-    *,
-    started_at: datetime | None,
-    finished_at: datetime,
-) -> AgentRecord:
-    if isinstance(ending, AgentFailure):
-        return AgentRecord(
-            request.round_number,
-            request.agent_id,
-            ending.state,
-            ending.attempts,
-            started_at,
-            finished_at,
-            failure=FailureCause(clean(ending.kind)[:_MAX_KIND], ending.message),
-            model_asked=request.model,
-            usage=usage,
-            duration_seconds=ending.duration_seconds,
-            fell_back=ending.fell_back,
-        )
-    expected = request.expected or AnswerFormat(AnswerKind.TEXT)
-    failure, ballot = None, Ballot(request.agent_id, None)
-    try:
-        ballot = read_ballot(request.agent_id, ending.content, expected)
-        state = AgentState.ABSTAINED if ballot.abstains else AgentState.ANSWERED
-    except UnreadableBallotError as error:
-        state, failure = AgentState.INVALID, FailureCause(error.kind, str(error))
-    return AgentRecord(
-        request.round_number,
-        request.agent_id,
-        state,
-        ending.attempt,
-        started_at,
-        finished_at,
-        content=ending.content,
-        answer=ballot.answer,
-        confidence=ballot.confidence,
-        reasoning=ballot.reasoning,
-        failure=failure,
-        model_asked=request.model,
-        model=None if ending.model is None else clean(ending.model)[:_MAX_MODEL],
-        usage=usage,
-        truncated=ending.truncated,
-        duration_seconds=ending.duration_seconds,
-        fell_back=ending.fell_back,
-    )
