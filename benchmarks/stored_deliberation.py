@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
+from application.ports.model_desk import ModelDesk
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
 from benchmarks.measurement import Run
@@ -30,9 +31,14 @@ __all__ = ["stored_deliberation"]
 
 @asynccontextmanager
 async def stored_deliberation(
-    orchestrator: AgentOrchestratorProtocol, *, agents: int, at_a_time: int = 1, slots: int | None = None
+    orchestrator: AgentOrchestratorProtocol,
+    *,
+    agents: int,
+    at_a_time: int = 1,
+    slots: int | None = None,
+    desk: ModelDesk | None = None,
 ) -> AsyncIterator[Run]:
-    """A run that takes `at_a_time` deliberations from acceptance to their committed end."""
+    """A run that takes `at_a_time` deliberations from acceptance to their committed end, in which everybody answers."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'conclave.db'}"
         await asyncio.to_thread(upgrade, url)
@@ -40,7 +46,7 @@ async def stored_deliberation(
         repository = SqlDeliberationRepository(database)
         halt = HaltCheckerStub()
         fan_out = ConcurrentDeliberationService(
-            orchestrator=orchestrator, halt_checker=halt, pool=AgentPool(slots or agents)
+            orchestrator=orchestrator, halt_checker=halt, pool=AgentPool(slots or agents), desk=desk
         )
         service = DeliberationService.with_worker(
             fan_out=fan_out,

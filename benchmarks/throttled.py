@@ -2,71 +2,50 @@
 
 python -m benchmarks.throttled [--requests-per-minute 600 72] [--latency-ms 500] [--out FILE]
 
-The far end answers a fifth of the prompts once with 429 and `Retry-After: 1`. The ideal knows all of that beforehand: as many calls
-at once as a minute takes, those refused again after their second or in the next minute, each after `latency`.
+A whole deliberation through the service, stored on SQLite. The far end answers a fifth of the prompts once with 429 and `Retry-After: 1`.
+The ideal knows all of that beforehand: as many calls at once as a minute takes, those refused again after their second or in the next
+minute, each after `latency`.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from application.ports.agent_orchestrator import AgentRequest, ContextBundle
-from domain.errors.agent import AgentInvocationError
-from domain.models.roll_call import AgentState
+from benchmarks.measurement import Run
+from benchmarks.stored_deliberation import stored_deliberation
 from infrastructure.event_loop import run
-from infrastructure.orchestrators.openai_orchestrator import OpenAIOrchestrator
-from infrastructure.orchestrators.provider_limiter import Allowance, ProviderLimiter
+from infrastructure.orchestrators.provider_client import ProviderClient, ReplyFacts
+from infrastructure.orchestrators.provider_desk import ProviderDesk
+from infrastructure.orchestrators.provider_settings import ProviderSettings
 from tests.llm_server.handle import LlmServer
 from tests.llm_server.rate_limit import most_in_window
 
 AGENTS = 72
 MINUTE_S = 60.0
 RETRY_AFTER_S = 1
-MOST_ATTEMPTS = 2
 # A fifth of this many is a matter of chance; with this one it is a fifth.
-SEED = 2
-ESTIMATE = 1500
-CONTEXT = ContextBundle(topic_id="t", topic_content="Should the city centre be closed to private cars?")
-
-Deliberation = Callable[[], Awaitable[object]]
+SEED = 5
 
 
-def direct(client: OpenAIOrchestrator, limiter: ProviderLimiter) -> Deliberation:
-    """One round through the limiter and the client alone: each agent asks again once when it may."""
+@asynccontextmanager
+async def service(base_url: str, per_minute: int) -> AsyncIterator[Run]:
+    """A whole deliberation, stored, over the desk of one provider."""
+    provider = ProviderSettings("", base_url, max_concurrency=AGENTS, requests_per_minute=per_minute)
 
-    async def attempt(request: AgentRequest) -> bool:
-        """Whether the agent is done."""
-        place = await limiter.enter(ESTIMATE, group="key", batch="batch", reply_bytes=1 << 20)
-        try:
-            output = await client.invoke(request)
-        except AgentInvocationError as error:
-            is_refused = error.state is AgentState.THROTTLED
-            place.leave(0 if is_refused else None, throttled=is_refused, retry_after_s=error.retry_after_s)
-            if not error.retryable:
-                raise
-            return False
-        place.leave(output.usage.total_tokens)
-        return True
+    def client_of(settings: ProviderSettings, heard: Callable[[str, ReplyFacts], None]) -> ProviderClient:
+        return ProviderClient(base_url=settings.base_url, max_connections=AGENTS, heard=heard)
 
-    async def agent(number: int) -> None:
-        request = AgentRequest(f"archon-{number}", CONTEXT, persona=f"viewpoint {number}")
-        for _ in range(MOST_ATTEMPTS):
-            if await attempt(request):
-                return
-        raise AssertionError(f"agent {number} was refused {MOST_ATTEMPTS} times")
-
-    async def deliberate() -> None:
-        async with asyncio.TaskGroup() as group:
-            for number in range(AGENTS):
-                group.create_task(agent(number))
-
-    return deliberate
+    async with (
+        ProviderDesk([provider], client_of=client_of, default_model="test-model", slots=AGENTS) as desk,
+        stored_deliberation(desk, agents=AGENTS, desk=desk) as deliberate,
+    ):
+        yield deliberate
 
 
 def ideal_s(refused: int, *, per_minute: int, latency_s: float) -> float:
@@ -89,14 +68,10 @@ async def main(limits: list[int], latency_ms: float, out: Path | None) -> None:
             server.reset()
             fault = {"fault": "429", "retry_after": RETRY_AFTER_S, "fraction": 0.2, "seed": SEED, "times": 1}
             server.configure(latency_seconds=latency_s, faults=[fault])
-            limiter = ProviderLimiter("model", Allowance(AGENTS, per_minute, None))
-            async with OpenAIOrchestrator(
-                base_url=server.base_url, max_connections=AGENTS, model="test-model"
-            ) as client:
+            async with service(server.base_url, per_minute) as deliberate:
                 began = time.perf_counter()
-                await direct(client, limiter)()
+                await deliberate()
                 took_s = time.perf_counter() - began
-            await limiter.close()
             journal = [entry for entry in server.journal() if entry["counted"]]
             refused = sum(entry["status"] == 429 for entry in journal)
             most = most_in_window([entry["arrived_monotonic"] for entry in journal], seconds=MINUTE_S)
