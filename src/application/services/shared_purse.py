@@ -20,10 +20,7 @@ class SharedPurse:
 
     def try_hold(self, hold: Hold) -> bool:
         """Keep so much for a call if it is there and nobody waits."""
-        if self._waiting or self._purse.lacks(hold) is not None:
-            return False
-        self._purse.hold(hold)
-        return True
+        return not self._waiting and self._purse.try_hold(hold) is None
 
     async def hold(self, hold: Hold) -> None:
         """Keep so much for a call, first come, first served. Raises `BudgetExceededError` as soon as it cannot fit any more."""
@@ -52,9 +49,8 @@ class SharedPurse:
         while self._waiting:
             hold, turn = self._waiting[0]
             if not turn.done():
-                problem = self._purse.lacks(hold)
+                problem = self._purse.try_hold(hold)
                 if problem is None:
-                    self._purse.hold(hold)
                     turn.set_result(None)
                 elif not self._purse.calls_held or self._purse.lacks(hold, at_best=True) is not None:
                     turn.set_exception(problem)

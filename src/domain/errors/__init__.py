@@ -27,6 +27,17 @@ ConclaveError
 │   ├── VerificationRefusedError    something does not prove what it should
 │   ├── EntryRecordedError          a statement is recorded once
 │   └── LogUnverifiedError          the service's own log; nothing more is added to it
+├── BusError
+│   ├── UnknownAgentError           nobody of that name is on the bus
+│   ├── NameTakenError              another agent or group has it
+│   ├── InboxFullError              no room within the sender's patience
+│   ├── PayloadTooLargeError
+│   ├── InvalidMessageError         a field that no bus can carry
+│   ├── UnreadableMessageError      what is stored is no message
+│   ├── BusClosedError              nothing more goes over it
+│   ├── BusUnavailableError         what carries the messages is away or full
+│   ├── ReceiveTimeoutError         no message in time
+│   └── RequestTimeoutError         no reply in time
 ├── BudgetExceededError             a call that could take more than is left
 ├── SystemHaltedError               nothing is called until the halt is cleared
 ├── HaltChannelUnreachableError     one place where a halt is kept is away
@@ -49,6 +60,19 @@ if TYPE_CHECKING:
         AgentPoolExhaustedError,
     )
     from domain.errors.budget import BudgetExceededError
+    from domain.errors.bus import (
+        BusClosedError,
+        BusError,
+        BusUnavailableError,
+        InboxFullError,
+        InvalidMessageError,
+        NameTakenError,
+        PayloadTooLargeError,
+        ReceiveTimeoutError,
+        RequestTimeoutError,
+        UnknownAgentError,
+        UnreadableMessageError,
+    )
     from domain.errors.conclave_error import ConclaveError
     from domain.errors.configuration import ConfigurationError
     from domain.errors.deliberation import (
@@ -89,6 +113,9 @@ __all__ = [
     "AgentInvocationError",
     "AgentPoolExhaustedError",
     "BudgetExceededError",
+    "BusClosedError",
+    "BusError",
+    "BusUnavailableError",
     "CallExistsError",
     "ConclaveError",
     "ConfigurationError",
@@ -105,18 +132,26 @@ __all__ = [
     "IdempotencyKeyReusedError",
     "IdempotencyKeyTakenError",
     "IllegalTransitionError",
+    "InboxFullError",
+    "InvalidMessageError",
     "InvalidRosterError",
     "InvalidSpecificationError",
     "LeaseLostError",
     "LogUnverifiedError",
+    "NameTakenError",
     "NotHaltedError",
+    "PayloadTooLargeError",
     "QueueFullError",
+    "ReceiveTimeoutError",
     "RecordExistsError",
     "RecordMismatchError",
+    "RequestTimeoutError",
     "RosterNotFoundError",
     "ServiceStoppingError",
     "SystemHaltedError",
+    "UnknownAgentError",
     "UnreadableBallotError",
+    "UnreadableMessageError",
     "VerificationRefusedError",
     "WitnessError",
 ]
@@ -125,6 +160,7 @@ _MODULES = (
     "conclave_error",
     "agent",
     "budget",
+    "bus",
     "deliberation",
     "idempotency",
     "halt",

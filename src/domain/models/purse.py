@@ -58,14 +58,15 @@ class Purse:
             )
         return None
 
-    def hold(self, hold: Hold) -> None:
-        """Keep so much for a call. Raises `BudgetExceededError` where that is too much; then nothing is held."""
+    def try_hold(self, hold: Hold) -> BudgetExceededError | None:
+        """Keep so much for a call; or why that is too much, then nothing is held."""
         problem = self.lacks(hold)
         if problem is not None:
-            raise problem
+            return problem
         self._tokens_held += hold.tokens
         self._cost_held += hold.cost or 0
         self.calls_held += 1
+        return None
 
     def settle(self, hold: Hold, *, tokens: int, cost: int) -> None:
         """The call took so much of what it held; more than that, where its provider counts otherwise, is spent all the same."""

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors.budget import BudgetExceededError
 from domain.models.budget import Limits
 from domain.models.money import Hold, Price, picodollars, usd
 from domain.models.purse import Purse
@@ -19,13 +18,10 @@ def test_what_is_spent_and_held_never_exceeds_the_limits(calls: list[tuple[Hold,
     purse = Purse(Limits(max_total_tokens=200, max_cost_usd=usd(150)))
     held: list[tuple[Hold, float]] = []
     for hold, share, settled in calls:
-        problem = purse.lacks(hold)
-        if problem is None:
-            purse.hold(hold)
+        is_lacking = purse.lacks(hold) is not None
+        assert (purse.try_hold(hold) is not None) is is_lacking
+        if not is_lacking:
             held.append((hold, share))
-        else:
-            with pytest.raises(BudgetExceededError):
-                purse.hold(hold)
         for _ in range(min(settled, len(held))):
             kept, taken = held.pop(0)
             purse.settle(kept, tokens=int(kept.tokens * taken), cost=int((kept.cost or 0) * taken))
@@ -36,26 +32,21 @@ def test_what_is_spent_and_held_never_exceeds_the_limits(calls: list[tuple[Hold,
 
 def test_a_call_that_fits_to_the_last_token_is_made_and_one_more_is_not() -> None:
     purse = Purse(Limits(max_total_tokens=10), tokens_spent=4)
-    purse.hold(Hold(6, 0))
-    with pytest.raises(BudgetExceededError) as refused:
-        purse.hold(Hold(1, 0))
-    assert (refused.value.budget, refused.value.limit, refused.value.used, refused.value.wanted) == (
-        "max_total_tokens",
-        10,
-        10,
-        1,
-    )
+    purse.try_hold(Hold(6, 0))
+    refusal = purse.try_hold(Hold(1, 0))
+    assert refusal is not None
+    assert (refusal.budget, refusal.limit, refusal.used, refusal.wanted) == ("max_total_tokens", 10, 10, 1)
 
 
 def test_a_model_without_a_price_is_held_to_its_tokens_alone() -> None:
     purse = Purse(Limits(max_total_tokens=10, max_cost_usd=0))
-    purse.hold(Hold(10, None))
+    purse.try_hold(Hold(10, None))
     assert purse.cost_used == 0
 
 
 def test_what_a_provider_counts_beyond_the_hold_is_spent_all_the_same() -> None:
     purse = Purse(Limits(max_total_tokens=10))
-    purse.hold(Hold(5, 5))
+    purse.try_hold(Hold(5, 5))
     purse.settle(Hold(5, 5), tokens=9, cost=7)
     assert (purse.tokens_used, purse.cost_used) == (9, 7)
     assert purse.lacks(Hold(2, 0)) is not None
@@ -63,7 +54,7 @@ def test_what_a_provider_counts_beyond_the_hold_is_spent_all_the_same() -> None:
 
 def test_at_best_is_as_if_all_that_is_held_were_given_back() -> None:
     purse = Purse(Limits(max_total_tokens=10), tokens_spent=2)
-    purse.hold(Hold(8, 0))
+    purse.try_hold(Hold(8, 0))
     assert purse.lacks(Hold(8, 0)) is not None
     assert purse.lacks(Hold(8, 0), at_best=True) is None
     assert purse.lacks(Hold(9, 0), at_best=True) is not None
