@@ -9,8 +9,10 @@ from functools import cache
 from typing import Any
 
 from api.bootstrap import verification_tools
+from application.services.record_check import require_recorded
 from application.services.verification import verify_bundle
 from application.services.witness_service import WitnessService
+from domain.errors.deliberation import RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.money import picodollars
 from infrastructure.witness.ed25519 import SigningKey
@@ -35,6 +37,11 @@ async def broken_promises(world: World, callers: Callers, storms: Storms) -> lis
     ledgers = {own: (list(each.calls.values()), list(each.charges.values())) for own, each in kept.items()}
     key_day = None if world.scenario.key_day_usd is None else picodollars(world.scenario.key_day_usd)
     broken += unkept_budgets(world.bill, world.stored(), ledgers, key_day)
+    for stored in await world.store.repository.stored(after=0, limit=1000):
+        try:
+            require_recorded(stored)
+        except RecordMismatchError as error:
+            broken.append(f"{stored.deliberation.id} differs from its entries: {error}")
     for each in world.stored():
         plan = world.plans[each.specification.question.text]
         entries = [json.loads(logged.entry) for logged in world.store.log.of(each.id)]

@@ -15,6 +15,7 @@ from application.services.batch import Batch, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
 from application.services.event_feed import EventFeed
+from application.services.key_turns import KeyTurns
 from application.services.log_ids import log_ids
 from application.services.round_recorder import RoundRecorder
 from application.services.shared_purse import SharedPurse
@@ -57,8 +58,10 @@ class DeliberationRun:
         clock: Clock,
         tracer: Tracer | None = None,
         holding: Holding | None = None,
+        turns: KeyTurns | None = None,
     ) -> None:
-        """`holding` knows whether the lease can have run out; without one it never does."""
+        """`holding` knows whether the lease can have run out; without one it never does. `turns` are those of the whole process."""
+        self._turns = turns if turns is not None else KeyTurns()
         self.deliberation = claim.deliberation
         self._holding = holding
         self.lease = claim.lease
@@ -145,6 +148,7 @@ class DeliberationRun:
             self.deliberation,
             course=course,
             purse=self._purse,
+            turns=self._turns,
             clock=self._clock,
             prompt_of=self._fan_out.prompt_of,
             store=lambda entries: self._store(entries, deadline),
@@ -194,6 +198,7 @@ class DeliberationRun:
             await asyncio.gather(*stopped)
         finally:
             self._batch = None
+            recorder.close()
         self._cause = self._cause or batch.cause
         return recorder.records
 

@@ -21,6 +21,7 @@ from application.services.batch import StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_run import DeliberationRun
 from application.services.event_feed import EventFeed
+from application.services.key_turns import KeyTurns
 from application.services.log_ids import log_ids
 from domain.errors.deliberation import DeliberationEndedError, LeaseLostError, RecordMismatchError
 from domain.errors.dependency import DependencyUnavailableError
@@ -90,6 +91,7 @@ class DeliberationWorker:
         self._orchestrator = orchestrator
         self._metrics = metrics if metrics is not None else NullMetrics()
         self._clock = clock if clock is not None else SystemClock()
+        self._turns = KeyTurns()
         self._registry = registry if registry is not None else NoRegistry()
         self._tracer = tracer if tracer is not None else NullTracer()
         self._takes_over = takes_over
@@ -230,6 +232,7 @@ class DeliberationWorker:
             clock=self._clock,
             tracer=self._tracer,
             holding=_LeaseOf(self, claim),
+            turns=self._turns,
         )
         self._running[deliberation_id] = run
         if self._stopping.is_set():

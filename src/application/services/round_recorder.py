@@ -14,6 +14,7 @@ from application.ports.clock import Clock
 from application.ports.model_desk import Forecast
 from application.services.batch import AttemptEnd, CallEnd, StopCause
 from application.services.continuation import Course
+from application.services.key_turns import KeyTurns
 from application.services.shared_purse import SharedPurse
 from domain.errors.budget import BudgetExceededError
 from domain.errors.deliberation import UnreadableBallotError
@@ -54,12 +55,16 @@ class _Gathering:
 
 @dataclass(slots=True)
 class _Intent:
-    """The last call that an agent intended here, open until it is settled."""
+    """The last call that an agent intended here, open until it is settled.
+
+    `charge` is still to be written down: that of the call before until the intent is on record, its own once it is settled.
+    """
 
     attempt: int
     forecast: Forecast
     reservation: Reservation
     is_open: bool = True
+    is_in_flight: bool = False
     charge: Charge | None = None
     gathering: _Gathering | None = None
     place: int = 0
@@ -82,6 +87,7 @@ class RoundRecorder:
         *,
         course: Course,
         purse: SharedPurse,
+        turns: KeyTurns,
         clock: Clock,
         prompt_of: Callable[[AgentRequest], str | None],
         store: Callable[[Sequence[Entry]], Awaitable[object]],
@@ -91,6 +97,7 @@ class RoundRecorder:
         self._deliberation = deliberation
         self._course = course
         self._purse = purse
+        self._turns = turns
         self._clock = clock
         self._prompt_of = prompt_of
         self._commit_entries = store
@@ -143,14 +150,21 @@ class RoundRecorder:
         reservation = entry.reservation = Reservation(self._deliberation.key_name or "", day, forecast.hold)
         if previous is not None:
             entry.charge = self._charge(request, previous.call)
-        intent = self._intended[request.agent_id] = _Intent(request.attempt, forecast, reservation)
+        before = self._intended.get(request.agent_id)
+        intent = self._intended[request.agent_id] = _Intent(request.attempt, forecast, reservation, charge=entry.charge)
+        if before is not None:
+            # Until the charge of the call before is on record nobody else can have what it did not take.
+            intent.is_in_flight, before.is_in_flight = before.is_in_flight, False
+        own = int(intent.is_in_flight)
         try:
-            await self._record(entry, intent)
+            await self._turns.take(reservation.key_name, lambda: self._record(entry, intent), own=own)
         except BudgetExceededError:
-            if intent.is_open:
-                intent.is_open = False
-                self.give_back(forecast)
+            self._note_refusal(intent)
             raise
+        intent.charge = None
+        intent.is_in_flight = True
+        if own:
+            self._turns.land(reservation.key_name)
 
     async def agent_ended(
         self, request: AgentRequest, ending: AgentOutput | AgentFailure, last: CallEnd | None = None
@@ -161,18 +175,20 @@ class RoundRecorder:
         """
         intent = self._intended.get(request.agent_id)
         if isinstance(ending, AgentFailure) and ending.kind == _SUSPENDED and self._is_suspended():
-            if intent is not None and intent.is_open:
-                intent.is_open = False
-                self.give_back(intent.forecast)
+            if intent is not None:
+                self._note_refusal(intent)
+                self._land(intent)
             return ending.state
         now = self._clock.now()
         started_at = self._started.get(request.agent_id, self._began(request))
-        if intent is not None and intent.gathering is not None:
+        if intent is not None and intent.is_open:
             # It may have been stopped while its intent was on its way, and no intent is recorded after the end.
-            await intent.gathering.committed.wait()
-            if intent.was_refused and intent.is_open:
-                intent.is_open = False
-                self.give_back(intent.forecast)
+            if intent.gathering is not None:
+                await intent.gathering.committed.wait()
+            if intent.gathering is None or intent.was_refused:
+                self._note_refusal(intent)
+            else:
+                intent.charge = None
         usage = ending.usage
         if request.attempt > 1:
             usage = self._course.usage(request.round_number, request.agent_id) + usage
@@ -181,6 +197,8 @@ class RoundRecorder:
         entry = agent_ended(deliberation.id, record, deliberation.specification.question.answer)
         entry.charge = self._charge(request, last)
         await self._record(entry)
+        if intent is not None:
+            self._land(intent)
         self.records.append(record)
         if isinstance(ending, AgentOutput) and record.failure is not None:
             _logger.warning(
@@ -192,6 +210,22 @@ class RoundRecorder:
                 extra={"batch_id": request.batch_id, "agent_id": record.agent_id, "kind": record.failure.kind},
             )
         return record.state
+
+    def close(self) -> None:
+        """Nobody waits any more for calls of this round, however it was left."""
+        for intent in self._intended.values():
+            self._land(intent)
+
+    def _land(self, intent: _Intent) -> None:
+        if intent.is_in_flight:
+            intent.is_in_flight = False
+            self._turns.land(intent.reservation.key_name)
+
+    def _note_refusal(self, intent: _Intent) -> None:
+        """It is not on record, or not for this process to go on with: what it held is free again."""
+        if intent.is_open:
+            intent.is_open = False
+            self.give_back(intent.forecast)
 
     def _settle(self, request: AgentRequest, call: CallEnd | None) -> None:
         """The call that this agent intended last is over. One that was intended and then not made took nothing."""

@@ -11,6 +11,7 @@ import pytest
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.model_desk import Forecast, NullModelDesk
+from application.services.record_check import require_recorded
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
@@ -157,10 +158,56 @@ async def test_a_key_without_money_left_is_told_so_agent_by_agent() -> None:
         other = await _ended(house, specification(4), key_name="other")
     assert _states(ended) == {"answered": 2, "over_budget": 2}
     assert {record.failure.kind for record in ended.failures if record.failure} == {"key_day"}
+    await _audited(repository)
     assert _states(again) == {"over_budget": 4}
     assert again.status is DeliberationStatus.INQUORATE
     assert _states(other) == {"answered": 4}
     assert len(models.calls) == 6
+
+
+async def test_calls_of_a_key_wait_for_those_in_flight_that_take_less_than_they_hold() -> None:
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(2.0))})
+    models = Costly(0.1)
+    async with opened(build(models, repository, desk=Priced())) as house:
+        both = [await house.service.submit(specification(6), key_name="saver") for _ in range(2)]
+        ended = [await house.service.wait(each.id, timeout_s=None) for each in both]
+    # Each of them holds a dollar and takes ten cents: the eleventh leaves 0.90, in which no other fits.
+    assert sum(each.roll_call[AgentState.ANSWERED] for each in ended) == 11
+    assert sum(each.roll_call[AgentState.OVER_BUDGET] for each in ended) == 1
+    await _audited(repository)
+
+
+async def test_a_further_attempt_that_the_key_cannot_pay_leaves_the_one_before_on_record() -> None:
+    class Failing(Costly):
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            await super().invoke(request)
+            raise AgentInvocationError("no", kind="server_error", retryable=True, usage=Usage(1, 6, 4, 0.5))
+
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(1.2))})
+    async with opened(build(Failing(0.5), repository, desk=Priced())) as house:
+        ended = await _ended(house, specification(1), key_name="saver")
+    assert _states(ended) == {"over_budget": 1}
+    assert (ended.usage.calls, ended.usage.cost_usd) == (1, 0.5)
+    await _audited(repository)
+
+
+async def test_a_deliberation_that_is_cancelled_lets_others_of_its_key_go_on() -> None:
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(2.0))})
+    async with opened(build(Costly(0.1, hanging=["archon-0", "archon-1"]), repository, desk=Priced())) as house:
+        first = await house.service.submit(specification(2), key_name="saver")
+        await asyncio.sleep(2)
+        second = await house.service.submit(specification(3), key_name="saver")
+        await asyncio.sleep(2)
+        await house.service.cancel(first.id)
+        ended = await house.service.wait(second.id, timeout_s=None)
+    # What the cancelled calls took nobody knows, so their two dollars stay held.
+    assert _states(ended) == {"over_budget": 3}
+    await _audited(repository)
+
+
+async def _audited(repository: InMemoryRepository) -> None:
+    for stored in await repository.stored(after=0, limit=100):
+        require_recorded(stored)
 
 
 async def test_a_purse_is_free_again_where_the_key_has_nothing_left() -> None:
