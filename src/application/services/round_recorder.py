@@ -71,8 +71,9 @@ class _Intent:
 
     @property
     def was_refused(self) -> bool:
-        """Whether it is not on record, because the key has not enough left."""
-        return self.gathering is not None and self.place in self.gathering.refused
+        """Whether it is not known to be on record: the key has not enough left, or the store stayed away."""
+        gathering = self.gathering
+        return gathering is None or gathering.error is not None or self.place in gathering.refused
 
 
 class RoundRecorder:
@@ -185,7 +186,7 @@ class RoundRecorder:
             # It may have been stopped while its intent was on its way, and no intent is recorded after the end.
             if intent.gathering is not None:
                 await intent.gathering.committed.wait()
-            if intent.gathering is None or intent.was_refused:
+            if intent.was_refused:
                 self._note_refusal(intent)
             else:
                 intent.charge = None
