@@ -22,7 +22,6 @@ PLACES = {
     "genai_prices": "infrastructure/orchestrators/prices.py",
     "h11": "api/rest/",
     "opentelemetry": "infrastructure/telemetry/open_telemetry.py",
-    "orjson": "infrastructure/witness/canonical_json.py",
     "procrastinate": "infrastructure/queues/",
     "prometheus_client": "infrastructure/telemetry/prometheus_metrics.py",
     "psycopg": "infrastructure/persistence/",
@@ -42,7 +41,13 @@ EDGES = {
     "pydantic": ("api/", "infrastructure/settings.py"),
     "pydantic_core": ("api/", "infrastructure/settings.py"),
     # A halt is read and set in threads, and waits for nothing that models are paced by.
-    "redis": ("infrastructure/halt/redis_channel.py", "infrastructure/orchestrators/redis_pacing.py"),
+    # Canonical JSON for the record, and whatever is fastest between processes of one machine.
+    "orjson": ("infrastructure/buses/shm_batches.py", "infrastructure/witness/canonical_json.py"),
+    "redis": (
+        "infrastructure/buses/redis_wire.py",
+        "infrastructure/halt/redis_channel.py",
+        "infrastructure/orchestrators/redis_pacing.py",
+    ),
     # The tables of a queue in the same database are made on the connection of the migration.
     "sqlalchemy": ("infrastructure/persistence/", "infrastructure/queues/procrastinate_schema.py"),
 }
