@@ -62,6 +62,10 @@ class Place:
             limiter._left(self._call, tokens_used, throttled, retry_after_s, headers)
 
 
+def _future() -> asyncio.Future[Call | None]:
+    return asyncio.get_running_loop().create_future()
+
+
 class ProviderLimiter:
     """At no time more calls in flight, in no 60 s more requests or tokens than `allowance` says, as the far end counts them.
 
@@ -130,23 +134,37 @@ class ProviderLimiter:
             return Place(self, self._book.begin(now, tokens, reply_bytes))
         if until is not None and self._earliest(now, tokens, group, batch) > until + _TICK_S:
             raise self._too_late(until - now)
-        future: asyncio.Future[Call | None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(future, tokens, reply_bytes, group=group, batch=batch, until=until, since=now)
+        waiter = Waiter(_future(), tokens, reply_bytes, group=group, batch=batch, until=until, since=now)
         self._line.put(waiter)
-        if until is not None and until < self._soonest_until:
-            self._soonest_until = until
-            self._set_timer(until)
+        while (call := await self._leave(waiter, now)) is not None:
+            now = self._clock.monotonic()
+            if self._book.pace.paused_until <= now + _TICK_S:
+                return Place(self, call)
+            # The provider complained after leave was given and before this task had its turn.
+            self._take_back(call)
+            if self._is_hopeless(until):
+                self.look(now)
+                break
+            waiter.future = _future()
+            self._line.put_back([waiter])
+        raise self._closed_error() if until is None or self._closed else self._too_late(until - waiter.since)
+
+    def _is_hopeless(self, until: float | None) -> bool:
+        return self._closed or (until is not None and self._book.pace.paused_until > until + _TICK_S)
+
+    async def _leave(self, waiter: Waiter, now: float) -> Call | None:
+        """Wait, standing in the line since now, until there is leave or none will come."""
+        if waiter.until is not None and waiter.until < self._soonest_until:
+            self._soonest_until = waiter.until
+            self._set_timer(waiter.until)
         try:
             # Behind others nothing is different because of it.
-            if len(self._line) == 1:
+            if self._line.head() is waiter:
                 self.look(now)
-            call = await future
+            return await waiter.future
         except asyncio.CancelledError:
             self._gone(waiter)
             raise
-        if call is not None:
-            return Place(self, call)
-        raise self._closed_error() if until is None or self._closed else self._too_late(until - now)
 
     async def close(self) -> None:
         """Refuse everybody who waits, and whoever comes. Calls in flight go on and may still leave. May be called twice."""

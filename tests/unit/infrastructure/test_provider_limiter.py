@@ -606,6 +606,53 @@ async def test_waits_are_counted_by_how_long_they_were() -> None:
     assert {bound for bound, count in zip(WAIT_BOUNDS_S, state.waits, strict=False) if count} == {0.001, 10.0}
 
 
+async def _complained_in_the_turn_of_a_leave(one: ProviderLimiter) -> None:
+    """One call ends well, which gives leave to who waits, and another is refused for 5 s before who waits has its turn."""
+    well, refused = await enter(one), await enter(one)
+    await asyncio.sleep(0)
+
+    def end() -> None:
+        well.leave(1)
+        refused.leave(0, throttled=True, retry_after_s=5)
+
+    asyncio.get_running_loop().call_later(1, end)
+
+
+async def test_leave_that_was_not_used_before_the_provider_complained_is_taken_back_and_the_turn_kept() -> None:
+    one = limiter(concurrency=2)
+    await _complained_in_the_turn_of_a_leave(one)
+    went: list[tuple[str, float]] = []
+
+    async def go(name: str) -> None:
+        place = await enter(one)
+        went.append((name, time()))
+        place.leave(1)
+
+    await asyncio.gather(go("first"), go("second"))
+    assert went == [("first", 6.0), ("second", 6.0)]
+    assert one.state.in_flight == one.state.waiting == 0
+
+
+async def test_leave_that_a_complaint_takes_back_for_longer_than_there_is_time_is_refused() -> None:
+    one = limiter(concurrency=2)
+    await _complained_in_the_turn_of_a_leave(one)
+    with pytest.raises(AgentInvocationError) as refused:
+        await one.enter(1, group="key", batch="batch", until=time() + 3)
+    assert (refused.value.kind, time()) == ("throttled", 1.0)
+    assert one.state.in_flight == one.state.waiting == 0
+
+
+async def test_leave_that_a_complaint_takes_back_while_the_limiter_closes_is_refused() -> None:
+    one = limiter(concurrency=2)
+    closing: list[asyncio.Task[None]] = []
+    asyncio.get_running_loop().call_later(1, lambda: closing.append(asyncio.create_task(one.close())))
+    await _complained_in_the_turn_of_a_leave(one)
+    with pytest.raises(AgentInvocationError) as refused:
+        await enter(one)
+    assert refused.value.kind == "closed"
+    await asyncio.gather(*closing)
+
+
 # Whatever comes.
 
 CALL = st.tuples(
