@@ -19,11 +19,14 @@ _ENOUGH = 1_500
 # Where those show that take more than fifty seeds to be found, so that they are not looked for in each run.
 _SHOWS = {
     "fence_not_checked": 140,
-    "deadline_begun_anew": 430,
+    "deadline_begun_anew": 511,
     "cancellation_not_heard": 113,
     "uncommitted_shown": 64,
     "frozen_one_calls": 1020,
     "intent_after_the_end": 272,
+    "halt_ends_nothing": 94,
+    "money_not_held": 55,
+    "budget_begun_anew": 75,
 }
 
 
