@@ -3,18 +3,20 @@
     python -m benchmarks.crewai_fan_out [--repetitions 9] [--latency-ms 200] [--out FILE]
 
 It runs where the extra `crewai` is (`scripts/environment.sh crewai`). The test LLM servers are processes of their own, one
-for each of two deliberations side by side: one on the direct client, beside it another direct one, then one through CrewAI.
+for each of two deliberations side by side: one on the direct client, and beside it one that only waits, another direct one,
+then one through CrewAI.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from application.ports.agent_orchestrator import AgentOrchestratorProtocol
+from application.ports.agent_orchestrator import AgentOrchestratorProtocol, AgentOutput, AgentRequest
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from benchmarks.fan_out import AGENTS, requests
 from benchmarks.measurement import Contender, alternate, report
@@ -44,6 +46,18 @@ class LongestBlock:
             before = time.perf_counter()
             await asyncio.sleep(0.001)
             self.ms = max(self.ms, (time.perf_counter() - before) * 1e3 - 1)
+
+
+class Waiting:
+    """Models that answer after so many seconds, without a connection or a thread: what any deliberation beside costs at the least."""
+
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        """An answer."""
+        await asyncio.sleep(self._latency_s)
+        return AgentOutput(request.agent_id, request.request_id, "yes")
 
 
 def deliberation(orchestrator: AgentOrchestratorProtocol) -> Callable[[], Awaitable[None]]:
@@ -79,25 +93,33 @@ async def measure(*, repetitions: int, latency_s: float, out: Path | None) -> No
             contenders = [Contender("direct client", directly), Contender("through CrewAI", through_crewai)]
             await alternate(contenders, repetitions=repetitions)
             report("72 agents", contenders, agents=AGENTS, ideal_ms=latency_s * 1e3, out=out)
-            async with LongestBlock() as block:
-                for _ in range(repetitions):
+            peaks, block = [], LongestBlock()
+            for _ in range(repetitions):
+                others_server.reset()
+                others_server.configure(latency_seconds=latency_s)
+                async with block:
                     await through_crewai()
-            in_flight = others_server.stats()["peak_in_flight"]
-            print(f"\nin flight at the server: {in_flight}; our loop stood still for at most {block.ms:.0f} ms")
-            await measure_beside(directly, deliberation(models), through_crewai, repetitions=repetitions)
+                peaks.append(others_server.stats()["peak_in_flight"])
+            print(f"\nin flight at the server at once: {min(peaks)} to {max(peaks)}")
+            print(f"our loop stood still for at most {block.ms:.0f} ms")
+            neighbours = {
+                "beside one that waits as long in memory": deliberation(Waiting(latency_s)),
+                "beside a direct one": deliberation(models),
+                "beside one through CrewAI": through_crewai,
+            }
+            await measure_beside(directly, neighbours, repetitions=3 * repetitions)
             await adapter.close()
 
 
 async def measure_beside(
     directly: Callable[[], Awaitable[None]],
-    another: Callable[[], Awaitable[None]],
-    through_crewai: Callable[[], Awaitable[None]],
+    neighbours: Mapping[str, Callable[[], Awaitable[None]]],
     *,
     repetitions: int,
 ) -> None:
-    """A deliberation on the direct client alone, and beside another one of either kind."""
-    walls: dict[str, list[float]] = {"alone": [], "beside a direct one": [], "beside one through CrewAI": []}
-    others = {"alone": None, "beside a direct one": another, "beside one through CrewAI": through_crewai}
+    """A deliberation on the direct client alone, and beside another one of each kind."""
+    others = {"alone": None, **neighbours}
+    walls: dict[str, list[float]] = {name: [] for name in others}
     for _ in range(repetitions + 1):
         for name, other in others.items():
             neighbour = None if other is None else asyncio.ensure_future(other())
@@ -106,10 +128,10 @@ async def measure_beside(
             walls[name].append((time.perf_counter() - began) * 1e3)
             if neighbour is not None:
                 await neighbour
-    print("\n| a deliberation on the direct client | median ms | x alone |\n|---|---|---|")
-    medians = {name: sorted(times[1:])[len(times) // 2] for name, times in walls.items()}
-    for name, median in medians.items():
-        print(f"| {name} | {median:.0f} | {median / medians['alone']:.2f} |")
+    print("\n| a deliberation on the direct client | median ms | x alone, in the same round |\n|---|---|---|")
+    for name, times in walls.items():
+        ratios = [time_ms / alone for time_ms, alone in zip(times[1:], walls["alone"][1:], strict=True)]
+        print(f"| {name} | {statistics.median(times[1:]):.0f} | {statistics.median(ratios):.2f} |")
 
 
 def main() -> None:

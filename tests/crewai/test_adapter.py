@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import pickle
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -19,7 +24,18 @@ from infrastructure.orchestrators.prompts import build_prompt
 VERDICT = AnswerFormat(AnswerKind.VERDICT)
 CREWS = """
 from crewai import Agent, Crew, Task
-from tests.crewai.test_adapter import HangingCrew
+from crewai.events import AgentExecutionStartedEvent, TaskCompletedEvent, crewai_event_bus
+from tests.crewai.test_adapter import HangingCrew, Heard
+
+@crewai_event_bus.on(AgentExecutionStartedEvent)
+def hear_start(source, event):
+    Heard.events.append((event.type, event.agent.role))
+    Heard.enough.release()
+
+@crewai_event_bus.on(TaskCompletedEvent)
+def hear_end(source, event):
+    Heard.events.append((event.type, event.output.agent))
+    Heard.enough.release()
 
 def hang():
     HangingCrew.entered.set()
@@ -45,6 +61,13 @@ class HangingCrew:
     """Where a crew that hangs and its test meet."""
 
     entered, released = threading.Event(), threading.Event()
+
+
+class Heard:
+    """What a listener in a crew's file heard."""
+
+    events: ClassVar[list[tuple[str, str]]] = []
+    enough = threading.Semaphore(0)
 
 
 class Answering:
@@ -109,6 +132,115 @@ async def test_question_and_persona_are_told_word_for_word(text: str) -> None:
     assert told == [request]
     assert told[0].messages is None
     assert text in build_prompt(request).system
+
+
+class Echoing:
+    """Models that answer with the persona of whom they are asked for, the first one last."""
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        if len(self._waiting) == self._calls:
+            self._waiting.pop().set_result(None)
+        await mine
+        if self._waiting:
+            self._waiting.pop().set_result(None)
+        return AgentOutput(request.agent_id, request.request_id, request.persona)
+
+
+async def test_each_of_many_agents_gets_its_own_answer_in_one_batch_after_the_other() -> None:
+    models = Echoing(72)
+    async with CrewAIAdapter(models=models) as adapter:
+        for batch in range(2):
+            personas = [f"Viewpoint {number} of batch {batch}." for number in range(72)]
+            outputs = await asyncio.gather(*(adapter.invoke(asking(persona=persona)) for persona in personas))
+            assert [output.content for output in outputs] == personas
+
+
+async def test_nothing_of_an_agent_that_failed_or_was_cancelled_is_told_to_the_next() -> None:
+    told: list[AgentRequest] = []
+    error = AgentInvocationError("no", agent_id="archon-1", kind="server_error", usage=Usage())
+    hanging = Hanging()
+
+    class Changing:
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            told.append(request)
+            if len(told) == 1:
+                raise error
+            if len(told) == 2:
+                return await hanging.invoke(request)
+            return AgentOutput(request.agent_id, request.request_id, "a text")
+
+    requests = [asking(persona=f"Viewpoint {number}.") for number in range(3)]
+    async with CrewAIAdapter(models=Changing()) as adapter:
+        with pytest.raises(AgentInvocationError):
+            await adapter.invoke(requests[0])
+        cancelled = asyncio.create_task(adapter.invoke(requests[1]))
+        await hanging.reached.wait()
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert (await adapter.invoke(requests[2])).content == "a text"
+    assert told == requests
+
+
+def texts_within(thing: object) -> Iterator[str]:
+    """All texts that it holds on to, however deep; of code and its constants nothing."""
+    seen, ahead = set[int](), [thing]
+    while ahead:
+        thing = ahead.pop()
+        if id(thing) in seen or isinstance(thing, type | ModuleType | FunctionType | CodeType):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, str):
+            yield thing
+        ahead.extend(gc.get_referents(thing))
+
+
+async def test_question_persona_and_answer_are_forgotten_when_the_agent_has_answered() -> None:
+    class Secretive:
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            return AgentOutput(request.agent_id, request.request_id, "a marmot")
+
+    async with CrewAIAdapter(models=Secretive()) as adapter:
+        await adapter.invoke(asking(persona="A marmot.", question="Is a marmot one?"))
+        held = list(texts_within(adapter))
+    assert "Give your own ballot on the question." in held
+    assert [text for text in held if "marmot" in text] == []
+
+
+async def test_what_agents_learned_in_a_training_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trained_agents_data.pkl").write_bytes(pickle.dumps({"archon-1": {"suggestions": ["Say no."]}}))
+    told: list[AgentRequest] = []
+
+    class Listening:
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            told.append(request)
+            return AgentOutput(request.agent_id, request.request_id, "a text")
+
+    async with CrewAIAdapter(models=Listening()) as adapter:
+        await adapter.invoke(asking())
+    assert told[0].messages is None
+
+
+async def test_a_listener_of_the_operators_hears_of_every_agent(crews: Path) -> None:
+    async with CrewAIAdapter(models=Answering(), crews_dir=crews) as adapter:
+        with pytest.raises(AgentInvocationError):
+            await adapter.invoke(asking("falling"))
+        while Heard.enough.acquire(blocking=False):
+            pass
+        Heard.events.clear()
+        await adapter.invoke(asking())
+        for _ in range(2):
+            assert await asyncio.to_thread(Heard.enough.acquire, timeout=10)
+    assert sorted(Heard.events) == [("agent_execution_started", "archon-1"), ("task_completed", "archon-1")]
 
 
 async def test_an_answer_that_looks_like_steps_of_an_agent_is_left_as_it_is() -> None:

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
 
-from crewai import Agent, BaseLLM, Crew, Process, Task
-from crewai import task as task_module
-from crewai.agents.agent_executor import AgentExecutor
-from crewai.events import event_context
-from crewai.events.event_bus import crewai_event_bus
-from crewai.utilities.file_store import clear_task_files
-from crewai_core.lock_store import set_lock_backend
+from crewai import Agent, Crew, Process
 from crewai_core.printer import set_suppress_console_output
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from domain.errors.agent import AgentInvocationError
 from domain.errors.configuration import ConfigurationError
 from domain.models.question import AnswerFormat, AnswerKind
+from infrastructure.orchestrators.crewai_members import EXPECTED, BallotTask, BridgedModel, Models, Seat, make_member
+from infrastructure.orchestrators.crewai_quiet import keep_quiet
 from infrastructure.orchestrators.crewai_shield import Shield
 from infrastructure.orchestrators.prompts import Prompt, build_prompt
 from infrastructure.rosters.crew_files import CrewFiles
 
 __all__ = ["Crews"]
 
-_GOAL = "Give your own ballot on the question."
-_EXPECTED = "The reply that the task asks for, and nothing else."
-# Between the two messages, where CrewAI knows only one.
-_BETWEEN = "\ue000"
-
-
-class _Ask(Protocol):
-    def __call__(self, messages: Sequence[tuple[str, str]], *, wants_ballot: bool) -> str: ...
+# As many as one process has agents under way, and some more.
+_MOST_FREE_SEATS = 96
 
 
 class Crews:
@@ -45,8 +32,9 @@ class Crews:
     """
 
     def __init__(self, crews_dir: Path | None) -> None:
-        _keep_quiet()
+        keep_quiet()
         self._files = None if crews_dir is None else CrewFiles(crews_dir)
+        self._free_seats: list[Seat] = []
 
     async def rehearse(self) -> None:
         """Ask an agent that nobody answers for, so that the first real one finds everything ready.
@@ -58,59 +46,54 @@ class Crews:
             "rehearsal", ContextBundle("", "{goal} {input} {tools}?"), persona="{role}", expected=expected
         )
         prompt = build_prompt(request)
-        told: list[tuple[str, str]] = []
-
-        def answer(messages: Sequence[tuple[str, str]], *, wants_ballot: bool) -> str:
-            told.extend(messages if wants_ballot else ())
-            return "Action: x\nAction Input: {}"
-
-        async def at_once() -> None:
-            """Nobody waits yet."""
-
-        reply = await self.perform(request, answer, at_once)
-        if told != [("system", prompt.system), ("user", prompt.user)] or not reply.startswith("Action: x"):
+        models = _Rehearsal()
+        reply = await self.perform(request, models)
+        if models.told != [("system", prompt.system), ("user", prompt.user)] or not reply.startswith("Action: x"):
             raise ConfigurationError(
                 variable="CONCLAVE_ORCHESTRATOR",
                 problem="this version of CrewAI tells models something else than it is given",
                 remedy="Install the one of requirements-crewai.lock",
             )
 
-    async def perform(self, request: AgentRequest, ask: _Ask, take_turn: Callable[[], Awaitable[None]]) -> str:
+    async def perform(self, request: AgentRequest, models: Models) -> str:
         """What the agent answers, as it answered it. Raises `AgentInvocationError` for a crew that cannot be used.
 
-        `take_turn` is awaited before each stretch in which the interpreter is kept busy.
+        `models.take_turn` is awaited before each stretch in which the interpreter is kept busy.
         """
-        await take_turn()
+        await models.take_turn()
         set_suppress_console_output(True)
         prompt = build_prompt(request)
         if request.crew is not None:
-            return await asyncio.to_thread(_kept_running, self._perform_own, request, prompt, ask)
-        member = _member(request.agent_id, prompt.user, _BridgedModel.over(ask, take_turn=take_turn))
-        task = _BallotTask(description=prompt.system, expected_output=_EXPECTED, agent=member)
-        return str((await task.aexecute_sync(agent=member)).raw)
+            return await asyncio.to_thread(_kept_running, self._perform_own, request, prompt, models)
+        seat = self._free_seats.pop() if self._free_seats else Seat()
+        answer = await seat.answer(request.agent_id, prompt, models)
+        # One whose agent failed or was cancelled is in nobody knows what state, and is never seen again.
+        if len(self._free_seats) < _MOST_FREE_SEATS:
+            self._free_seats.append(seat)
+        return answer
 
-    def _perform_own(self, request: AgentRequest, prompt: Prompt, ask: _Ask) -> str:
+    def _perform_own(self, request: AgentRequest, prompt: Prompt, models: Models) -> str:
         """With a crew or an agent of the operator's own; blocks, so that what blocks in it holds up no other crew."""
         if request.crew is None or self._files is None:
             raise _unusable("there is no CONCLAVE_ROSTERS_DIR to find it in")
         listed = request.crew.tools
         shield = Shield([prompt.system, prompt.user])
-        model = _BridgedModel.over(ask, shield=shield)
+        model = BridgedModel.over(models, shield=shield)
         own = self._load(request.crew.source)
         if isinstance(own, Agent):
             # One message after the other, because what it is otherwise told is its own.
-            task = _BallotTask(
-                description=shield.hide(f"{prompt.system}\n\n{prompt.user}"), expected_output=_EXPECTED, agent=own
+            task = BallotTask(
+                description=shield.hide(f"{prompt.system}\n\n{prompt.user}"), expected_output=EXPECTED, agent=own
             )
             crew = Crew(agents=[own], tasks=[task])
         else:
             crew = own
             if crew.process is not Process.sequential:
                 raise _unusable("it is not sequential, so its manager would use tools that nobody listed")
-            member = _member(request.agent_id, shield.hide(prompt.user), model)
+            member = make_member(request.agent_id, shield.hide(prompt.user), model)
             crew.agents = [*crew.agents, member]
             description = shield.hide(prompt.system)
-            crew.tasks = [*crew.tasks, _BallotTask(description=description, expected_output=_EXPECTED, agent=member)]
+            crew.tasks = [*crew.tasks, BallotTask(description=description, expected_output=EXPECTED, agent=member)]
         _bind(crew, model, listed)
         context = request.context
         inputs = {"question": context.topic_content, "context": context.background or "", "persona": request.persona}
@@ -133,103 +116,23 @@ class Crews:
         return own
 
 
-class _BridgedModel(BaseLLM):  # type: ignore[misc] # CrewAI is not there where types are checked
-    """The shared models, as CrewAI wants a model: a call blocks its thread until they have answered."""
+class _Rehearsal:
+    """Models that nobody waits for: they answer at once, and remember what they were told."""
 
-    _ask: Any = None
-    _shield: Any = None
-    _take_turn: Any = None
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
 
-    @classmethod
-    def over(
-        cls, ask: _Ask, *, shield: Shield | None = None, take_turn: Callable[[], Awaitable[None]] | None = None
-    ) -> _BridgedModel:
-        """A model for one request. With a `shield` what is told is taken out of it, and answers are read by CrewAI."""
-        made = cls(model="conclave")
-        made._ask, made._shield, made._take_turn = ask, shield, take_turn
-        return made
+    async def take_turn(self) -> None:
+        """It is always one's turn."""
 
-    def call(
-        self,
-        messages: str | list[Any],
-        tools: Any = None,  # noqa: ARG002
-        callbacks: Any = None,  # noqa: ARG002
-        available_functions: Any = None,  # noqa: ARG002
-        from_task: Any = None,
-        from_agent: Any = None,
-        response_model: Any = None,  # noqa: ARG002
-    ) -> str:
-        """The text that the model answers."""
-        if self._ask is None:
-            raise RuntimeError("a copy of this model is nobody's: use it where it was given")
-        usable = {tool.name for tool in (from_agent.tools or ())} if isinstance(from_agent, Agent) else set()
-        told = [(str(message["role"]), _text(message.get("content"))) for message in _messages(messages)]
-        if self._shield is not None:
-            told = [(role, self._shield.show(text)) for role, text in told]
-        answer = self._ask(told, wants_ballot=isinstance(from_task, _BallotTask) and not usable)
-        if self._shield is None or isinstance(getattr(from_agent, "agent_executor", None), _OneAnswer):
-            return str(answer)
-        return str(self._shield.without_actions(answer, usable))
+    async def ask_and_await(self, messages: Sequence[tuple[str, str]], *, wants_ballot: bool) -> str:
+        """What CrewAI could take for a step."""
+        self.told.extend(messages if wants_ballot else ())
+        return "Action: x\nAction Input: {}"
 
-    def supports_function_calling(self) -> bool:
-        """Tools are used by text, which every provider has."""
-        return False
-
-    def supports_stop_words(self) -> bool:
-        """Answers are bounded by their length alone."""
-        return False
-
-    def get_context_window_size(self) -> int:
-        """More than is ever told, because what is told is bounded elsewhere."""
-        return 1_000_000
-
-
-class _BallotTask(Task):  # type: ignore[misc] # CrewAI is not there where types are checked
-    """The task that a member has to answer, in the words of the prompt and no others."""
-
-    def prompt(self) -> str:
-        """The description alone."""
-        return str(self.description)
-
-
-class _OneAnswer(AgentExecutor):  # type: ignore[misc] # CrewAI is not there where types are checked
-    """Tells the model two messages and takes its answer as it is.
-
-    An agent without tools has nothing to do in rounds; and the flow that CrewAI would set up takes 15 times as long as all the rest.
-    """
-
-    def _flow_post_init(self, definition: Any = None) -> None:
-        """No flow."""
-
-    def invoke(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The model's answer."""
-        self._tell(inputs)
-        return {"output": self.llm.call(self.messages, from_task=self.task, from_agent=self.agent)}
-
-    async def ainvoke(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """As `invoke`, with a helper thread that waits."""
-        answer = await asyncio.to_thread(self.invoke, inputs)
-        if self.llm._take_turn is not None:
-            await self.llm._take_turn()
-        return answer
-
-    def _tell(self, inputs: dict[str, Any]) -> None:
-        shared, _, own = self.prompt["prompt"].partition(f"\n{_BETWEEN}")
-        task = shared.replace("{input}", inputs["input"])
-        self.messages = [{"role": "system", "content": task}, {"role": "user", "content": own}]
-
-
-class _NoStoredOutputs:
-    """Stands in for the SQLite file in which CrewAI keeps every task with its answer."""
-
-    def update(self, task_index: int, log: dict[str, Any]) -> None:
-        """Kept nowhere."""
-
-    def reset(self) -> None:
-        """There is nothing."""
-
-    def load(self) -> None:
-        """There is nothing."""
+    def ask(self, messages: Sequence[tuple[str, str]], *, wants_ballot: bool) -> str:
+        """Not used."""
+        raise NotImplementedError
 
 
 def _kept_running(perform: Callable[..., str], *arguments: object) -> str:
@@ -241,23 +144,7 @@ def _kept_running(perform: Callable[..., str], *arguments: object) -> str:
     raise AgentInvocationError(problem, kind="crew_failed")
 
 
-def _member(agent_id: str, persona: str, model: _BridgedModel) -> Agent:
-    """An agent that is told the task and its persona, and answers once."""
-    return Agent(
-        role=agent_id,
-        goal=_GOAL,
-        backstory=persona,
-        llm=model,
-        system_template="{input}",
-        prompt_template=f"{_BETWEEN}{{backstory}}",
-        executor_class=_OneAnswer,
-        max_retry_limit=0,
-        allow_delegation=False,
-        verbose=False,
-    )
-
-
-def _bind(crew: Crew, model: _BridgedModel, listed: tuple[str, ...]) -> None:
+def _bind(crew: Crew, model: BridgedModel, listed: tuple[str, ...]) -> None:
     """Have the crew ask that model alone, use those tools alone, try nothing twice by itself and write no file."""
     if crew.memory or crew.knowledge_sources or any(agent.memory or agent.knowledge_sources for agent in crew.agents):
         raise _unusable("it has a memory or knowledge of its own, which would reach other services and write files")
@@ -286,45 +173,5 @@ def _bind(crew: Crew, model: _BridgedModel, listed: tuple[str, ...]) -> None:
         raise _unusable(f"it has no tool {missing[0]!r}, which its member lists")
 
 
-def _messages(messages: str | list[Any]) -> list[Any]:
-    return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-
-
-def _text(content: object) -> str:
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
-
-
 def _unusable(problem: str) -> AgentInvocationError:
     return AgentInvocationError(f"the member's crew cannot be used: {problem}", kind="crew_unusable")
-
-
-@contextmanager
-def _no_lock(name: str, *, timeout: float = 0.0) -> Iterator[None]:  # noqa: ARG001 - the vendor's signature
-    yield
-
-
-def _clear_files_of_crews_alone(task_id: Any) -> None:
-    """Of a member there are no files to clear, and CrewAI starts a thread and a loop each time that it looks within a loop."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        clear_task_files(task_id)
-
-
-def _keep_quiet() -> None:
-    set_lock_backend(_no_lock)
-    tasks: Any = task_module
-    tasks.clear_task_files = _clear_files_of_crews_alone
-    stored: Any = Crew.__private_attributes__["_task_output_handler"]
-    stored.default_factory = _NoStoredOutputs
-    # Its own listeners draw boxes on the terminal and gather traces; those of an operator's file are added later, and stay.
-    bus: Any = crewai_event_bus
-    with bus._rwlock.w_locked():
-        for handlers in (bus._sync_handlers, bus._async_handlers, bus._handler_dependencies, bus._execution_plan_cache):
-            handlers.clear()
-    settings: Any = event_context._default_config
-    settings.mismatch_behavior = settings.empty_pop_behavior = event_context.MismatchBehavior.SILENT
-    # What it would log are the texts of tasks and answers, with tracebacks.
-    logging.getLogger("crewai").setLevel(logging.CRITICAL + 1)

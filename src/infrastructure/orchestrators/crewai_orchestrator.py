@@ -8,17 +8,19 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol, AgentOutput, AgentRequest
 from application.ports.model_desk import Forecast, ModelDesk, Permit
 from domain.errors.agent import AgentInvocationError
 from domain.errors.configuration import ConfigurationError
 from domain.models.budget import Usage
+from infrastructure.orchestrators.crewai_crossing import Crossing, Letterbox
 from infrastructure.orchestrators.crewai_environment import CrewAIEnvironment, for_the_import
 from infrastructure.orchestrators.crewai_exchange import CREW_PROMPT_TOKENS, CrewStoppedError, Exchange
 from infrastructure.orchestrators.crewai_thread import CrewThread
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["CrewAIAdapter", "CrewDesk"]
 
 _GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    crews: Crews
+    crossing: Crossing
 
 
 class CrewAIAdapter:
@@ -57,8 +65,7 @@ class CrewAIAdapter:
         self._environment = CrewAIEnvironment(self._storage_dir)
         self._thread = CrewThread()
         self._exchanges: set[Exchange] = set()
-        self._opening: asyncio.Task[Crews] | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._opening: asyncio.Task[_Opened] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -103,33 +110,21 @@ class CrewAIAdapter:
         Raises `AgentInvocationError`: what a call raised, or of kind `crew_failed`, `crew_unusable`, `crew_does_not_end` or
         `crew_prompt_too_long`.
         """
-        crews = await self._opened()
+        opened = await self._opened()
         exchange = Exchange(self._models, request)
         self._exchanges.add(exchange)
-        work = self._thread.submit(self._perform(crews, request, exchange))
-        crew = asyncio.wrap_future(work)
+        exchange.begin(opened.crossing, opened.crews.perform)
         try:
-            either: list[asyncio.Future[Any]] = [crew, exchange.broken]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await exchange.over
             if exchange.broken.done():
                 raise self._failure(exchange.broken.result(), request)
-            return _output(request, exchange, await _outcome(crew, request, exchange))
+            return _output(request, exchange, _outcome(request, exchange))
         finally:
-            crew.add_done_callback(_look_at_result)
-            crew.cancel()
             await exchange.end()
             self._exchanges.discard(exchange)
             exchange.left.set()
 
-    async def _perform(self, crews: Crews, request: AgentRequest, exchange: Exchange) -> str:
-        async def take_turn() -> None:
-            # An agent takes some milliseconds of the interpreter: one at a time, and only when our own loop has nothing to do.
-            async with self._one_at_a_time:
-                await exchange.let_the_loop_go_first()
-
-        return await crews.perform(request, exchange.ask, take_turn)
-
-    async def _opened(self) -> Crews:
+    async def _opened(self) -> _Opened:
         if self._closed:
             raise AgentInvocationError("CrewAI is closed", kind="closed", usage=Usage())
         if self._opening is None:
@@ -140,7 +135,7 @@ class CrewAIAdapter:
             self._opening = None
             raise
 
-    async def _open(self) -> Crews:
+    async def _open(self) -> _Opened:
         self._environment.enter()
         try:
             crews = await asyncio.wrap_future(self._thread.start(self._prepare))
@@ -155,15 +150,12 @@ class CrewAIAdapter:
                     remedy="Install it: uv pip install 'archon-conclave[crewai]'",
                 ) from None
             raise
-        return crews
+        service = Letterbox(asyncio.get_running_loop())
+        return _Opened(crews, Crossing(to_service=service, to_crews=self._thread.letterbox))
 
     def _prepare(self) -> Crews:
-        is_first = "crewai" not in sys.modules
-        with for_the_import(self._storage_dir):
+        with for_the_import(self._storage_dir), _garbage_left_alone():
             from infrastructure.orchestrators.crewai_crews import Crews
-        if is_first:
-            # Hundreds of thousands of objects that stay: each look for garbage among them would hold up every thread for 0.3 s.
-            gc.freeze()
         return Crews(self._crews_dir)
 
     def _failure(self, error: BaseException, request: AgentRequest) -> BaseException:
@@ -172,14 +164,29 @@ class CrewAIAdapter:
         return error
 
 
-async def _outcome(crew: asyncio.Future[str], request: AgentRequest, exchange: Exchange) -> str:
+@contextmanager
+def _garbage_left_alone() -> Iterator[None]:
+    """The import makes hundreds of thousands of objects that stay: each look for garbage among them, now or ever after, would hold
+    up every thread for up to 0.3 s."""
+    if "crewai" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def _outcome(request: AgentRequest, exchange: Exchange) -> str:
     """What the crew came to. Raises `AgentInvocationError` for whatever it raised."""
     try:
-        return await crew
+        return exchange.outcome()
     except AgentInvocationError as error:
         error.agent_id, error.usage = request.agent_id, exchange.usage
         raise
-    except (Exception, CrewStoppedError) as error:  # noqa: BLE001 - a third party's crew may raise anything
+    except (Exception, CrewStoppedError, asyncio.CancelledError) as error:  # noqa: BLE001 - a third party's crew may raise anything
         said = complaint_in(str(error).encode(errors="replace"))
         failure = AgentInvocationError(
             f"the crew of agent {request.agent_id!r} broke off ({type(error).__name__}){f': {said}' if said else ''}",
@@ -195,12 +202,6 @@ def _output(request: AgentRequest, exchange: Exchange, content: str) -> AgentOut
     if exchange.last is None:
         return AgentOutput(request.agent_id, request.request_id, content, attempt=request.attempt, usage=Usage())
     return replace(exchange.last, content=content, usage=exchange.usage)
-
-
-def _look_at_result(crew: asyncio.Future[str]) -> None:
-    """A crew that was not waited for to its end may have failed meanwhile: nobody wants to hear of it."""
-    if not crew.cancelled():
-        crew.exception()
 
 
 class CrewDesk:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from infrastructure.orchestrators.crewai_crossing import Letterbox
+
 __all__ = ["HELPERS", "CrewThread"]
 
 _T = TypeVar("_T")
@@ -28,7 +30,15 @@ class CrewThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._letterbox: Letterbox | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def letterbox(self) -> Letterbox:
+        """Where to have functions called in the loop. Raises `RuntimeError` before `start`."""
+        if self._letterbox is None:
+            raise RuntimeError("the thread of CrewAI does not run")
+        return self._letterbox
 
     def start(self, prepare: Callable[[], _T]) -> Future[_T]:
         """Start the thread with `prepare`; the future has its result once coroutines are taken. Where it raises, the thread ends."""
@@ -62,7 +72,7 @@ class CrewThread:
         loop = asyncio.new_event_loop()
         helpers = _Helpers(HELPERS)
         loop.set_default_executor(helpers)
-        self._loop = loop
+        self._loop, self._letterbox = loop, Letterbox(loop)
         opening.set_result(prepared)
         try:
             loop.run_forever()
