@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from itertools import count
@@ -246,7 +246,9 @@ class BusMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("transport", sorted(TRANSPORTS))
-def test_a_transport_behaves_as_the_model(transport: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_transport_behaves_as_the_model(
+    transport: str, request: pytest.FixtureRequest, tmp_path: Path, sized: Callable[[int, int], int]
+) -> None:
     folders = count(1)
 
     class Placed(BusMachine):
@@ -258,7 +260,7 @@ def test_a_transport_behaves_as_the_model(transport: str, request: pytest.Fixtur
     run_state_machine_as_test(
         Placed,
         settings=settings(
-            max_examples=200 if transport == "memory" else 15,
+            max_examples=sized(80, 1_000) if transport == "memory" else sized(15, 200),
             stateful_step_count=40,
             deadline=None,
             derandomize=True,

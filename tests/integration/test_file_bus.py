@@ -24,6 +24,7 @@ from domain.errors.bus import (
     RequestTimeoutError,
     UnknownAgentError,
 )
+from infrastructure.buses.file_bell import Ropes
 from infrastructure.buses.file_bus import FileMessageBus, default_folder
 from infrastructure.buses.file_folder import BusFolder, unavailable
 from infrastructure.buses.file_ids import KnownIds
@@ -720,7 +721,7 @@ async def test_a_full_pipe_loses_no_wake_up(
     # It lines up before anything is sent.
     await lined_up()
     with monkeypatch.context() as patch:
-        patch.setattr("infrastructure.buses.file_session.ring", lambda *_: False)
+        patch.setattr(Ropes, "ring", lambda *_: False)
         await other.send(message(1))
     # The next ring that gets through has it look at everything.
     await bus.register("another")
@@ -729,6 +730,23 @@ async def test_a_full_pipe_loses_no_wake_up(
     await other.send(message(2, to="another"))
     assert (await asyncio.wait_for(waiting, PATIENCE_S)).payload == 1
     assert (await asyncio.wait_for(waiting_too, PATIENCE_S)).payload == 2
+
+
+async def test_whoever_takes_the_place_of_a_closed_object_is_woken_like_it(
+    opened: Callable[..., FileMessageBus],
+) -> None:
+    # The first to close has the first place, which the next one takes.
+    takers = [opened()]
+    sender = opened()
+    for _ in range(3):
+        taker = takers.pop()
+        await taker.register("sink")
+        waiting = asyncio.create_task(taker.receive("sink"))
+        await lined_up()
+        await sender.send(message("heard"))
+        assert (await asyncio.wait_for(waiting, PATIENCE_S)).payload == "heard"
+        await taker.close()
+        takers.append(opened())
 
 
 async def test_history_holds_what_this_object_sent(opened: Callable[..., FileMessageBus]) -> None:

@@ -17,10 +17,11 @@ PLACES = {
     "alembic": "infrastructure/persistence/",
     "crewai": "infrastructure/orchestrators/crewai_",
     "crewai_core": "infrastructure/orchestrators/crewai_",
-    "cryptography": "infrastructure/witness/ed25519.py",
     "fastapi": "api/rest/",
     "genai_prices": "infrastructure/orchestrators/prices.py",
     "h11": "api/rest/",
+    "numba": "infrastructure/population/numba_",
+    "numpy": "infrastructure/population/",
     "opentelemetry": "infrastructure/telemetry/open_telemetry.py",
     "procrastinate": "infrastructure/queues/",
     "prometheus_client": "infrastructure/telemetry/prometheus_metrics.py",
@@ -40,11 +41,13 @@ EDGES = {
     "aiohttp": ("infrastructure/orchestrators/provider_exchange.py", "infrastructure/witness/anchor_http.py"),
     "pydantic": ("api/", "infrastructure/settings.py"),
     "pydantic_core": ("api/", "infrastructure/settings.py"),
-    # A halt is read and set in threads, and waits for nothing that models are paced by.
+    # Signatures of the record, and the cipher that message files of a soak may be under.
+    "cryptography": ("infrastructure/soak/sealing.py", "infrastructure/witness/ed25519.py"),
     # Canonical JSON for the record, and whatever is fastest between processes of one machine.
-    "orjson": ("infrastructure/buses/shm_batches.py", "infrastructure/witness/canonical_json.py"),
+    "orjson": ("infrastructure/buses/", "infrastructure/witness/canonical_json.py"),
+    # A halt is read and set in threads, and waits for nothing that models are paced by.
     "redis": (
-        "infrastructure/buses/redis_wire.py",
+        "infrastructure/buses/redis_",
         "infrastructure/halt/redis_channel.py",
         "infrastructure/orchestrators/redis_pacing.py",
     ),

@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
 __all__ = [
+    "LATENCY_BOUNDS_S",
     "Acknowledgement",
     "BusStats",
     "DeadLetter",
@@ -20,6 +21,12 @@ __all__ = [
 ]
 
 Payload: TypeAlias = "bool | int | float | str | bytes | list[Payload] | dict[str, Payload] | None"
+
+# Upper bounds, in seconds, of the latencies that `BusStats.latency_histogram` counts: the same for every bus, so that they can be added up.
+LATENCY_BOUNDS_S = (
+    *(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 1e-1, 5e-1, 2.5, 10.0),
+    float("inf"),
+)
 
 
 class Priority(IntEnum):
@@ -149,3 +156,7 @@ class BusStats:
     latency_us: Mapping[str, float] = field(default_factory=dict)
     # Foreign, half-written or unreadable things found where messages live; never delivered.
     corrupt: int = 0
+    # How many took at most so many seconds from send to receive, for each of `LATENCY_BOUNDS_S`; empty until something was received.
+    latency_histogram: Mapping[float, int] = field(default_factory=dict)
+    # All of those latencies together, in seconds, as exactly as the transport's buckets are narrow; it never becomes less.
+    latency_sum_s: float = 0.0

@@ -81,10 +81,14 @@ def checked_name(name: object, field: str) -> str:
     return name
 
 
-def checked_message(message: Message) -> Message:
-    """The message, when every field but the payload is as it should be. Raises `InvalidMessageError`."""
+def checked_message(message: Message, *, to_all: bool = False) -> Message:
+    """The message, when every field but the payload is as it should be; one to all need not say to whom.
+
+    Raises `InvalidMessageError`.
+    """
     checked_name(message.sender, "sender")
-    checked_name(message.recipient, "recipient")
+    if not to_all or message.recipient != "":
+        checked_name(message.recipient, "recipient")
     checked_name(message.type, "type")
     if message.priority.__class__ is not Priority and message.priority not in (0, 1, 2):
         raise InvalidMessageError(field="priority", problem=f"is {message.priority!r} and none of 0, 1, 2")

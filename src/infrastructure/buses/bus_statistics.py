@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
+from domain.models.message import LATENCY_BOUNDS_S
 from infrastructure.buses.bus_limits import RATE_WINDOW_S
 
-__all__ = ["LatencyHistogram", "RateMeter"]
+__all__ = ["LatencyHistogram", "RateMeter", "cumulative"]
 
 _FOLD_AT = 1_024
 _UPPER_HALF = slice(1, None, 2) if sys.byteorder == "little" else slice(0, None, 2)
@@ -87,27 +90,63 @@ class LatencyHistogram:
 
     def quantile(self, share: float) -> float:
         """The duration, in seconds, that this share (0 to 1) of all does not exceed; 0 when nothing was counted."""
-        self.fold()
-        wanted = share * self._buckets.total()
-        for bucket in sorted(self._buckets):
-            wanted -= self._buckets[bucket]
-            if wanted <= 0:
-                return min(self._max, max(self._min, _middle(bucket)))
-        return self._max
+        return self._quantiles((share,))[0]
 
     def summary_us(self) -> dict[str, float]:
         """`min`, `p50`, `p95`, `p99` and `max` in microseconds; empty when nothing was counted."""
         self.fold()
         if not self._buckets:
             return {}
-        quantiles = {name: self.quantile(share) * 1e6 for name, share in _QUANTILES}
+        found = self._quantiles([share for _, share in _QUANTILES])
+        quantiles = {name: each * 1e6 for (name, _), each in zip(_QUANTILES, found, strict=True)}
         return {"min": self._min * 1e6, **quantiles, "max": self._max * 1e6}
+
+    def cumulative(self) -> dict[float, int]:
+        """How many durations were at most as long as each of `LATENCY_BOUNDS_S`; empty when nothing was counted."""
+        self.fold()
+        each = [0] * len(LATENCY_BOUNDS_S)
+        for bucket, count in self._buckets.items():
+            each[bisect_left(_BOUND_BUCKETS, bucket)] += count
+        return _summed(each)
+
+    def _quantiles(self, shares: Sequence[float]) -> list[float]:
+        """For shares in ascending order, in one pass."""
+        self.fold()
+        total = self._buckets.total()
+        found: list[float] = []
+        seen = 0
+        for bucket, count in sorted(self._buckets.items()):
+            seen += count
+            while len(found) < len(shares) and seen >= shares[len(found)] * total:
+                found.append(min(self._max, max(self._min, _middle(bucket))))
+        return found + [self._max] * (len(shares) - len(found))
+
+
+def cumulative(counts: Iterable[tuple[float, int]]) -> dict[float, int]:
+    """How many durations were at most as long as each of `LATENCY_BOUNDS_S`, of durations in seconds and how many had each."""
+    each = [0] * len(LATENCY_BOUNDS_S)
+    for seconds, count in counts:
+        each[bisect_left(LATENCY_BOUNDS_S, seconds)] += count
+    return _summed(each)
+
+
+def _summed(each: list[int]) -> dict[float, int]:
+    sums = list(accumulate(each))
+    return dict(zip(LATENCY_BOUNDS_S, sums, strict=True)) if sums[-1] else {}
 
 
 def _middle(bucket: int) -> float:
     """The single whose upper half is `bucket`, and its lower half the middle of what that can be."""
     bits = (bucket << 16) | 0x8000
     return memoryview(bits.to_bytes(4, sys.byteorder)).cast("f")[0]
+
+
+def _last_bucket_up_to(bound: float) -> int:
+    bucket: int = memoryview(array("f", (bound,))).cast("B").cast("H")[_UPPER_HALF][0]
+    return bucket if _middle(bucket) <= bound else bucket - 1
+
+
+_BOUND_BUCKETS = [*map(_last_bucket_up_to, LATENCY_BOUNDS_S[:-1]), 1 << 16]
 
 
 class RateMeter:

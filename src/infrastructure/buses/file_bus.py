@@ -8,49 +8,31 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from itertools import count
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import uuid4
 
 from application.ports.message_bus import Tap
-from domain.errors.bus import (
-    BusClosedError,
-    BusError,
-    InboxFullError,
-    InvalidMessageError,
-    NameTakenError,
-    ReceiveTimeoutError,
-    UnknownAgentError,
-)
-from domain.models.message import (
-    Acknowledgement,
-    BusStats,
-    DeadLetter,
-    DeadLetterReason,
-    Message,
-    MessageHeader,
-    Overflow,
-    Payload,
-)
-from infrastructure.buses.bus_limits import MAX_DEAD_LETTERS, BusLimits, checked_message, checked_name
-from infrastructure.buses.bus_statistics import LatencyHistogram, RateMeter
-from infrastructure.buses.file_folder import TRANSPORT, away, unavailable
+from domain.errors.bus import BusError, InvalidMessageError, NameTakenError, ReceiveTimeoutError, UnknownAgentError
+from domain.models.message import Acknowledgement, BusStats, DeadLetter, Message, MessageHeader, Payload
+from infrastructure.buses.bus_limits import MAX_DEAD_LETTERS, BusLimits, checked_name
+from infrastructure.buses.bus_statistics import RateMeter
+from infrastructure.buses.file_folder import TRANSPORT
 from infrastructure.buses.file_foreign import count_foreign
 from infrastructure.buses.file_frames import Draft, framed
-from infrastructure.buses.file_inboxes import Verdict
+from infrastructure.buses.file_latencies import latency_us, read_latencies
 from infrastructure.buses.file_registry import Agent, Waiter
 from infrastructure.buses.file_requests import Requests
+from infrastructure.buses.file_sending import PATIENCE_S, Sending
 from infrastructure.buses.file_session import FileSession, step_aside
-from infrastructure.buses.file_words import BUCKETS, FIRST_BUCKET, State
+from infrastructure.buses.file_words import State
 from infrastructure.buses.message_history import HISTORY_LIMIT, MessageHistory
 from infrastructure.buses.payloads import encode_message, encode_payload
 
 __all__ = ["FileMessageBus", "default_folder"]
 
 _logger = logging.getLogger(__name__)
-_PATIENCE_S = 30.0
 # Others are let in between so many inboxes or messages.
 _AT_A_TIME = 128
 _LETTERS_AT_A_TIME = 500
@@ -112,13 +94,12 @@ class FileMessageBus:
             tell=None if tap is None else self._tell,
         )
         self._requests = Requests(self._session)
+        self._sending = Sending(self._session, max_payload_bytes=max_payload_bytes, note=self._note)
         self._session.watch(on_gone=self._requests.let_go, on_replies=self._requests.read)
         self._step = self._session.step
         self._history = MessageHistory(limit=history_limit, keep_payloads=keep_payloads)
         self._rate: RateMeter | None = None
         self._sent_before = 0
-        self._prefix = f"{uuid4().hex[:12]}-"
-        self._next = count(1).__next__
 
     async def register(
         self, agent_id: str, *, capacity: int | None = None, overflow: str | None = None, acknowledge: str = "auto"
@@ -166,48 +147,45 @@ class FileMessageBus:
             self._require_no_agent(group)
             self._session.registry.leave(agent, group)
 
-    async def send(self, message: Message, *, timeout: float = _PATIENCE_S) -> str:
+    async def send(self, message: Message, *, timeout: float = PATIENCE_S) -> str:
         """Put a message into the inbox of its recipient or of each other member of that group; returns its id."""
         await self._session.opened()
-        draft = self._drafted(message)
+        draft = self._sending.drafted(message)
         try:
-            await self._deliver(draft, timeout)
+            await self._sending.deliver(draft, timeout)
         finally:
-            self._discard(draft)
+            self._sending.discard(draft)
         return draft.message.id
 
     async def send_many(self, messages: Iterable[Message]) -> list[str]:
         """Send each, in order; returns their ids. The first failure is raised after the others were tried."""
         await self._session.opened()
         ids: list[str] = []
-        failures: list[BusError] = []
-        batch: list[Message] = []
-        for message in messages:
-            batch.append(message)
-            if len(batch) == _AT_A_TIME:
-                await self._send_batch(batch, ids, failures)
-                batch = []
-        await self._send_batch(batch, ids, failures)
-        if failures:
-            raise failures[0]
+        failure: BusError | None = None
+        messages = iter(messages)
+        while batch := list(islice(messages, _AT_A_TIME)):
+            failures = await self._sending.send_batch(batch, ids)
+            failure = failure or next((failures[place] for place in sorted(failures)), None)
+        if failure is not None:
+            raise failure
         return ids
 
     async def broadcast(self, message: Message) -> int:
         """Put a message into every inbox but the sender's; returns how many took it. Never waits."""
         await self._session.opened()
-        draft = self._drafted(message)
+        draft = self._sending.drafted(message, to_all=True)
         try:
             async with self._step:
                 agents = [agent for agent in self._session.registry.agents.values() if agent.name != message.sender]
                 self._note(draft)
-                took = self._put_into_each(agents[:_AT_A_TIME], draft)
+                took = self._sending.put_into_each(agents[:_AT_A_TIME], draft)
             for start in range(_AT_A_TIME, len(agents), _AT_A_TIME):
                 async with self._step:
                     some = [agent for agent in agents[start : start + _AT_A_TIME] if not agent.is_gone]
-                    took += self._put_into_each(some, draft)
+                    took += self._sending.put_into_each(some, draft)
             return took
         finally:
-            self._discard(draft)
+            self._sending.discard(draft)
 
     async def receive(self, agent_id: str, *, timeout: float | None = None) -> Message:
         """Take the next message. Raises `ReceiveTimeoutError` and `UnknownAgentError`."""
@@ -224,23 +202,23 @@ class FileMessageBus:
         async with self._step:
             return self._session.inboxes.acknowledge(self._agent(agent_id), message_ids)
 
-    async def request(self, message: Message, *, timeout: float = _PATIENCE_S) -> Message:
+    async def request(self, message: Message, *, timeout: float = PATIENCE_S) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         async with self._step:
             self._agent(message.sender)
-        draft = self._drafted(message, is_request=True)
+        draft = self._sending.drafted(message, is_request=True)
         reply: asyncio.Future[Message] = loop.create_future()
         patience = loop.call_at(deadline, reply.cancel)
         try:
             async with self._step:
                 self._requests.open(draft.message, reply)
-            await self._deliver(draft, timeout)
+            await self._sending.deliver(draft, timeout)
             return await self._requests.outcome(draft.message, reply, timeout)
         finally:
             patience.cancel()
-            self._discard(draft)
+            self._sending.discard(draft)
             self._requests.drop(draft.message, reply)
 
     async def reply(self, request: Message, payload: Payload = None, *, type: str = "reply") -> None:  # noqa: A002 - contract
@@ -258,7 +236,7 @@ class FileMessageBus:
             request.priority,
             request.correlation_id,
             None,
-            f"{self._prefix}{self._next()}",
+            self._sending.new_id(),
         )
         content = framed(encode_message(answer, encoded), int(self._session.steady_clock() * 1e9))
         async with self._step:
@@ -282,6 +260,7 @@ class FileMessageBus:
         async with self._step:
             self._session.inboxes.sweep()
             state = self._session.state
+            latencies = read_latencies(state)
             return BusStats(
                 transport=TRANSPORT,
                 sent=state[State.SENT],
@@ -298,7 +277,9 @@ class FileMessageBus:
                     agent.name: self._session.inboxes.size(agent) for agent in self._session.registry.agents.values()
                 },
                 messages_per_second=self._mark(),
-                latency_us=self._latencies(),
+                latency_us=latency_us(state, latencies),
+                latency_histogram=latencies.cumulative(),
+                latency_sum_s=latencies.total_s,
                 corrupt=state[State.CORRUPT] + count_foreign(self._session.folder, self._session.registry.by_slot),
             )
 
@@ -329,134 +310,6 @@ class FileMessageBus:
     def _require_no_agent(self, group: str) -> None:
         if group in self._session.registry.agents:
             raise NameTakenError(name=group, holder="an agent of this bus")
-
-    def _drafted(self, message: Message, *, is_request: bool = False) -> Draft:
-        """The message written down, with an id, before anybody waits for the lock."""
-        checked_message(message)
-        encoded = encode_payload(message.payload, limit=self._limits.max_payload_bytes)
-        given = bool(message.id)
-        number = self._next()
-        ready = message.copy(id=message.id or f"{self._prefix}{number}", attempt=1)
-        if is_request and ready.correlation_id is None:
-            ready.correlation_id = ready.id
-        content = framed(encode_message(ready, encoded), int(self._session.steady_clock() * 1e9))
-        name = f"{self._session.places.place:x}-{self._session.places.number:x}-{number:x}"
-        try:
-            self._session.folder.create("drafts", name, content)
-        except OSError as error:
-            raise unavailable(self._session.folder.path, error) from error
-        return Draft(ready, content, name, given_id=given)
-
-    def _discard(self, draft: Draft) -> None:
-        # A closed bus has cleared its drafts.
-        if self._session.is_open and not draft.is_used:
-            with away(self._session.folder.path):
-                draft.discard(self._session.folder)
-
-    async def _deliver(self, draft: Draft, timeout: float) -> None:
-        async with self._step:
-            full = self._try(draft, timeout)
-            if full is None:
-                return
-            self._session.listen(full)
-        await self._wait_for_room(full, draft, timeout)
-
-    def _try(self, draft: Draft, timeout: float) -> Agent | None:
-        """Put it where it belongs; the inbox that has to be waited for, if there is one."""
-        message = draft.message
-        agent = self._session.registry.agents.get(message.recipient)
-        if agent is None:
-            members = self._session.registry.members(message.recipient, but=message.sender)
-            if members is None:
-                self._session.inboxes.bury_draft(message.recipient, DeadLetterReason.UNKNOWN_AGENT, draft)
-                raise UnknownAgentError(agent_id=message.recipient)
-            self._note(draft)
-            self._put_into_each(members, draft)
-            return None
-        # Whoever waits already goes first.
-        if agent.senders and agent.overflow is Overflow.BLOCK and timeout > 0:
-            return agent
-        verdict = self._session.inboxes.put(agent, draft)
-        if verdict is not Verdict.FULL:
-            if verdict is not Verdict.DUPLICATE:
-                self._note(draft)
-            return None
-        if agent.overflow is Overflow.REJECT or timeout <= 0:
-            self._session.state[State.REJECTED] += 1
-            raise InboxFullError(agent_id=agent.name, capacity=agent.capacity)
-        return agent
-
-    async def _wait_for_room(self, agent: Agent, draft: Draft, timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        waiter = Waiter()
-        agent.senders.append(waiter)
-        try:
-            while True:
-                await waiter.woken(min(deadline, loop.time() + self._session.inboxes.room_in_s()))
-                is_late = loop.time() >= deadline
-                async with self._step:
-                    if agent.is_gone:
-                        self._session.inboxes.bury_draft(agent.name, DeadLetterReason.UNREGISTERED, draft)
-                        raise UnknownAgentError(agent_id=agent.name)
-                    if agent.senders[0] is waiter and self._session.inboxes.put(agent, draft) is not Verdict.FULL:
-                        self._note(draft)
-                        return
-                    if is_late:
-                        self._session.state[State.REJECTED] += 1
-                        raise InboxFullError(agent_id=agent.name, capacity=agent.capacity, waited_s=timeout)
-                    self._session.listen(agent)
-        finally:
-            step_aside(agent.senders, waiter)
-
-    async def _send_batch(self, batch: list[Message], ids: list[str], failures: list[BusError]) -> None:
-        """Send these under as few locks as the room allows."""
-        drafts: list[Draft] = []
-        try:
-            for message in batch:
-                try:
-                    drafts.append(self._drafted(message))
-                except BusError as error:
-                    failures.append(error)
-            position = 0
-            while position < len(drafts):
-                full: Agent | None = None
-                try:
-                    async with self._step:
-                        while position < len(drafts) and full is None:
-                            try:
-                                full = self._try(drafts[position], _PATIENCE_S)
-                                if full is not None:
-                                    self._session.listen(full)
-                                    break
-                                ids.append(drafts[position].message.id)
-                            except BusError as error:
-                                failures.append(error)
-                            position += 1
-                    if full is not None:
-                        await self._wait_for_room(full, drafts[position], _PATIENCE_S)
-                        ids.append(drafts[position].message.id)
-                        position += 1
-                except BusClosedError:
-                    raise
-                except BusError as error:
-                    failures.append(error)
-                    position += 1
-        finally:
-            for draft in drafts:
-                self._discard(draft)
-
-    def _put_into_each(self, agents: list[Agent], draft: Draft) -> int:
-        """How many inboxes took it; one that has no room misses it."""
-        took = 0
-        for agent in agents:
-            verdict = self._session.inboxes.put(agent, draft, keep=True)
-            if verdict is Verdict.TAKEN:
-                took += 1
-            elif verdict is Verdict.FULL:
-                self._session.state[State.REJECTED] += 1
-                self._session.inboxes.bury_draft(agent.name, DeadLetterReason.INBOX_FULL, draft, keep=True)
-        return took
 
     def _note(self, draft: Draft) -> None:
         message = draft.message
@@ -505,18 +358,6 @@ class FileMessageBus:
         finally:
             if agent is not None and waiter is not None:
                 step_aside(agent.receivers, waiter)
-
-    def _latencies(self) -> dict[str, float]:
-        state = self._session.state
-        counts = state[State.LATENCIES : State.LATENCIES + BUCKETS].tolist()
-        histogram = LatencyHistogram()
-        histogram.merge({FIRST_BUCKET + bucket: each for bucket, each in enumerate(counts) if each})
-        summary = histogram.summary_us()
-        if summary:
-            smallest, largest = state[State.LATENCY_MIN] / 1e3, state[State.LATENCY_MAX] / 1e3
-            summary = {name: min(max(value, smallest), largest) for name, value in summary.items()}
-            summary["min"], summary["max"] = smallest, largest
-        return summary
 
     def _tell(self, happened: str, message: Message) -> None:
         if self._tap is None:

@@ -14,7 +14,7 @@ __all__ = ["count_foreign"]
 
 _OWN = {
     "": re.compile(r"lock|state|dead|registry\.[0-9a-f]+|inboxes\.[0-9a-f]+"),
-    "held": re.compile(r"[0-9a-f]+-[012](-[0-9a-f]+){3}"),
+    "held": re.compile(r"[0-9a-f]+-[012](-[0-9a-f]+){4}"),
     "expiring": re.compile(r"[0-9a-f]+-[012](-[0-9a-f]+){2}"),
     "drafts": re.compile(r"[0-9a-f]+(-[0-9a-f]+){2}"),
     "letters": re.compile(r"[0-9a-f]+"),

@@ -19,6 +19,8 @@ class HeldMessage:
     attempt: int
     # Monotonic nanoseconds.
     due: int
+    # Unix microseconds; 0 when it never expires.
+    expiry: int = 0
     # None while only its file's name is known.
     id: str | None = None
 
@@ -91,4 +93,4 @@ class Held:
 
 def held_name(slot: int, message: HeldMessage) -> str:
     """The name of its file, which says everything but its content."""
-    return f"{slot:x}-{message.priority}-{message.sequence:x}-{message.attempt:x}-{message.due:x}"
+    return f"{slot:x}-{message.priority}-{message.sequence:x}-{message.attempt:x}-{message.due:x}-{message.expiry:x}"

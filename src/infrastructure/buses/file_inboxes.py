@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-from array import array
 from collections.abc import Callable
 from enum import Enum
 
@@ -14,14 +12,15 @@ from domain.models.message import DeadLetterReason, Message, Overflow
 from infrastructure.buses.file_folder import BusFolder
 from infrastructure.buses.file_frames import Draft, microseconds, numbers, read_frame
 from infrastructure.buses.file_held import HeldMessage, held_name
+from infrastructure.buses.file_latencies import count_latency
 from infrastructure.buses.file_letters import Letters
+from infrastructure.buses.file_mending import mend
 from infrastructure.buses.file_registry import Agent, Registry
-from infrastructure.buses.file_words import BUCKETS, FIRST_BUCKET, NEVER, Inbox, State
+from infrastructure.buses.file_words import NEVER, Inbox, State
 
 __all__ = ["Inboxes", "Verdict"]
 
 _logger = logging.getLogger(__name__)
-_UPPER_HALF = 1 if sys.byteorder == "little" else 0
 
 Ring = Callable[[Agent], None]
 Tell = Callable[[str, Message], None]
@@ -172,10 +171,11 @@ class Inboxes:
                 with contextlib.suppress(FileNotFoundError, UnreadableMessageError):
                     self._tell("acknowledged", read_frame(self._folder, "held", name)[0])
             self._folder.remove("held", name)
+            # One by one, so that a kill in between leaves the count off by one at most.
+            self._state[State.ACKNOWLEDGED] += 1
             self._release(agent, message)
             done += 1
         if done:
-            self._state[State.ACKNOWLEDGED] += done
             self._ring(agent)
         return done
 
@@ -191,12 +191,13 @@ class Inboxes:
         agent.ids.forget(self._folder, words)
 
     def sweep(self) -> None:
-        """Bury what has expired where it waits, and what was not acknowledged after its last delivery."""
+        """Bury what has expired where it waits, and what was not acknowledged after its last delivery or before it expired."""
         now_us, now_ns = microseconds(self.unix_s()), self.monotonic_ns()
         if self._state[State.NEXT_EXPIRY] <= now_us:
             self._bury_expired(now_us)
-        if self._state[State.NEXT_LAST_DUE] <= now_ns:
-            self._bury_exhausted(now_ns)
+            self._bury_held_too_long(now_us, now_ns)
+        elif self._state[State.NEXT_LAST_DUE] <= now_ns:
+            self._bury_held_too_long(now_us, now_ns)
 
     def bury_draft(self, recipient: str, reason: DeadLetterReason, draft: Draft, *, keep: bool = False) -> None:
         """A message that no inbox had becomes a dead letter."""
@@ -210,57 +211,17 @@ class Inboxes:
             return
         found: dict[int, list[HeldMessage]] = {}
         for name in self._folder.names("held"):
-            parsed = numbers(name, 5)
+            parsed = numbers(name, 6)
             if parsed is not None:
-                slot, priority, sequence, attempt, due = parsed
-                found.setdefault(slot, []).append(HeldMessage(priority, sequence, attempt, due))
+                slot, priority, sequence, attempt, due, expiry = parsed
+                found.setdefault(slot, []).append(HeldMessage(priority, sequence, attempt, due, expiry))
         for slot, other in self._registry.by_slot.items():
             if other.held.changes != other.words[Inbox.HELD_CHANGES]:
                 other.held.replace(found.get(slot, []), other.words[Inbox.HELD_CHANGES])
 
     def mend(self) -> None:
-        """Count anew after somebody died in the middle of a step; what was half sent is removed, its sender never heard of success."""
-        folder, agents = self._folder, self._registry.by_slot
-        waiting = {slot: [0, 0, 0] for slot in agents}
-        for name in folder.names("messages"):
-            parsed = numbers(name, 3)
-            if parsed is None:
-                continue
-            slot, priority, sequence = parsed
-            agent = agents.get(slot)
-            if agent is None or not agent.words[Inbox.HEAD + priority] <= sequence < agent.words[Inbox.TAIL + priority]:
-                folder.clear("messages", name)
-            else:
-                waiting[slot][priority] += 1
-        held = dict.fromkeys(agents, 0)
-        for name in folder.names("held"):
-            parsed = numbers(name, 5)
-            if parsed is None:
-                continue
-            if parsed[0] not in agents:
-                folder.clear("held", name)
-            else:
-                held[parsed[0]] += 1
-        for slot, agent in agents.items():
-            for priority in range(3):
-                agent.words[Inbox.WAITING + priority] = waiting[slot][priority]
-            agent.words[Inbox.HELD] = held[slot]
-            agent.words[Inbox.HELD_CHANGES] += 1
-            self._ring(agent)
-        self._state[State.NEXT_EXPIRY] = 0
-        self._state[State.NEXT_LAST_DUE] = 0
-
-    def make_due(self) -> None:
-        """After a restart of the machine its old times mean nothing: everything unacknowledged is due."""
-        folder = self._folder
-        for name in folder.names("held"):
-            parsed = numbers(name, 5)
-            if parsed is not None:
-                slot, priority, sequence, attempt, _ = parsed
-                folder.move(("held", name), ("held", held_name(slot, HeldMessage(priority, sequence, attempt, 0))))
-        for agent in self._registry.by_slot.values():
-            agent.words[Inbox.HELD_CHANGES] += 1
-        self._state[State.NEXT_LAST_DUE] = 0
+        """Count anew after somebody died in the middle of a step."""
+        mend(self._folder, self._state, self._registry, ring=self._ring)
 
     def _deliver(self, agent: Agent, priority: int, now: int) -> Message | None:
         """The next message of this priority; None when that one could not be delivered."""
@@ -293,7 +254,7 @@ class Inboxes:
                 self._step_over(agent, priority, sequence)
                 return None
         if agent.acknowledges:
-            held = HeldMessage(priority, sequence, 1, now + agent.visibility_ns, message.id)
+            held = HeldMessage(priority, sequence, 1, now + agent.visibility_ns, expiry or 0, message.id)
             folder.move(("messages", name), ("held", held_name(agent.slot, held)))
             self._hold(agent, held)
         else:
@@ -301,7 +262,7 @@ class Inboxes:
             state[State.ACKNOWLEDGED] += 1
         self._step_over(agent, priority, sequence)
         state[State.DELIVERED] += 1
-        self._time(now - sent)
+        count_latency(state, now - sent)
         if self._tell is not None:
             self._tell("delivered", message)
         return message
@@ -321,13 +282,14 @@ class Inboxes:
             state[State.CORRUPT] += 1
             self._release(agent, held)
             return None
-        if message.expires_at is not None and microseconds(message.expires_at) <= microseconds(self.unix_s()):
+        if held.expiry and held.expiry <= microseconds(self.unix_s()):
             state[State.EXPIRED] += 1
             self._bury_held(agent, held, DeadLetterReason.EXPIRED)
             return None
         message.attempt = held.attempt + 1
         if agent.acknowledges:
-            again = HeldMessage(held.priority, held.sequence, held.attempt + 1, now + agent.visibility_ns, message.id)
+            due = now + agent.visibility_ns
+            again = HeldMessage(held.priority, held.sequence, held.attempt + 1, due, held.expiry, message.id)
             folder.move(("held", name), ("held", held_name(agent.slot, again)))
             self._hold(agent, again, is_new=False)
         else:
@@ -344,7 +306,7 @@ class Inboxes:
             words[Inbox.HELD] += 1
         self._change_held(agent)
         agent.held.put(held)
-        if held.attempt >= agent.max_attempts:
+        if held.attempt >= agent.max_attempts or held.expiry:
             self._state[State.NEXT_LAST_DUE] = min(self._state[State.NEXT_LAST_DUE], held.due)
 
     def _release(self, agent: Agent, held: HeldMessage) -> None:
@@ -462,21 +424,31 @@ class Inboxes:
             self._ring(agent)
         self._state[State.NEXT_EXPIRY] = soonest
 
-    def _bury_exhausted(self, now_ns: int) -> None:
+    def _bury_held_too_long(self, now_us: int, now_ns: int) -> None:
+        """What will not be delivered again, once it is due; sets when the next look is worth it."""
+        state = self._state
         soonest = NEVER
         for agent in list(self._registry.by_slot.values()):
             if not agent.words[Inbox.HELD]:
                 continue
             self.look_at_held(agent)
             for held in list(agent.held.messages.values()):
-                if held.attempt < agent.max_attempts:
+                is_last = held.attempt >= agent.max_attempts
+                if not is_last and not held.expiry:
                     continue
                 if held.due > now_ns:
                     soonest = min(soonest, held.due)
                     continue
-                self._bury_held(agent, held, DeadLetterReason.ATTEMPTS)
+                if is_last:
+                    self._bury_held(agent, held, DeadLetterReason.ATTEMPTS)
+                elif held.expiry <= now_us:
+                    state[State.EXPIRED] += 1
+                    self._bury_held(agent, held, DeadLetterReason.EXPIRED)
+                else:
+                    state[State.NEXT_EXPIRY] = min(state[State.NEXT_EXPIRY], held.expiry)
+                    continue
                 self._ring(agent)
-        self._state[State.NEXT_LAST_DUE] = soonest
+        state[State.NEXT_LAST_DUE] = soonest
 
     def _bury(
         self, agent: Agent, reason: DeadLetterReason, attempts: int, source: tuple[str, str], message: Message
@@ -484,17 +456,3 @@ class Inboxes:
         self.letters.write(agent.name, reason, attempts, lambda target: self._folder.move(source, target))
         if self._tell is not None:
             self._tell("dead_letter", message)
-
-    def _time(self, elapsed_ns: int) -> None:
-        """Count one latency; a negative one is of a message from before the machine restarted."""
-        if elapsed_ns < 0:
-            return
-        state = self._state
-        elapsed_ns = max(1, elapsed_ns)
-        bucket = memoryview(array("f", (elapsed_ns * 1e-9,))).cast("B").cast("H")[_UPPER_HALF] - FIRST_BUCKET
-        state[State.LATENCIES + min(max(bucket, 0), BUCKETS - 1)] += 1
-        if elapsed_ns > state[State.LATENCY_MAX]:
-            state[State.LATENCY_MAX] = elapsed_ns
-        smallest = state[State.LATENCY_MIN]
-        if smallest == 0 or elapsed_ns < smallest:
-            state[State.LATENCY_MIN] = elapsed_ns

@@ -69,6 +69,10 @@ class Places:
         self._state[self._words] = 0
         os.close(self._file)
 
+    def number_at(self, place: int) -> int:
+        """The number for life of the object that holds, or held last, that place; 0 when it was closed."""
+        return self._state[State.OBJECTS + OBJECT_WORDS * place]
+
     def is_alive(self, place: int, number: int) -> bool:
         """Whether that object is open."""
         if (place, number) == (self.place, self.number):

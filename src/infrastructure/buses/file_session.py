@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from domain.errors.bus import BusClosedError, BusError, BusUnavailableError
 from domain.models.message import Message
-from infrastructure.buses.file_bell import ALL, Bell, ring
+from infrastructure.buses.file_bell import ALL, Bell, Ropes
 from infrastructure.buses.file_folder import TRANSPORT, BusFolder, away, unavailable
 from infrastructure.buses.file_inboxes import Inboxes
+from infrastructure.buses.file_mending import make_due
 from infrastructure.buses.file_places import Places, machine_boot
 from infrastructure.buses.file_registry import Agent, Registry, Waiter
-from infrastructure.buses.file_words import MASK_WORDS, NEVER, STATE_MAGIC, STATE_WORDS, Inbox, State
+from infrastructure.buses.file_words import NEVER, STATE_MAGIC, STATE_WORDS, Inbox, State
 
 __all__ = ["FileSession", "step_aside"]
 
@@ -44,7 +45,7 @@ class FileSession:
         self.wall_clock = wall_clock
         # Seconds on which all processes of the machine agree.
         self.steady_clock = steady_clock
-        self._tell = tell
+        self._tap = tell
         self._on_gone: Callable[[Agent], None]
         self._on_replies: Callable[[], None]
         self.step = _Step(self)
@@ -61,6 +62,9 @@ class FileSession:
         self.inboxes: Inboxes
         self.places: Places
         self._bell: Bell
+        self._ropes = Ropes(self.folder)
+        # Inboxes whose other listeners are told at the end of the step.
+        self._to_ring: dict[int, Agent] = {}
 
     def watch(self, *, on_gone: Callable[[Agent], None], on_replies: Callable[[], None]) -> None:
         """Tell these from now on; before the first step."""
@@ -94,6 +98,7 @@ class FileSession:
             try:
                 self.places.clear()
                 self._bell.close()
+                self._ropes.close()
             finally:
                 self.places.close()
                 self.registry.close()
@@ -118,15 +123,19 @@ class FileSession:
         """Let the next one in; with `whole` false it has to mend what is there."""
         if not self.is_open:
             return
+        if self._to_ring:
+            self._tell_others()
         if whole:
             self.state[State.DIRTY] = 0
         self.folder.unlock()
 
     def listen(self, agent: Agent) -> None:
         """Have this object rung when something happens to that inbox."""
+        if agent.slot in self._to_ring:
+            self._tell_others()
         word, bit = divmod(self.places.place, 64)
         agent.words[Inbox.LISTENERS + word] |= 1 << bit
-        agent.words[Inbox.LISTENING] = 1
+        agent.words[Inbox.LISTENING] |= 1 << word
 
     def ring(self, agent: Agent) -> None:
         """Tell everybody who waits for that inbox, here and elsewhere; one of a line looks and tells the next."""
@@ -135,27 +144,38 @@ class FileSession:
         if agent.senders:
             agent.senders[0].wake()
         if agent.words[Inbox.LISTENING]:
-            self.ring_others(agent)
+            self._to_ring[agent.slot] = agent
 
     def ring_others(self, agent: Agent) -> None:
-        """Tell those who wait for it in other objects."""
-        words = agent.words
-        for word in range(MASK_WORDS):
-            bits = words[Inbox.LISTENERS + word]
-            if not bits:
-                continue
-            words[Inbox.LISTENERS + word] = 0
-            for bit in range(64):
-                place = 64 * word + bit
-                if bits >> bit & 1 and place != self.places.place and not ring(self.folder, place, agent.slot):
-                    self.places.miss(place)
-        words[Inbox.LISTENING] = 0
+        """Tell those who wait for it in other objects, at once: the inbox is about to be closed."""
+        self._to_ring[agent.slot] = agent
+        self._tell_others()
 
     def ring_for_reply(self, place: int) -> None:
         """Tell the object in that place, which may be this one, that a reply has come."""
         if place == self.places.place:
             self._on_replies()
-        elif not ring(self.folder, place, ALL):
+        else:
+            self._tell(place, (ALL,))
+
+    def _tell_others(self) -> None:
+        """One ring for each object, however many inboxes. None is crossed off before it was told: a kill may come between."""
+        agents, self._to_ring = list(self._to_ring.values()), {}
+        told: dict[int, list[int]] = {}
+        for agent in agents:
+            for word in _ones(agent.words[Inbox.LISTENING]):
+                for bit in _ones(agent.words[Inbox.LISTENERS + word]):
+                    told.setdefault(64 * word + bit, []).append(agent.slot)
+        for place, slots in told.items():
+            if place != self.places.place:
+                self._tell(place, slots)
+        for agent in agents:
+            for word in _ones(agent.words[Inbox.LISTENING]):
+                agent.words[Inbox.LISTENERS + word] = 0
+            agent.words[Inbox.LISTENING] = 0
+
+    def _tell(self, place: int, slots: Sequence[int]) -> None:
+        if not self._ropes.ring(place, self.places.number_at(place), slots):
             self.places.miss(place)
 
     async def _open(self) -> None:
@@ -203,13 +223,13 @@ class FileSession:
             wall_clock=self.wall_clock,
             steady_clock=self.steady_clock,
             ring=self.ring,
-            tell=self._tell,
+            tell=self._tap,
         )
         self.places = Places(folder, state)
         self._bell = Bell(folder, self.places.place)
         self._missed = self.places.missed()
         if state[State.BOOT] != machine_boot():
-            self.inboxes.make_due()
+            make_due(folder, state, self.registry)
             state[State.BOOT] = machine_boot()
 
     async def _locked(self) -> None:
@@ -274,6 +294,14 @@ class _Step:
         self._session.leave_step(whole=error is None or isinstance(error, BusError))
         if isinstance(error, OSError) and not isinstance(error, BusError):
             raise unavailable(self._session.folder.path, error) from error
+
+
+def _ones(bits: int) -> Iterator[int]:
+    """Which bits of a number are set."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
 
 
 def step_aside(line: deque[Waiter], waiter: Waiter) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = [
     "BUCKETS",
     "FIRST_BUCKET",
-    "MASK_WORDS",
     "MAX_OBJECTS",
     "NEVER",
     "OBJECT_WORDS",
@@ -17,8 +16,8 @@ __all__ = [
     "State",
 ]
 
-# "CONCLAVE" and the version of the layout.
-STATE_MAGIC = int.from_bytes(b"CONCLAV1", "big")
+# "CONCLAV" and the version of the layout, which is also that of the files' names.
+STATE_MAGIC = int.from_bytes(b"CONCLAV2", "big")
 NEVER = (1 << 63) - 1
 # Bus objects open at a time, over all processes.
 MAX_OBJECTS = 1_024
@@ -27,7 +26,6 @@ OBJECT_WORDS = 4
 FIRST_BUCKET = 103 * 128
 BUCKETS = 41 * 128
 SLOT_WORDS = 32
-MASK_WORDS = MAX_OBJECTS // 64
 SLOTS_PER_FILE = 256
 
 
@@ -80,6 +78,6 @@ class Inbox:
     HELD_CHANGES = 10
     IDS_EPOCH = 11
     IDS = 12
-    # Not 0 when an object listens; which ones is told by the bits behind.
+    # A bit for each of the words behind that is not 0; their bits tell which objects listen.
     LISTENING = 13
     LISTENERS = 16

@@ -94,6 +94,13 @@ class Inbox:
                 receiver.set_result(True)
                 return
 
+    def leave(self, arrived: Future[bool]) -> None:
+        """A receiver gave up: if it was woken before, the message is somebody else's now."""
+        if arrived in self.receivers:
+            self.receivers.remove(arrived)
+        elif not arrived.cancelled() and (self.high or self.normal or self.low):
+            self.wake()
+
     def has_seen(self, message_id: str) -> bool:
         """Whether a sender gave this id before."""
         return self.seen is not None and message_id in self.seen

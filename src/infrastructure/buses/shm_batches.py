@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from operator import add
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from domain.errors.bus import UnreadableMessageError
 from domain.models.message import Message, MessageHeader, Payload, Priority
 from infrastructure.buses.payloads import decode_payload, encode_payload
 
-__all__ = ["LARGEST_RUN", "Columns", "Run", "headers", "pack", "unpack"]
+__all__ = ["LARGEST_RUN", "Columns", "Run", "headers", "made_ids", "pack", "unpack"]
 
 LARGEST_RUN = 256
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -21,6 +22,8 @@ _SCALARS = frozenset({str, int, float, bool, type(None)})
 _NO_FLOATS = frozenset({str, int, bool})
 _PRIORITIES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
 _MAX_DEPTH = 32
+_ENDINGS = tuple(f"{number:x}" for number in range(4_096))
+_new = object.__new__
 
 
 @dataclass(slots=True)
@@ -133,22 +136,35 @@ def unpack(header: bytes, payloads: bytes) -> list[Message]:
         count, ids, prefix, sender, recipient, kind, lane, correlation, expires_at, shape, lengths, _ = orjson.loads(
             header
         )
-        bodies = _unpacked_payloads(shape, lengths, payloads, count)
-    except (ValueError, TypeError) as error:
-        raise UnreadableMessageError(problem=f"is no run of messages ({error})") from None
-    return list(
-        map(
-            Message,
+        priority = _PRIORITIES[lane]
+        # Field by field, because calls of the class take half as long again.
+        found: list[Message] = list(map(_new, repeat(Message, count)))
+        rows = zip(
+            found,
             _cells(sender, count),
-            repeat(recipient, count),
             _cells(kind, count),
-            bodies,
-            repeat(_PRIORITIES[lane]),
+            _unpacked_payloads(shape, lengths, payloads, count),
             _cells(correlation, count),
-            repeat(expires_at),
             _ids(ids, prefix, count),
+            strict=True,
         )
-    )
+        for message, message.sender, message.type, message.payload, message.correlation_id, message.id in rows:
+            message.recipient = recipient
+            message.priority = priority
+            message.expires_at = expires_at
+            message.attempt = 1
+    except (ValueError, TypeError, LookupError) as error:
+        raise UnreadableMessageError(problem=f"is no run of messages ({error})") from None
+    return found
+
+
+def made_ids(prefix: str, start: int, count: int) -> list[str]:
+    """The ids of a sender's messages by their numbers; most of each is made beforehand."""
+    block, first = divmod(start, len(_ENDINGS))
+    found = list(map(add, repeat(f"{prefix}{block:x}-"), _ENDINGS[first : first + count]))
+    if len(found) < count:
+        found += made_ids(prefix, start + len(found), count - len(found))
+    return found
 
 
 def headers(header: bytes, payloads: bytes | None) -> list[MessageHeader]:
@@ -181,8 +197,7 @@ def _microseconds(expires_at: float | None) -> int:
 
 def _ids(ids: list[Any], prefix: str, count: int) -> list[str]:
     if ids[0].__class__ is int:
-        start = ids[0]
-        return [f"{prefix}{number}" for number in range(start, start + count)]
+        return made_ids(prefix, ids[0], count)
     return ids
 
 

@@ -9,7 +9,6 @@ import re
 import time
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +18,6 @@ from domain.errors.bus import (
     BusClosedError,
     BusError,
     BusUnavailableError,
-    InboxFullError,
     InvalidMessageError,
     ReceiveTimeoutError,
     RequestTimeoutError,
@@ -37,10 +35,11 @@ from domain.models.message import (
 from infrastructure.buses.bus_limits import BusLimits, checked_name
 from infrastructure.buses.message_history import HISTORY_LIMIT
 from infrastructure.buses.shm_batches import LARGEST_RUN, Run, unpack
-from infrastructure.buses.shm_lanes import Taken
-from infrastructure.buses.shm_layout import Dead, Head, Inbox
+from infrastructure.buses.shm_layout import Head
 from infrastructure.buses.shm_packer import Packer
 from infrastructure.buses.shm_post import BLOCK, DROP_OLDEST, REJECT, Post
+from infrastructure.buses.shm_reading import Reading
+from infrastructure.buses.shm_sending import Sending
 
 __all__ = ["SharedMemoryMessageBus"]
 
@@ -50,16 +49,6 @@ _TRANSPORT = "shm"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the place is the point
 _POLICIES = {Overflow.BLOCK: BLOCK, Overflow.REJECT: REJECT, Overflow.DROP_OLDEST: DROP_OLDEST}
-_PARTLY_READ = 32
-_KNOWN_FLIGHTS = 100_000
-
-
-@dataclass(slots=True, eq=False)
-class _Blocked:
-    """A sender of this object that waits for room in an inbox."""
-
-    lane: int
-    woken: Future[bool]
 
 
 class SharedMemoryMessageBus:
@@ -117,10 +106,9 @@ class SharedMemoryMessageBus:
         self._closed = False
         self._packer = Packer(limit=max_payload_bytes, wall_clock=wall_clock)
         self._receivers: dict[int, list[Future[bool]]] = {}
-        self._lines: dict[int, list[_Blocked]] = {}
         self._requests: dict[str, tuple[str, Future[Message | None]]] = {}
-        self._flights: dict[tuple[int, str], tuple[int, int]] = {}
-        self._partly_read: dict[int, list[Message]] = {}
+        self._sending = Sending(self._opened, tell=self._tell_all)
+        self._reading = Reading(tell=self._tell_all)
 
     async def register(
         self, agent_id: str, *, capacity: int | None = None, overflow: str | None = None, acknowledge: str = "auto"
@@ -168,7 +156,7 @@ class SharedMemoryMessageBus:
         """Put a message into the inbox of its recipient or of each other member of that group; returns its id."""
         self._opened()
         run = self._packer.run([message])
-        await self._deliver(run, timeout)
+        await self._sending.deliver(run, timeout)
         return run.ids[0]
 
     async def send_many(self, messages: Iterable[Message]) -> list[str]:
@@ -186,7 +174,7 @@ class SharedMemoryMessageBus:
                     failure = failure or run
                     continue
                 try:
-                    await self._deliver(run, 30.0)
+                    await self._sending.deliver(run, 30.0)
                 except BusClosedError:
                     raise
                 except BusError as error:
@@ -199,7 +187,7 @@ class SharedMemoryMessageBus:
     async def broadcast(self, message: Message) -> int:
         """Put a message into every inbox but the sender's; returns how many took it. Never waits."""
         post = self._opened()
-        run = self._packer.run([message])
+        run = self._packer.run([message], to_all=True)
         with post.segment:
             own = post.members.inbox(message.sender)
             took = post.spread([inbox for inbox in reversed(post.members.inboxes()) if inbox != own], run)
@@ -227,7 +215,7 @@ class SharedMemoryMessageBus:
                     post.slots.wait(post.receivers(inbox))
                     due = post.next_due_s(inbox)
             if taken:
-                return self._read(inbox, taken)
+                return self._reading.read(inbox, taken)
             now = self._running_loop().time()
             if deadline is None and timeout is not None:
                 deadline = now + timeout
@@ -240,7 +228,7 @@ class SharedMemoryMessageBus:
         """Say that these are dealt with; returns how many of them were unacknowledged."""
         post = self._opened()
         with post.segment:
-            return post.acknowledge(post.own(agent_id), message_ids, self._flights)
+            return post.acknowledge(post.own(agent_id), message_ids, self._reading.flights)
 
     async def request(self, message: Message, *, timeout: float = 30.0) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
@@ -253,20 +241,20 @@ class SharedMemoryMessageBus:
         correlation_id = checked_name(message.correlation_id, "correlation_id")
         with post.segment:
             post.members.existing(message.sender)
-            fresh = post.expect(correlation_id)
+            fresh = post.replies.expect(correlation_id)
         if not fresh:
             raise InvalidMessageError(field="correlation_id", problem=f"is {correlation_id!r}, which is in flight")
         reply: Future[Message | None] = loop.create_future()
         self._requests[correlation_id] = (message.sender, reply)
         patience = loop.call_later(timeout, _end, reply, None)
         try:
-            await self._deliver(run, timeout)
+            await self._sending.deliver(run, timeout)
             answer = await reply
         finally:
             patience.cancel()
             if not self._closed:
                 with post.segment:
-                    post.give_up(correlation_id)
+                    post.replies.give_up(correlation_id)
                 self._collect_replies()
             del self._requests[correlation_id]
             if reply.done() and not reply.cancelled():
@@ -284,7 +272,7 @@ class SharedMemoryMessageBus:
             [Message(request.recipient, request.sender, type, payload, request.priority, request.correlation_id, None)]
         )
         with post.segment:
-            reached = post.answer(request.correlation_id, run)
+            reached = post.replies.answer(request.correlation_id, run)
         if reached:
             self._tell_all("reply", run)
 
@@ -313,9 +301,7 @@ class SharedMemoryMessageBus:
         for waiting in self._receivers.values():
             for each in waiting:
                 _end(each, True)
-        for line in self._lines.values():
-            for blocked in line:
-                _end(blocked.woken, True)
+        self._sending.wake_all()
         for _, reply in self._requests.values():
             if not reply.done():
                 reply.set_exception(BusClosedError(transport=_TRANSPORT))
@@ -356,130 +342,6 @@ class SharedMemoryMessageBus:
             )
         return post
 
-    async def _deliver(self, run: Run, timeout: float) -> None:
-        post = self._opened()
-        with post.segment:
-            inbox = post.members.inbox(run.recipient)
-            known = bool(inbox)
-            policy = BLOCK
-            serial = 0
-            if inbox:
-                words = post.segment.words
-                policy, serial = words[inbox + Inbox.OVERFLOW], words[inbox]
-                if not self._lines.get(inbox):
-                    before = len(run.messages)
-                    run.pending = post.offer(inbox, run, policy=policy, pending=run.pending)
-                    if not run.pending or sum(length for _, length in run.pending) < before:
-                        post.note(run)
-            elif group := post.members.group(run.recipient):
-                known = True
-                self._spread(post, list(post.members.members(group)), run)
-            else:
-                post.bury(run, run.pending, Dead.UNKNOWN_AGENT)
-        if not known:
-            self._tell_all("dead_letter", run)
-            raise UnknownAgentError(agent_id=run.recipient)
-        if inbox and run.pending:
-            if policy == REJECT or timeout <= 0:
-                raise self._refusal(post, inbox, run, 0.0)
-            await self._wait_for_room(run, inbox, serial, timeout)
-        self._tell_all("sent", run)
-
-    def _spread(self, post: Post, members: list[int], run: Run) -> None:
-        """To each member but the sender of each message; senders of one run may differ."""
-        if len({message.sender for message in run.messages}) == 1:
-            sender = post.members.inbox(run.messages[0].sender)
-            post.spread([inbox for inbox in members if inbox != sender], run)
-        else:
-            everybody = run.pending
-            words = post.segment.words
-            for inbox in members:
-                own = post.members.name(inbox) if words[inbox] else ""
-                run.pending = [(index, 1) for index, message in enumerate(run.messages) if message.sender != own]
-                post.spread([inbox], run)
-            run.pending = everybody
-        post.note(run)
-        run.pending = []
-
-    async def _wait_for_room(self, run: Run, inbox: int, serial: int, timeout: float) -> None:
-        """Stand in the line before an inbox, by priority and then as called, until the whole run is in it."""
-        loop = self._running_loop()
-        deadline = loop.time() + timeout
-        line = self._lines.setdefault(inbox, [])
-        place = _Blocked(run.lane, loop.create_future())
-        line.insert(sum(each.lane <= run.lane for each in line), place)
-        try:
-            while True:
-                post = self._opened()
-                gone = False
-                soon: float | None = None
-                if line[0] is place:
-                    with post.segment:
-                        gone = post.segment.words[inbox] != serial
-                        if gone:
-                            post.bury(run, run.pending, Dead.UNREGISTERED)
-                        else:
-                            noted = len(run.pending) == 1 and run.pending[0] == (0, len(run.messages))
-                            left = post.offer(inbox, run, policy=BLOCK, pending=run.pending)
-                            if noted and left != run.pending:
-                                post.note(run)
-                            run.pending = left
-                            if left:
-                                post.slots.wait(post.senders(inbox))
-                                soon = post.next_room_s(inbox)
-                if gone:
-                    raise UnknownAgentError(agent_id=run.recipient)
-                if not run.pending:
-                    return
-                if loop.time() >= deadline:
-                    raise self._refusal(post, inbox, run, timeout)
-                place.woken = loop.create_future()
-                until = deadline if soon is None else min(deadline, loop.time() + soon)
-                timer = loop.call_at(until, _end, place.woken, False)
-                try:
-                    await place.woken
-                finally:
-                    timer.cancel()
-        finally:
-            first = line[0] is place
-            line.remove(place)
-            if not line:
-                if self._lines.get(inbox) is line:
-                    del self._lines[inbox]
-            elif first:
-                _end(line[0].woken, True)
-
-    def _refusal(self, post: Post, inbox: int, run: Run, waited_s: float) -> InboxFullError:
-        with post.segment:
-            post.count(Head.REJECTED, sum(length for _, length in run.pending))
-            capacity = post.segment.words[inbox + Inbox.CAPACITY]
-        return InboxFullError(agent_id=run.recipient, capacity=capacity, waited_s=waited_s)
-
-    def _read(self, inbox: int, taken: list[Taken]) -> list[Message]:
-        found: list[Message] = []
-        for part in taken:
-            messages = self._partly_read.pop(part.record, None)
-            if messages is None:
-                messages = unpack(part.header, part.payloads)
-            if not part.whole:
-                if len(self._partly_read) >= _PARTLY_READ:
-                    del self._partly_read[next(iter(self._partly_read))]
-                self._partly_read[part.record] = messages
-            if part.count != len(messages):
-                messages = messages[part.first : part.first + part.count]
-            if part.attempt > 1:
-                for message in messages:
-                    message.attempt = part.attempt
-            if part.flight is not None:
-                for message, flight in zip(messages, part.flight, strict=True):
-                    self._flights[inbox, message.id] = flight
-                while len(self._flights) > _KNOWN_FLIGHTS:
-                    del self._flights[next(iter(self._flights))]
-            found += messages
-            if self._tap is not None:
-                self._tell_all("delivered" if part.attempt == 1 else "redelivered", messages)
-        return found
-
     async def _arrival(self, inbox: int, until: float | None) -> None:
         """Wait until there may be a message, or until that time of the loop."""
         loop = self._running_loop()
@@ -503,22 +365,20 @@ class SharedMemoryMessageBus:
         # All of them: which one is cancelled in the meantime is not known.
         for arrived in self._receivers.get(code, ()):
             _end(arrived, True)
-        line = self._lines.get(code)
-        if line:
-            _end(line[0].woken, True)
+        self._sending.wake(code)
 
     def _woken(self) -> None:
         if self._post is None:
             return
         codes, missed = self._post.slots.read()
-        for code in {*self._receivers, *self._lines, 0} if missed else codes:
+        for code in {*self._receivers, *self._sending.lines, 0} if missed else codes:
             self._wake(code)
 
     def _collect_replies(self) -> None:
         if self._post is None:
             return
         with self._post.segment:
-            replies = self._post.replies()
+            replies = self._post.replies.take(self._post.slots.index)
             for answer in replies:
                 waiting = self._requests.get(answer.correlation_id or "")
                 if waiting is None or waiting[1].done():

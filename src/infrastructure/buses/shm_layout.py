@@ -9,8 +9,8 @@ class Head:
     """Fixed places at the start of the segment."""
 
     MAGIC = 0
-    # Changes with every change of this file, so that two versions never share a segment.
-    VERSION = 0x434F4E_434C41_01
+    # Changes with every change of this file and of how runs are written, so that two versions never share a segment.
+    VERSION = 0x434F4E_434C41_02
     STATE = 1
     JOURNALLED = 2
     RESERVED = 3

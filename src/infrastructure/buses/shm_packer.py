@@ -12,7 +12,7 @@ from uuid import uuid4
 from domain.errors.bus import BusError
 from domain.models.message import Message, Priority
 from infrastructure.buses.bus_limits import checked_message, checked_name
-from infrastructure.buses.shm_batches import Columns, Run, pack
+from infrastructure.buses.shm_batches import Columns, Run, made_ids, pack
 
 __all__ = ["Packer"]
 
@@ -33,19 +33,19 @@ class Packer:
         """An id that nobody else makes."""
         number = self._next
         self._next = number + 1
-        return f"{self._prefix}{number}"
+        return made_ids(self._prefix, number, 1)[0]
 
-    def run(self, messages: Sequence[Message], columns: Columns | None = None) -> Run:
-        """Messages that are alike, checked and packed."""
+    def run(self, messages: Sequence[Message], columns: Columns | None = None, *, to_all: bool = False) -> Run:
+        """Messages that are alike, checked and packed; one that goes to all need not say to whom."""
         if columns is None:
             columns = Columns.of(messages)
         given = any(columns.id)
         first = messages[0]
-        checked_message(first)
+        checked_message(first, to_all=to_all)
         # The others differ from the first in few fields, if in any, so looking at columns is quicker than at messages.
         if given or first.expires_at is not None or first.priority.__class__ is not Priority:
             for message in messages:
-                checked_message(message)
+                checked_message(message, to_all=to_all)
         elif len(messages) > 1:
             for field, names in (("sender", columns.sender), ("type", columns.type)):
                 for each in _others(names):
@@ -56,7 +56,7 @@ class Packer:
         start = self._next
         self._next = start + len(messages)
         prefix = self._prefix
-        made = [f"{prefix}{number}" for number in range(start, self._next)]
+        made = made_ids(prefix, start, len(messages))
         return pack(
             messages,
             columns,

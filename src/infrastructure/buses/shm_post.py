@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from domain.errors.bus import NameTakenError, UnknownAgentError
-from domain.models.message import BusStats, DeadLetter, DeadLetterReason, Message
+from domain.models.message import BusStats, DeadLetter, Message
+from infrastructure.buses.bus_statistics import cumulative
 from infrastructure.buses.shm_batches import Run, unpack
 from infrastructure.buses.shm_chunks import Chunks
-from infrastructure.buses.shm_directory import Directory
 from infrastructure.buses.shm_history import SharedHistory
 from infrastructure.buses.shm_lanes import Lanes, Taken
-from infrastructure.buses.shm_layout import Dead, Head, Inbox, Node, Record, Slot
+from infrastructure.buses.shm_layout import Dead, Head, Inbox, Record
+from infrastructure.buses.shm_letters import read_letters
 from infrastructure.buses.shm_members import Members
+from infrastructure.buses.shm_replies import Replies
 from infrastructure.buses.shm_seen import Seen
 from infrastructure.buses.shm_segment import Segment
 from infrastructure.buses.shm_slots import Slots
@@ -23,13 +25,6 @@ from infrastructure.buses.shm_totals import Totals
 __all__ = ["BLOCK", "DROP_OLDEST", "REJECT", "Post"]
 
 BLOCK, REJECT, DROP_OLDEST = range(3)
-_REASONS = (
-    DeadLetterReason.UNKNOWN_AGENT,
-    DeadLetterReason.UNREGISTERED,
-    DeadLetterReason.INBOX_FULL,
-    DeadLetterReason.EXPIRED,
-    DeadLetterReason.ATTEMPTS,
-)
 
 
 class Post:
@@ -48,7 +43,7 @@ class Post:
         self._seen = Seen(self.segment)
         self.slots = Slots(self.segment, woken)
         self.members = Members(self.segment, self._chunks, self._lanes, self._seen, self.slots)
-        self._directory = Directory(self.segment)
+        self.replies = Replies(self.segment, self.slots, self._chunks, self._lanes, self._totals)
         self._history = SharedHistory(self.segment)
         self.last = self._history.last
         self.segment.when_full = self._lanes.forget_oldest
@@ -201,45 +196,6 @@ class Post:
         """The word that says who waits for room."""
         return inbox + Inbox.SENDERS
 
-    def expect(self, correlation_id: str) -> bool:
-        """Wait for the reply to a request from now on; False when somebody does already."""
-        if self._directory.find(correlation_id, Node.REQUEST):
-            return False
-        self._directory.insert(correlation_id, Node.REQUEST, self.slots.index, self.slots.serial)
-        return True
-
-    def give_up(self, correlation_id: str) -> None:
-        """Wait for it no more; a reply that is here already stays to be read."""
-        node = self._directory.find(correlation_id, Node.REQUEST)
-        words = self.segment.words
-        if node and words[node + Node.SERIAL] == self.slots.serial:
-            self._directory.remove(node)
-
-    def answer(self, correlation_id: str, run: Run) -> bool:
-        """Hand a reply to the one that waits; False, and counted, when nobody does."""
-        segment = self.segment
-        words = segment.words
-        node = self._directory.find(correlation_id, Node.REQUEST)
-        index, serial = (words[node + Node.VALUE], words[node + Node.SERIAL]) if node else (0, 0)
-        if node:
-            self._directory.remove(node)
-        if not node or not self.slots.lives(index, serial):
-            self._totals.add(Head.LATE_REPLIES)
-            return False
-        place = self._chunks.store(run.header, run.payloads)
-        record = self._lanes.single(place, lane=run.lane, sent=run.sent_ns)
-        self._chunks.release(place)
-        slot = Head.SLOTS + index * Slot.WORDS
-        last = words[slot + Slot.REPLY_LAST]
-        segment.set((last + Record.NEXT) if last else slot + Slot.REPLY_FIRST, record)
-        segment.set(slot + Slot.REPLY_LAST, record)
-        self.slots.wake(index, 0)
-        return True
-
-    def replies(self) -> list[Message]:
-        """What has come for this object."""
-        return self._take_replies(self.slots.index)
-
     def stats(self, transport: str) -> BusStats:
         """The counts, everything expired buried."""
         self._sweep_all()
@@ -262,24 +218,14 @@ class Post:
             },
             messages_per_second=self._totals.per_second(time.monotonic_ns()),
             latency_us=self._totals.latency_us(),
+            latency_histogram=cumulative(self._totals.latencies()),
+            latency_sum_s=sum(seconds * count for seconds, count in self._totals.latencies()),
         )
 
     def dead_letters(self, agent_id: str | None) -> Callable[[], list[DeadLetter]]:
         """The last ones, oldest first: what to call for them outside the section, since reading ten thousand takes a while."""
         self._sweep_all()
-        words = self.segment.words
-        runs: dict[int, tuple[bytes, bytes]] = {}
-        found: list[tuple[str, int, tuple[int, ...]]] = []
-        record = words[Head.DEAD_FIRST]
-        while record:
-            name = self._chunks.fetch(words[record + Record.NAME])[0].decode()
-            if agent_id is None or agent_id == name:
-                run = words[record + Record.BATCH]
-                if run not in runs:
-                    runs[run] = self._chunks.fetch(run)
-                found.append((name, run, tuple(words[record : record + Record.WORDS].tolist())))
-            record = words[record + Record.NEXT]
-        return lambda: _letters(found, runs)
+        return read_letters(self.segment.words, self._chunks, agent_id)
 
     def own(self, agent_id: str, serial: int = 0) -> int:
         """The inbox of an agent that no other living object owns, and the one with that serial unless it is 0.
@@ -347,27 +293,9 @@ class Post:
     def _message(self, record: int) -> Message:
         return self._messages(record)[self.segment.words[record + Record.FIRST]]
 
-    def _take_replies(self, index: int) -> list[Message]:
-        segment = self.segment
-        words = segment.words
-        slot = Head.SLOTS + index * Slot.WORDS
-        found = []
-        while record := words[slot + Slot.REPLY_FIRST]:
-            found.append(self._message(record))
-            segment.set(slot + Slot.REPLY_FIRST, words[record + Record.NEXT])
-            self._lanes.discard(record)
-            segment.ease()
-        segment.set(slot + Slot.REPLY_LAST, 0)
-        return found
-
     def _clear(self, index: int) -> None:
         """A slot is given back, and with it the replies and requests of its object."""
-        words = self.segment.words
-        self._take_replies(index)
-        serial = words[Head.SLOTS + index * Slot.WORDS + Slot.SERIAL]
-        for node in self._directory.all(Node.REQUEST):
-            if words[node + Node.SERIAL] == serial:
-                self._directory.remove(node)
+        self.replies.clear(index)
         self.slots.release(index)
 
 
@@ -383,18 +311,3 @@ def _divided(ranges: list[tuple[int, int]], count: int) -> tuple[list[tuple[int,
         if part < length:
             tail.append((first + part, length - part))
     return head, tail
-
-
-def _letters(records: list[tuple[str, int, tuple[int, ...]]], runs: dict[int, tuple[bytes, bytes]]) -> list[DeadLetter]:
-    read: dict[int, list[Message]] = {}
-    found: list[DeadLetter] = []
-    for name, run, record in records:
-        if run not in read:
-            read[run] = unpack(*runs[run])
-        first, attempts = record[Record.FIRST], record[Record.ATTEMPT]
-        reason, at = _REASONS[record[Record.REASON]], record[Record.AT] / 1e6
-        found += [
-            DeadLetter(message.copy(attempt=max(1, attempts)), name, reason, attempts, at)
-            for message in read[run][first : first + record[Record.COUNT]]
-        ]
-    return found

@@ -82,6 +82,11 @@ class Totals:
                     break
         return {"min": shortest / 1e3, **quantiles, "max": longest / 1e3}
 
+    def latencies(self) -> list[tuple[float, int]]:
+        """What lies in the middle of each bucket, in seconds, and how many messages fell into it, where any did."""
+        counts = self._segment.words[Head.LATENCY : Head.LATENCY + Head.LATENCY_BUCKETS].tolist()
+        return [(_middle(bucket) / _SECOND, count) for bucket, count in enumerate(counts) if count]
+
 
 def _middle(bucket: int) -> float:
     shift = max(0, bucket // _OCTAVE - 1)

@@ -1,4 +1,4 @@
-"""The adapters of storage: memory, a SQLite file and a real Postgres."""
+"""The adapters of storage (memory, a SQLite file and a real Postgres) and the transports of the message bus."""
 
 import asyncio
 import sqlite3
@@ -10,11 +10,13 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from application.ports.message_bus import MessageBus
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.deliberation_specimens import SettableClock
+from tests.integration.contracts.buses import TRANSPORTS, BusPlace
 from tests.integration.contracts.store import BUDGETS, Repository, Store
 from tests.servers.postgres import PostgresServer
 
@@ -77,6 +79,19 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     yield Store(await open_another(), open_another, clock, lambda: _locked(url))
     for close in reversed(opened):
         await close()
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BusPlace]:
+    """Each transport of the message bus in turn, with nothing on it."""
+    async with TRANSPORTS[request.param](request, tmp_path) as empty:
+        yield empty
+
+
+@pytest.fixture
+def bus(place: BusPlace) -> MessageBus:
+    """One object on the place, with the limits that it has by itself."""
+    return place.open()
 
 
 @contextmanager

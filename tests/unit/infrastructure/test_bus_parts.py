@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from application.ports.message_bus import Message, Payload, Priority
 from domain.errors.bus import InvalidMessageError, PayloadTooLargeError, UnreadableMessageError
+from domain.models.message import LATENCY_BOUNDS_S
 from infrastructure.buses.bus_statistics import LatencyHistogram, RateMeter
 from infrastructure.buses.message_history import MessageHistory
 from infrastructure.buses.payloads import decode_message, decode_payload, encode_message, encode_payload
@@ -116,6 +117,20 @@ def test_histograms_are_added_up() -> None:
     half.merge(other.buckets())
     assert half.count == whole.count
     assert half.quantile(0.5) == pytest.approx(whole.quantile(0.5), rel=0.01)
+
+
+def test_durations_are_counted_up_to_each_bound() -> None:
+    histogram = LatencyHistogram()
+    durations = (5e-6, 2e-5, 3e-5, 9e-4, 0.3, 60.0)
+    histogram.record_many(durations)
+    counts = histogram.cumulative()
+    assert tuple(counts) == LATENCY_BOUNDS_S
+    assert counts == {bound: sum(each <= bound for each in durations) for bound in LATENCY_BOUNDS_S}
+    assert histogram.total_s == pytest.approx(sum(durations))
+
+
+def test_a_histogram_of_nothing_has_no_counts() -> None:
+    assert LatencyHistogram().cumulative() == {}
 
 
 def test_a_rate_is_that_of_the_last_ten_seconds() -> None:
