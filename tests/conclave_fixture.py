@@ -23,7 +23,9 @@ from api.conclave import Conclave, Health
 from api.main import RestServer, serve
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
 from application.ports.halt_channel import HaltChannel
+from application.ports.halt_checker import HaltChecker
 from application.ports.model_desk import ModelDesk
+from application.ports.run_registry import RunProcess
 from application.ports.usage_reader import UsageReader
 from application.services.acceptance import Acceptance
 from application.services.api_keys import ApiKeyring
@@ -32,8 +34,11 @@ from application.services.deliberation_output_service import DeliberationOutputS
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
 from application.services.halt_service import HaltService
 from application.services.quote_service import QuoteService
+from application.services.run_service import RunService
 from application.services.witness_service import WitnessService
+from domain.errors.dependency import DependencyUnavailableError
 from domain.models.agent_pool import AgentPool
+from domain.models.run import Run
 from infrastructure.halt.dual_channel_halt_checker import DualChannelHaltChecker
 from infrastructure.queues.embedded_queue import EmbeddedQueue
 from infrastructure.rosters.file_roster_source import FileRosterSource
@@ -42,6 +47,7 @@ from infrastructure.stubs.halt_channel_stub import HaltChannelStub
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.halt_notes_stub import HaltNotesStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from infrastructure.stubs.in_memory_run_registry import InMemoryRunRegistry
 from infrastructure.stubs.in_memory_usage_reader import InMemoryUsageReader
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
@@ -69,6 +75,7 @@ async def open_stub_conclave(
     max_queued: int = 100,
     desk: ModelDesk | None = None,
     usage: UsageReader | None = None,
+    open_runs: Callable[[HaltChecker], RunService] | None = None,
 ) -> AsyncIterator[Conclave]:
     """An open Conclave that needs nothing outside the process.
 
@@ -95,6 +102,7 @@ async def open_stub_conclave(
         max_running=max_running,
         max_queued=max_queued,
     )
+    runs = (open_runs or _no_runs)(obeyed)
     metrics.watch_pool(pool, lambda: fan_out.waiting_count)
     spent = store.spent_calls if isinstance(store, InMemoryRepository) else tuple
     log = store.log if isinstance(store, InMemoryRepository) else InMemoryWitnessLog()
@@ -115,6 +123,7 @@ async def open_stub_conclave(
             halt=halting,
             rosters=FileRosterSource(),
             fan_out=fan_out,
+            runs=runs,
             keys=ApiKeyring.parse(keys) if keys else ApiKeyring(),
             health=health if health is not None else {"database": _works},
             render_metrics=metrics.render,
@@ -123,8 +132,20 @@ async def open_stub_conclave(
             simulated=True,
         )
     finally:
+        await runs.stop()
         await deliberations.stop(drain_s=0.0)
         checker.close()
+
+
+class _NoLauncher:
+    """Where no kind of run is known, nothing is started."""
+
+    async def launch(self, run: Run, command_line: Sequence[str]) -> RunProcess:
+        raise DependencyUnavailableError(dependency="the process of the run", problem="there are none here")
+
+
+def _no_runs(halt: HaltChecker) -> RunService:
+    return RunService(registry=InMemoryRunRegistry(), launcher=_NoLauncher(), form_of=lambda _kind: None, halt=halt)
 
 
 async def _works() -> Health:

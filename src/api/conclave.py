@@ -17,6 +17,7 @@ from application.services.deliberation_service import DeliberationService
 from application.services.halt_service import HaltService
 from application.services.price_check import require_prices
 from application.services.quote_service import QuoteService
+from application.services.run_service import RunService
 from application.services.witness_service import WitnessService
 from domain.models.agent_pool import AgentPool
 from domain.models.deliberation import Specification
@@ -97,6 +98,7 @@ class Conclave:
     halt: HaltService
     rosters: RosterSource
     fan_out: ConcurrentDeliberationService
+    runs: RunService
     keys: ApiKeyring
     health: Mapping[str, Callable[[], Awaitable[Health]]]
     render_metrics: Callable[[str | None], tuple[bytes, str]]

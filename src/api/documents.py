@@ -17,6 +17,8 @@ from domain.models.halt import HaltState
 from domain.models.outcome import Outcome
 from domain.models.question import AnswerFormat
 from domain.models.round import AgentRecord
+from domain.models.run import Run
+from domain.models.run_event import RunEvent
 from domain.witness.entry import outcome_document, round_document, usage_document
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "output_document",
     "quote_document",
     "roster_document",
+    "run_document",
+    "run_event_document",
     "usage_item_document",
 ]
 
@@ -147,6 +151,26 @@ def event_document(event: Event) -> dict[str, Any]:
         "deliberation_id": event.deliberation_id,
         **event.data,
     }
+
+
+def run_document(run: Run) -> dict[str, Any]:
+    """The run of the contract, section 1, with why it ended as it did where its result does not say so."""
+    return {
+        "id": run.id,
+        "kind": run.kind.value,
+        "status": run.status.value,
+        "started_at": moment(run.started_at),
+        "finished_at": moment(run.finished_at),
+        "arguments": dict(run.arguments),
+        "result": None if run.result is None else dict(run.result),
+        "reason": run.reason,
+    }
+
+
+def run_event_document(event: RunEvent) -> dict[str, Any]:
+    """One event of a run, as it stands in the `data` of the stream."""
+    own = {"sequence": event.sequence, "type": event.type, "at": moment(event.at), "run_id": event.run_id}
+    return {**own, **{name: value for name, value in event.data.items() if name not in own}}
 
 
 def quote_document(quote: Quote) -> dict[str, Any]:

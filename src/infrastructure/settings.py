@@ -37,6 +37,7 @@ from pydantic_settings import (
 from application.services.api_keys import ApiKeyring
 from domain.errors.configuration import ConfigurationError
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
+from domain.models.run_event import is_run_id
 from infrastructure.orchestrators.endpoint import Endpoint, checked_key
 from infrastructure.orchestrators.provider_settings import ProvidersFile
 from infrastructure.orchestrators.providers_file import read_providers_file
@@ -121,6 +122,12 @@ def _on_one_line(text: str) -> str:
 def _without_spaces(text: str) -> str:
     if not text.isprintable() or " " in text:
         raise ValueError("it holds blanks or control characters")
+    return text
+
+
+def _run_id(text: str) -> str:
+    if not is_run_id(text):
+        raise ValueError(f"{text!r} is no id of a run")
     return text
 
 
@@ -235,6 +242,9 @@ class Settings(BaseSettings):
     traces_endpoint: TracesUrl | None = Field(None, repr=False, description="an address like http://collector:4318")
     traces_to_llm: bool = Field(False, description="true or false")
     api_key: SecretStr | None = Field(None, description="the secret of an API key")
+    # Given by a server to the run that it starts, and by nobody else.
+    run_id: Annotated[Line, AfterValidator(_run_id)] | None = Field(None, description="what a server sets for its runs")
+    run_folder: AnyPath | None = Field(None, description="what a server sets for its runs")
     crash_at: Line | None = Field(None, description="a crash point of CONTRIBUTING.md, in tests alone")
     campaign: Line | None = Field(None, description="1 for the tests of a release")
     campaign_minutes: float | None = Field(None, ge=0, allow_inf_nan=False, description="a number of minutes")
@@ -329,7 +339,7 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     from_file = _dotenv(env_file)
     environment = os.environ if environ is None else environ
     _refuse_unknown({*environment, *from_file.env_vars})
-    _refuse_crash_in_file(set(from_file.env_vars))
+    _refuse_in_file(set(from_file.env_vars))
     from_environment = EnvSettingsSource(Settings)
     from_environment.env_vars = {name.lower(): value for name, value in environment.items() if value}
     values = {**from_file(), **from_environment()}
@@ -438,15 +448,16 @@ def _refuse_unknown(names: set[str]) -> None:
             )
 
 
-def _refuse_crash_in_file(names: set[str]) -> None:
-    """A process that kills itself is asked for each time anew: no file may lie about that arms one."""
-    variable = _variable("crash_at")
-    if variable in {name.upper() for name in names}:
-        raise ConfigurationError(
-            variable=variable,
-            problem="it stands in a file, and only the environment of a test may set it",
-            remedy="Remove it from the file.",
-        )
+def _refuse_in_file(names: set[str]) -> None:
+    """What is meant for one process alone, such as to kill itself, is given anew each time: no file may lie about with it."""
+    given = {name.upper() for name in names}
+    for field, whose in (("crash_at", "of a test"), ("run_id", "of a run"), ("run_folder", "of a run")):
+        if _variable(field) in given:
+            raise ConfigurationError(
+                variable=_variable(field),
+                problem=f"it stands in a file, and only the environment {whose} may set it",
+                remedy="Remove it from the file.",
+            )
 
 
 def _take_over_openai(values: dict[str, Any], foreign: Mapping[str, str | None]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from api.bootstrap.halting import looks_at_channels, open_halting, settled_halts
 from api.bootstrap.process import Purpose, crash_plan, open_registry
 from api.bootstrap.record import RECORD_HALTS, kept_record, open_witness, publish_last
+from api.bootstrap.runs import make_runs
 from api.bootstrap.storage import make_data_folder, prepare_database
 from api.bootstrap.voices import observed, open_tracer, open_voices, rosters_of
 from api.bootstrap.work_queue import open_queue
@@ -44,6 +46,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
     from infrastructure.persistence.database import open_database
     from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
     from infrastructure.persistence.sql_usage_reader import SqlUsageReader
+    from infrastructure.telemetry.bus_metrics import BusCounts
     from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
     make_data_folder(settings)
@@ -83,6 +86,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             metrics=metrics,
             desk=voices.desk,
         )
+        runs = make_runs(settings, halt)
         queue = open_queue(settings, purpose, stack)
         queue = queue if crash is None else crash.queue(queue)
         registry = open_registry(settings, stack)
@@ -116,6 +120,11 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             lambda: halt.state.halted,
             lambda: {name: channel.reachable for name, channel in halt.state.channels.items()},
         )
+        if purpose is Purpose.SERVE:
+            buses = BusCounts(settings.data_dir / "runs")
+            # What lies there already may take a while to read, and later scrapes read only what is new.
+            await asyncio.to_thread(buses.samples)
+            metrics.watch_buses(buses.samples)
         metrics.watch_deliberations(lambda: deliberations.running_count, lambda: deliberations.queued_count)
 
         async def look_at_database() -> Health:
@@ -134,6 +143,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
                 stack.push_async_callback(publish_last, witness)
             await deliberations.start()
             stack.push_async_callback(deliberations.stop, drain_s=0.0)
+            stack.push_async_callback(runs.stop)
             await stack.enter_async_context(kept_record(witness, halt, signs=signs))
             await stack.enter_async_context(settled_halts(halting.service))
         yield Conclave(
@@ -146,6 +156,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             halt=halting.service,
             rosters=rosters_of(settings),
             fan_out=fan_out,
+            runs=runs,
             budgets=budgets,
             keys=settings.keyring(),
             health={"database": look_at_database, "record": look_at_record, **looks_at_channels(halt)},

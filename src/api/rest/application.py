@@ -19,6 +19,7 @@ from api.rest.pages import add_pages
 from api.rest.problems import answer_problems
 from api.rest.records import add_records
 from api.rest.rosters import add_rosters
+from api.rest.runs import add_runs
 from api.rest.witness import add_witness
 
 __all__ = ["create_app"]
@@ -53,6 +54,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     answer_problems(app)
     add_deliberations(app)
     add_records(app)
+    add_runs(app)
     add_witness(app)
     add_rosters(app)
     add_money(app)

@@ -26,7 +26,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
 
-__all__ = ["MAX_PAGE", "MAX_WAIT_S", "add_deliberations", "find_deliberation"]
+__all__ = ["MAX_PAGE", "MAX_WAIT_S", "Cursor", "Limit", "Status", "add_deliberations", "find_deliberation"]
 
 _logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Server-sent events: a deliberation's events as they are committed, over a bounded number of open streams."""
+"""Server-sent events: those of a deliberation or a run as they are committed, over a bounded number of open streams."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,6 @@ from api.rest.json_response import encode
 from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import FieldProblem
 from domain.errors.dependency import DependencyUnavailableError
-from domain.models.event import Event
 
 __all__ = ["MAX_STREAMS", "PING_S", "EventStream", "StreamPlaces", "last_event_id"]
 
@@ -53,6 +52,15 @@ class StreamPlaces:
 _TO_BE_CONTINUED = b": not the end: come back with the Last-Event-ID that you saw last\n\n"
 
 
+class _Event(Protocol):
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def is_terminal(self) -> bool: ...
+
+
 class EventStream(Response):
     """`text/event-stream` (HTML, section 9.2) of events: `id` is the sequence, `event` the type, `data` the document.
 
@@ -64,9 +72,10 @@ class EventStream(Response):
 
     def __init__(
         self,
-        events: AsyncGenerator[Event | None, None],
+        events: AsyncGenerator[_Event | None, None],
         *,
         places: StreamPlaces,
+        document: Callable[[Any], dict[str, Any]] = event_document,
         ping_s: float = PING_S,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
@@ -74,6 +83,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
         self._places = places
+        self._document = document
         self._ping_s = ping_s
         self._monotonic = monotonic
 
@@ -98,7 +108,7 @@ class EventStream(Response):
                 if leaving.done():
                     break
                 if event is not None:
-                    await send(_chunk(_frame(event)))
+                    await send(_chunk(_frame(event, self._document(event))))
                     has_ended = event.is_terminal
                     spoken = now()
                 elif now() - spoken >= self._ping_s:
@@ -128,8 +138,8 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
-def _frame(event: Event) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.type.encode(), encode(event_document(event)))
+def _frame(event: _Event, document: dict[str, Any]) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.sequence, event.type.encode(), encode(document))
 
 
 def _chunk(body: bytes) -> dict[str, Any]:

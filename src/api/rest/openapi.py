@@ -17,6 +17,7 @@ _DESCRIPTION = (
 )
 _TAGS = [
     {"name": "deliberations", "description": "Put a question, follow it, read what came of it, stop it."},
+    {"name": "runs", "description": "Swarms, pantheons and soaks, each in a process of its own."},
     {"name": "witness", "description": "The log, which anybody may check: it holds no text, and needs no key."},
     {"name": "rosters", "description": "Who can be asked."},
     {"name": "money", "description": "What a deliberation would take, and what calls took."},

@@ -18,6 +18,7 @@ from api.rest.json_response import encode
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import DeliberationEndedError, FieldProblem, InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
+from domain.errors.run import RunEndedError
 
 __all__ = [
     "INTERNAL",
@@ -54,6 +55,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "foreign-caller": ProblemKind(403, "Only local callers are served"),
     "not-found": ProblemKind(404, "Nothing is here"),
     "deliberation-not-found": ProblemKind(404, "No such deliberation"),
+    "run-not-found": ProblemKind(404, "No such run"),
     "roster-not-found": ProblemKind(404, "No such roster"),
     "method-not-allowed": ProblemKind(405, "Not with this method"),
     "body-timeout": ProblemKind(408, "The body came too slowly"),
@@ -62,6 +64,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "halt-not-clearable": ProblemKind(409, "The halt cannot be cleared now"),
     "not-halted": ProblemKind(409, "There is no halt"),
     "deliberation-ended": ProblemKind(409, "The deliberation has already ended"),
+    "run-ended": ProblemKind(409, "The run has already ended"),
     "illegal-transition": ProblemKind(409, "Not from the present state"),
     "body-too-large": ProblemKind(413, "The body is too large"),
     "unsupported-media-type": ProblemKind(415, "The body has to be JSON"),
@@ -69,9 +72,11 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "invalid-request": ProblemKind(422, "The request cannot be accepted"),
     "invalid-roster": ProblemKind(422, "The roster cannot be used"),
     "invalid-specification": ProblemKind(422, "The deliberation cannot be run as described"),
+    "invalid-run": ProblemKind(422, "The run cannot be run as described"),
     "unreadable-ballot": ProblemKind(422, "Not a ballot"),
     "agent-pool-exhausted": ProblemKind(429, "No agent is free", 5),
     "queue-full": ProblemKind(429, "The queue is full", 5),
+    "too-many-runs": ProblemKind(429, "As many runs as may be are under way", 10),
     INTERNAL: ProblemKind(500, "Something went wrong here"),
     "agent-error": ProblemKind(500, "Something went wrong here"),
     "agent-invocation": ProblemKind(500, "Something went wrong here"),
@@ -93,6 +98,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "idempotency-key-taken": ProblemKind(500, "Something went wrong here"),
     "call-exists": ProblemKind(500, "Something went wrong here"),
     "lease-lost": ProblemKind(500, "Something went wrong here"),
+    "run-taken": ProblemKind(500, "Something went wrong here"),
     "record-exists": ProblemKind(500, "Something went wrong here"),
     "entry-recorded": ProblemKind(500, "Something went wrong here"),
     "witness-error": ProblemKind(500, "Something went wrong here"),
@@ -190,7 +196,7 @@ async def _conclave_error(_request: Request, error: Exception) -> Response:
     if slug == "invalid-roster":
         _logger.warning("a request was turned away: %s", error)
         return problem(slug, "Its file is broken; `conclave doctor` says how.")
-    facts = {"state": error.status} if isinstance(error, DeliberationEndedError) else None
+    facts = {"state": error.status} if isinstance(error, DeliberationEndedError | RunEndedError) else None
     return problem(slug, str(error), facts=facts, retry_after_s=retry_after_s)
 
 

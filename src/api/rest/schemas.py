@@ -28,6 +28,10 @@ __all__ = [
     "Readiness",
     "Roster",
     "RosterPage",
+    "Run",
+    "RunEvent",
+    "RunPage",
+    "RunRequest",
     "UsagePage",
     "component_schemas",
 ]
@@ -402,6 +406,49 @@ class UsagePage(_Document):
     items: list[UsageItem]
 
 
+class RunRequest(_Document):
+    """What to run."""
+
+    kind: Literal["swarm", "pantheon", "soak", "population"]
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Those options of the command line that name neither code nor files, with `_` for `-`.",
+    )
+
+
+class Run(_Document):
+    """A run, as it is recorded."""
+
+    id: str
+    kind: Literal["swarm", "pantheon", "soak", "population"]
+    status: _Status
+    started_at: str | None = Field(description="RFC 3339; null until its process has begun.")
+    finished_at: str | None
+    arguments: dict[str, Any] = Field(description="Those that were given, with the defaults of the others.")
+    result: dict[str, Any] | None = Field(
+        description="Its document, once it has ended; in a page null where it is large."
+    )
+    reason: str | None = Field(description="Why it ended as it did, where its result does not say so.")
+
+
+class RunPage(_Document):
+    """A page of runs, newest first."""
+
+    items: list[Run]
+    next_cursor: str | None = Field(description="For `cursor`; null on the last page.")
+
+
+class RunEvent(_Document):
+    """One event of a run, the `data` of a server-sent event."""
+
+    model_config = ConfigDict(extra="allow", defer_build=True)
+
+    sequence: int = Field(description="From 1, without gaps; also the event's `id`.")
+    type: str = Field(description="`run.started`, what the work notes, and the terminal `run.completed` and its like.")
+    at: str = Field(description="RFC 3339.")
+    run_id: str
+
+
 class RosterEntry(_Document):
     """A roster in the list."""
 
@@ -504,7 +551,7 @@ class Problem(_Document):
     detail: str
     errors: list[FieldError] = Field(default_factory=list, description="For a 422: every bad field.")
     further_errors: int = Field(default=0, description="How many more bad fields there are than are listed.")
-    state: str | None = Field(default=None, description="For a 409: the present state of the deliberation.")
+    state: str | None = Field(default=None, description="For a 409: the present state of the deliberation or run.")
 
 
 def component_schemas() -> dict[str, Any]:
@@ -528,6 +575,10 @@ def component_schemas() -> dict[str, Any]:
         Readiness,
         Roster,
         RosterPage,
+        Run,
+        RunEvent,
+        RunPage,
+        RunRequest,
         UsagePage,
     )
     _, found = models_json_schema(

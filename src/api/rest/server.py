@@ -194,7 +194,7 @@ class RestServer(HttpServer):
     async def _wind_up(self) -> None:
         """Take no more work while still answering, so that whoever asks learns of it."""
         async with asyncio.timeout(2 * self._drain_s + 2):
-            await self._conclave.deliberations.stop(drain_s=self._drain_s)
+            await asyncio.gather(self._conclave.deliberations.stop(drain_s=self._drain_s), self._conclave.runs.stop())
 
 
 class _Server(uvicorn.Server):

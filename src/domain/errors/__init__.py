@@ -7,6 +7,7 @@ ConclaveError
 │   └── AgentInvocationError        one call to one agent ended without an output
 ├── DeliberationError
 │   ├── InvalidSpecificationError   a deliberation that cannot be run as described
+│   │   └── InvalidRunError         the same of a run
 │   ├── IllegalTransitionError      a state that cannot follow the present one
 │   ├── DeliberationEndedError      too late to cancel
 │   ├── DeliberationExistsError     never stored twice
@@ -38,6 +39,11 @@ ConclaveError
 │   ├── BusUnavailableError         what carries the messages is away or full
 │   ├── ReceiveTimeoutError         no message in time
 │   └── RequestTimeoutError         no reply in time
+├── RoleFailedError                 a role of a pantheon that did not come to its end
+├── RunNotFoundError
+├── RunEndedError                   too late to cancel
+├── RunTakenError                   it ended, or another process runs it
+├── TooManyRunsError                come back later
 ├── BudgetExceededError             a call that could take more than is left
 ├── SystemHaltedError               nothing is called until the halt is cleared
 ├── HaltChannelUnreachableError     one place where a halt is kept is away
@@ -105,6 +111,8 @@ if TYPE_CHECKING:
         IdempotencyKeyReusedError,
         IdempotencyKeyTakenError,
     )
+    from domain.errors.pantheon import RoleFailedError
+    from domain.errors.run import InvalidRunError, RunEndedError, RunNotFoundError, RunTakenError, TooManyRunsError
     from domain.errors.witness import EntryRecordedError, LogUnverifiedError, VerificationRefusedError, WitnessError
 
 __all__ = [
@@ -135,6 +143,7 @@ __all__ = [
     "InboxFullError",
     "InvalidMessageError",
     "InvalidRosterError",
+    "InvalidRunError",
     "InvalidSpecificationError",
     "LeaseLostError",
     "LogUnverifiedError",
@@ -146,9 +155,14 @@ __all__ = [
     "RecordExistsError",
     "RecordMismatchError",
     "RequestTimeoutError",
+    "RoleFailedError",
     "RosterNotFoundError",
+    "RunEndedError",
+    "RunNotFoundError",
+    "RunTakenError",
     "ServiceStoppingError",
     "SystemHaltedError",
+    "TooManyRunsError",
     "UnknownAgentError",
     "UnreadableBallotError",
     "UnreadableMessageError",
@@ -166,6 +180,8 @@ _MODULES = (
     "halt",
     "configuration",
     "dependency",
+    "pantheon",
+    "run",
     "witness",
 )
 

@@ -25,6 +25,7 @@ from domain.models.budget import Usage
 from domain.models.deliberation import DeliberationStatus
 from domain.models.roll_call import AgentState
 from infrastructure.orchestrators.allowance import LimiterState
+from infrastructure.telemetry.bus_metrics import BusSample
 from infrastructure.telemetry.limiter_metrics import limiter_gauges, limiter_waits
 
 __all__ = ["PrometheusMetrics"]
@@ -94,6 +95,7 @@ class PrometheusMetrics:
         self._channels: Callable[[], Mapping[str, bool]] | None = None
         self._breakers: Callable[[], Mapping[str, bool]] | None = None
         self._limiters: Callable[[], Mapping[str, LimiterState]] | None = None
+        self._buses: Callable[[], Mapping[str, BusSample]] | None = None
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Snapshot(self._families))
@@ -199,12 +201,18 @@ class PrometheusMetrics:
         """Show from now on how the limiter of each model stands; of more than 100 models the rest together, as `other`."""
         self._limiters = state_by_model
 
+    def watch_buses(self, by_transport: Callable[[], Mapping[str, BusSample]]) -> None:
+        """Show from now on what went over the buses of runs, by transport. What is told may only grow, but for what is queued."""
+        self._buses = by_transport
+
     def render(self, accept: str | None = None) -> tuple[bytes, str]:
         """A scrape and its content type: OpenMetrics or the Prometheus text format, as the Accept header `accept` asks."""
         encoder, content_type = choose_encoder(_safe(accept))
         return encoder(self._registry), content_type
 
     def _families(self) -> Iterable[Metric]:
+        # Read from files, for which nobody who counts should wait.
+        buses = {} if self._buses is None else self._buses()
         with self._lock:
             outcomes = {state.value: float(count) for state, count in self._outcomes.items()}
             ended = {status.value: float(count) for status, count in self._ended.items()}
@@ -281,6 +289,36 @@ class PrometheusMetrics:
                 "model",
                 limiter_waits(limiters),
             )
+        if buses:
+            yield from _bus_families(buses)
+
+
+def _bus_families(buses: Mapping[str, BusSample]) -> Iterable[Metric]:
+    label = "transport"
+    yield _labelled(
+        "conclave_bus_messages",
+        "Messages sent over the buses of runs.",
+        label,
+        {t: b.messages for t, b in buses.items()},
+    )
+    yield _labelled(
+        "conclave_bus_dead_letters",
+        "Messages that nobody will get.",
+        label,
+        {t: b.dead_letters for t, b in buses.items()},
+    )
+    yield _labelled_gauge(
+        "conclave_bus_queued_messages",
+        "Messages that wait or are unacknowledged, in runs under way.",
+        label,
+        {t: b.queued for t, b in buses.items()},
+    )
+    yield _labelled_histogram(
+        "conclave_bus_latency_seconds",
+        "From sending a message to its being received.",
+        label,
+        {t: (b.buckets(), b.latency_sum_s) for t, b in buses.items()},
+    )
 
 
 def _installed_version() -> str:

@@ -90,6 +90,8 @@ def test_every_setting_of_the_contract_is_taken(tmp_path: Path) -> None:
         "TLS_KEY_FILE": str(file),
         "TRACES_ENDPOINT": "http://collector:4318",
         "TRACES_TO_LLM": "true",
+        "RUN_ID": "01a1fe80-63b9-7f58-8edb-dd5e04d9042d",
+        "RUN_FOLDER": str(tmp_path / "out"),
         "CRASH_AT": "intent.after:3",
         "CAMPAIGN": "1",
         "CAMPAIGN_MINUTES": "2.5",

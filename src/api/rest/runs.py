@@ -1,0 +1,149 @@
+"""The resource `/v1/runs`: start a swarm, a pantheon or a soak in a process of its own, follow it, read what came of it, stop it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, cast
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.documents import run_document, run_event_document
+from api.rest.bodies import discard_body, read_small_document
+from api.rest.callers import Observer, OpenConclave, Operator
+from api.rest.deliberations import Cursor, Limit, Status
+from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
+from api.rest.json_response import JsonResponse
+from api.rest.operation import describe
+from api.rest.problems import RequestRefusedError
+from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
+from domain.errors.run import InvalidRunError, RunNotFoundError
+from domain.models.run import RunKind
+from domain.models.run_event import RunEvent, is_run_id
+
+__all__ = ["add_runs"]
+
+_MAX_BODY_BYTES = 64 * 1024
+_DEFAULT_PAGE = 50
+_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+
+def add_runs(app: FastAPI) -> None:
+    """Put the resource into `app`."""
+    path = "/v1/runs"
+    app.add_api_route(
+        path,
+        start,
+        methods=["POST"],
+        **describe(
+            "runs",
+            "startRun",
+            "Start a run in a process of its own",
+            {202: "Run"},
+            (400, 401, 403, 408, 413, 415, 422, 429, 503),
+            body="RunRequest",
+        ),
+    )
+    app.add_api_route(
+        path,
+        page,
+        methods=["GET"],
+        **describe("runs", "listRuns", "List runs, newest first", {200: "RunPage"}, (401, 403, 422, 503)),
+    )
+    app.add_api_route(
+        f"{path}/{{run_id}}",
+        show,
+        methods=["GET"],
+        **describe("runs", "getRun", "Read a run", {200: "Run"}, (401, 403, 404, 503)),
+    )
+    app.add_api_route(
+        f"{path}/{{run_id}}/events",
+        events,
+        methods=["GET"],
+        **describe(
+            "runs",
+            "streamRunEvents",
+            "Follow a run as server-sent events",
+            {200: "RunEvent"},
+            (401, 403, 404, 422, 503),
+            media_type="text/event-stream",
+            headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
+        ),
+    )
+    app.add_api_route(
+        f"{path}/{{run_id}}/cancel",
+        cancel,
+        methods=["POST"],
+        **describe("runs", "cancelRun", "Stop a run", {202: "Run"}, (401, 403, 404, 409, 413, 503)),
+    )
+
+
+async def start(request: Request, caller: Operator, conclave: OpenConclave) -> Response:
+    """202 once it is registered and its process has begun."""
+    kind, arguments = await _asked(request)
+    run = await conclave.runs.start(kind, arguments, key_name=caller.name)
+    return JsonResponse(run_document(run), status_code=202, headers={"Location": f"/v1/runs/{run.id}"})
+
+
+async def page(
+    caller: Observer, conclave: OpenConclave, status: Status = None, limit: Limit = None, cursor: Cursor = None
+) -> Response:
+    """One page of the runs that the caller sees."""
+    try:
+        found = await conclave.runs.page(
+            status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor
+        )
+    except InvalidSpecificationError:
+        wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
+        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+    return JsonResponse({"items": [run_document(run) for run in found.items], "next_cursor": found.next_cursor})
+
+
+async def show(run_id: str, caller: Observer, conclave: OpenConclave) -> Response:
+    """The run as it is recorded."""
+    _check_id(run_id)
+    return JsonResponse(run_document(await conclave.runs.get(run_id, key_name=caller.sees)))
+
+
+async def events(request: Request, run_id: str, caller: Observer, conclave: OpenConclave) -> Response:
+    """The events from `Last-Event-ID` on, as they are written, up to the terminal one."""
+    after = last_event_id(request)
+    _check_id(run_id)
+    await conclave.runs.get(run_id, key_name=caller.sees)
+    stream = cast("AsyncGenerator[RunEvent | None, None]", conclave.runs.events(run_id, after=after))
+    places: StreamPlaces = request.app.state.stream_places
+    return EventStream(stream, places=places, document=run_event_document)
+
+
+async def cancel(request: Request, run_id: str, caller: Operator, conclave: OpenConclave) -> Response:
+    """Ask for the end of a run, also of one of the command line in the same data folder."""
+    await discard_body(request)
+    _check_id(run_id)
+    return JsonResponse(run_document(await conclave.runs.cancel(run_id, key_name=caller.sees)), status_code=202)
+
+
+async def _asked(request: Request) -> tuple[RunKind, Mapping[str, Any]]:
+    document: Any = await read_small_document(request, max_bytes=_MAX_BODY_BYTES)
+    if not isinstance(document, dict):
+        raise InvalidRunError([FieldProblem("", "must be an object")])
+    # A name that no field could have is not repeated: the pointer then ends where it stands.
+    problems = [
+        FieldProblem(f"/{name}" if _NAME.fullmatch(name) else "", "is not a field of this request")
+        for name in document
+        if name not in {"kind", "arguments"}
+    ]
+    kind, arguments = document.get("kind"), document.get("arguments", {})
+    if not isinstance(kind, str) or kind not in set(RunKind):
+        problems.append(FieldProblem("/kind", f"must be one of {', '.join(RunKind)}"))
+    if not isinstance(arguments, dict):
+        problems.append(FieldProblem("/arguments", "must be an object"))
+    if problems:
+        raise InvalidRunError(problems)
+    return RunKind(str(kind)), arguments
+
+
+def _check_id(run_id: str) -> None:
+    if not is_run_id(run_id):
+        raise RunNotFoundError(run_id=run_id)

@@ -1,0 +1,166 @@
+"""What went over the buses of all runs in the data folder, summed up by transport from the counts that they leave there."""
+
+from __future__ import annotations
+
+import math
+import os
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from domain.models.message import LATENCY_BOUNDS_S
+from domain.models.run_event import is_run_id
+from infrastructure.runs.file_run_record import BUS_FILE, RUN_FILE
+from infrastructure.runs.private_files import opened_folder, read_file
+from infrastructure.runs.run_documents import read_object, read_run
+from infrastructure.runs.run_locks import LAUNCHER, PROCESS, is_held
+
+__all__ = ["TRANSPORTS", "BusCounts", "BusSample"]
+
+TRANSPORTS = ("memory", "redis", "file", "shm")
+
+_MAX_BYTES = 64 * 1024
+_MAX_RUN_BYTES = 256 * 1024
+# More than that many runs at once are no runs of ours.
+_MAX_RUNS = 10_000
+_LARGEST = 2**62
+
+
+@dataclass(slots=True)
+class BusSample:
+    """The sums of one transport; `latencies` counts by the bounds of `LATENCY_BOUNDS_S`, each message once."""
+
+    messages: int = 0
+    dead_letters: int = 0
+    queued: int = 0
+    latencies: list[int] = field(default_factory=lambda: [0] * len(LATENCY_BOUNDS_S))
+    latency_sum_s: float = 0.0
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """The cumulative buckets, `+Inf` last."""
+        names = ["+Inf" if math.isinf(bound) else repr(float(bound)) for bound in LATENCY_BOUNDS_S]
+        return [(name, float(reached)) for name, reached in zip(names, accumulate(self.latencies), strict=True)]
+
+    def grow(self, now: BusSample, before: BusSample) -> None:
+        """Add what one run counted since `before`; nothing ever goes down, whatever its file says."""
+        self.messages += max(0, now.messages - before.messages)
+        self.dead_letters += max(0, now.dead_letters - before.dead_letters)
+        self.latency_sum_s += max(0.0, now.latency_sum_s - before.latency_sum_s)
+        pairs = zip(self.latencies, now.latencies, before.latencies, strict=True)
+        self.latencies = [total + max(0, one - other) for total, one, other in pairs]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What one run counted when it was last looked at, and whether it still may count."""
+
+    stamp: tuple[int, int, int] | None = None
+    samples: dict[str, BusSample] = field(default_factory=dict)
+    ended: bool = False
+
+
+class BusCounts:
+    """Reads of each run what is new since the last time, so that a scrape costs little. Sums grow, also when old runs are removed."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is that of all runs; it may not be there yet."""
+        self._folder = folder
+        self._turn = Lock()
+        self._totals = {transport: BusSample() for transport in TRANSPORTS}
+        self._known: dict[str, _Known] = {}
+
+    def samples(self) -> Mapping[str, BusSample]:
+        """The sums now, by transport. What cannot be read counts as it was read last."""
+        with self._turn:
+            try:
+                with opened_folder(self._folder) as runs:
+                    names = set(filter(is_run_id, os.listdir(runs)))  # noqa: PTH208 - by descriptor
+                    for name in sorted(names, reverse=True)[:_MAX_RUNS]:
+                        known = self._known.setdefault(name, _Known())
+                        if not known.ended:
+                            self._look(name, runs, known)
+            except OSError:
+                names = set(self._known)
+            self._known = {name: known for name, known in self._known.items() if name in names}
+            for transport, total in self._totals.items():
+                total.queued = sum(
+                    known.samples[transport].queued
+                    for known in self._known.values()
+                    if not known.ended and transport in known.samples
+                )
+            return dict(self._totals)
+
+    def _look(self, name: str, runs: int, known: _Known) -> None:
+        try:
+            with opened_folder(name, within=runs) as found:
+                # Asked before the counts are read: those of a run that has ended are its last ones then.
+                ended = not _goes_on(name, found)
+                stamp = _stamp(found)
+                if stamp is not None and stamp != known.stamp:
+                    self._take(known, read_object(read_file(BUS_FILE, within=found, limit=_MAX_BYTES)))
+                    known.stamp = stamp
+                known.ended = ended
+        except OSError:
+            # A link, a file, or a run that was removed just now.
+            known.ended = True
+
+    def _take(self, known: _Known, document: Mapping[str, Any] | None) -> None:
+        for transport in TRANSPORTS:
+            if document is not None and isinstance(counts := document.get(transport), dict):
+                sample = _sample(counts)
+                self._totals[transport].grow(sample, known.samples.get(transport, BusSample()))
+                known.samples[transport] = sample
+
+
+def _goes_on(name: str, found: int) -> bool:
+    run = read_run(read_file(RUN_FILE, within=found, limit=_MAX_RUN_BYTES), run_id=name)
+    if run is None or run.status.is_terminal:
+        return False
+    return is_held(PROCESS, within=found) or is_held(LAUNCHER, within=found)
+
+
+def _stamp(found: int) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(BUS_FILE, dir_fd=found, follow_symlinks=False)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _sample(counts: Mapping[str, Any]) -> BusSample:
+    seconds = counts.get("latency_sum_s")
+    return BusSample(
+        messages=_whole(counts.get("sent")),
+        dead_letters=_whole(counts.get("dead_letters")),
+        queued=_whole(counts.get("queued")),
+        latencies=_latencies(counts.get("latency_histogram")),
+        latency_sum_s=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < _LARGEST else 0.0,
+    )
+
+
+def _latencies(histogram: object) -> list[int]:
+    """How many by our bounds, from how many up to theirs; theirs are the same unless another version wrote them."""
+    found = [0] * len(LATENCY_BOUNDS_S)
+    before = 0
+    for bound, reached in _ascending(histogram):
+        found[min(bisect_left(LATENCY_BOUNDS_S, bound), len(found) - 1)] += max(0, reached - before)
+        before = max(before, reached)
+    return found
+
+
+def _ascending(histogram: object) -> Sequence[tuple[float, int]]:
+    found = []
+    for bound, reached in histogram.items() if isinstance(histogram, dict) else ():
+        try:
+            found.append((float(bound), _whole(reached)))
+        except ValueError:
+            continue
+    return sorted(pair for pair in found if not math.isnan(pair[0]))
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGEST else 0
