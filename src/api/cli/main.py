@@ -13,7 +13,21 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from api.cli import archive, database, deliberate, doctor, halt, money, providers, serving, witness, worker
+from api.cli import (
+    archive,
+    database,
+    deliberate,
+    doctor,
+    halt,
+    money,
+    pantheon,
+    providers,
+    serving,
+    soak,
+    swarm,
+    witness,
+    worker,
+)
 from api.cli.exit_codes import ExitCode, code_of_error, code_of_signal
 from api.cli.options import HelpOption, in_words_of_the_command_line, want_command
 from api.cli.terminal import complain, print_document
@@ -73,7 +87,21 @@ def build_app() -> typer.Typer:
         add_help_option=False,
     )
     app.callback(invoke_without_command=True)(conclave)
-    for group in (deliberate, money, serving, worker, archive, halt, witness, database, doctor, providers):
+    for group in (
+        deliberate,
+        money,
+        serving,
+        worker,
+        archive,
+        halt,
+        witness,
+        swarm,
+        pantheon,
+        soak,
+        database,
+        doctor,
+        providers,
+    ):
         group.add_to(app)
     return app
 
