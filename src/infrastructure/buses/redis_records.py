@@ -1,38 +1,51 @@
-"""Messages as the Redis bus stores them: a head of fixed length that its scripts read, then names and payload."""
+"""Messages as the Redis bus stores them: a head of fixed length that its scripts read, then names and bodies."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
-from application.ports.message_bus import DeadLetter, DeadLetterReason, Message, Priority
+import orjson
+
+from application.ports.message_bus import DeadLetter, DeadLetterReason, Message, Payload, Priority
 from domain.errors.bus import UnreadableMessageError
 from infrastructure.buses.payloads import decode_payload
 
 __all__ = [
     "BROADCAST",
     "DIRECT",
+    "EXPIRES",
+    "GIVEN_ID",
+    "HEAD",
+    "JSON",
+    "NUMBERED",
+    "RAW",
     "REPLY",
     "REQUEST",
-    "Taken",
+    "WAITED",
+    "WRAPPED",
+    "Piece",
     "chunks",
     "dead_letters",
     "notes",
-    "packed_ids",
+    "pieces",
     "queued",
-    "record_of",
     "records",
-    "taken",
 ]
 
+# Flags, priority, number of messages, expires at, sent at (both Unix seconds), the number in the first one's id, the lengths of recipient,
+# sender, id (or what is before its number), type and correlation id, and of all bodies together.
+HEAD = struct.Struct(">BBHdddBBBBBI")
 # What a record asks for, in the lowest two bits of its flags.
 DIRECT, REQUEST, REPLY, BROADCAST = range(4)
-_GIVEN_ID, _EXPIRES = 4, 8
-
-# Flags, priority, expires at, sent at (both Unix seconds), and the lengths of recipient, sender, id, type, correlation id, payload.
-_HEAD = struct.Struct(">BBddBBBBBI")
-_TAKEN = struct.Struct(">BHdI")
+GIVEN_ID, EXPIRES, WAITED, NUMBERED = 4, 8, 16, 32
+# How bodies are written: as JSON with a comma behind each, as `encode_payload` does, or as they are, being bytes.
+JSON, WRAPPED, RAW = 0, 64, 128
+_FORMS = WRAPPED | RAW
+_PIECE = struct.Struct(">BHdI")
 _DEAD = struct.Struct(">dHBB")
 _LENGTH = struct.Struct(">I")
 _PRIORITIES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
@@ -46,104 +59,91 @@ _REASONS = (
 
 
 @dataclass(slots=True)
-class Taken:
-    """A message that the server handed out, when it was sent, and the bytes by which it can be given back to its place."""
+class Piece:
+    """What the server handed out as one: a message or several of a run, when they were sent, and their place, to be given back to."""
 
-    message: Message
+    messages: list[Message]
     sent_at: float
-    place: bytes
+    # Of a run: what its ids begin with, and the number of the first one.
+    run: tuple[str, int] | None
+    _priority: int
+    _attempt: int
+    _seq: float
+    _record: bytes
 
+    @property
+    def place(self) -> bytes:
+        """By what it can be given back."""
+        return _PIECE.pack(self._priority, self._attempt, self._seq, len(self._record)) + self._record
 
-def record_of(message: Message, message_id: str, payload: bytes, *, kind: int, sent_at: float) -> bytes:
-    """The stored form of a checked message."""
-    expires_at = message.expires_at
-    flags = kind | (_GIVEN_ID if message.id else 0) | (0 if expires_at is None else _EXPIRES)
-    to, sender, name, about = (
-        message.recipient.encode(),
-        message.sender.encode(),
-        message_id.encode(),
-        message.type.encode(),
-    )
-    correlation = b"" if message.correlation_id is None else message.correlation_id.encode()
-    return b"".join(
-        (
-            _HEAD.pack(
-                flags,
-                message.priority,
-                expires_at or 0.0,
-                sent_at,
-                len(to),
-                len(sender),
-                len(name),
-                len(about),
-                len(correlation),
-                len(payload),
-            ),
-            to,
-            sender,
-            name,
-            about,
-            correlation,
-            payload,
+    def split(self, number: int) -> tuple[Piece, Piece]:
+        """Its first messages, and the others; both have at least one."""
+        return self._part(0, number), self._part(number, len(self.messages))
+
+    def _part(self, start: int, stop: int) -> Piece:
+        flags, priority, count, expires_at, sent_at, first, *lengths, _ = HEAD.unpack_from(self._record)
+        names = HEAD.size + sum(lengths)
+        sizes = struct.unpack_from(f">{count}I", self._record, names)
+        begin = names + 4 * count + sum(sizes[:start])
+        some = sizes[start:stop]
+        number = stop - start
+        record = b"".join(
+            (
+                HEAD.pack(flags, priority, number, expires_at, sent_at, first + start, *lengths, sum(some)),
+                self._record[HEAD.size : names],
+                struct.pack(f">{number}I", *some) if number > 1 else b"",
+                self._record[begin : begin + sum(some)],
+            )
         )
-    )
-
-
-def _read(data: bytes, at: int, attempt: int) -> tuple[Message, float, int]:
-    """The message whose record begins at `at`, when it was sent, and where the record ends. Raises `UnreadableMessageError`."""
-    try:
-        flags, priority, expires_at, sent_at, to, sender, name, about, correlation, body = _HEAD.unpack_from(data, at)
-        begin = at + _HEAD.size
-        end_to = begin + to
-        end_sender = end_to + sender
-        end_name = end_sender + name
-        end_about = end_name + about
-        end_correlation = end_about + correlation
-        end = end_correlation + body
-        if end > len(data):
-            raise UnreadableMessageError(problem="is cut off")
-        names = data[begin:end_correlation]
-        if names.isascii():
-            # One text cut up is quicker than five decoded.
-            text = names.decode("ascii")
-            sender_at, name_at, about_at, correlation_at = (
-                end_to - begin,
-                end_sender - begin,
-                end_name - begin,
-                end_about - begin,
-            )
-            fields = (
-                text[:sender_at],
-                text[sender_at:name_at],
-                text[name_at:about_at],
-                text[about_at:correlation_at],
-                text[correlation_at:],
-            )
-        else:
-            fields = (
-                data[begin:end_to].decode(),
-                data[end_to:end_sender].decode(),
-                data[end_sender:end_name].decode(),
-                data[end_name:end_about].decode(),
-                data[end_about:end_correlation].decode(),
-            )
-        return (
-            Message(
-                fields[1],
-                fields[0],
-                fields[3],
-                decode_payload(data[end_correlation:end]),
-                _PRIORITIES[priority],
-                fields[4] or None,
-                expires_at if flags & _EXPIRES else None,
-                fields[2],
-                attempt,
-            ),
-            sent_at,
-            end,
+        run = None if self.run is None else (self.run[0], self.run[1] + start)
+        return Piece(
+            self.messages[start:stop],
+            self.sent_at,
+            run,
+            self._priority,
+            self._attempt,
+            self._seq + start,
+            record,
         )
-    except (struct.error, UnicodeDecodeError, IndexError) as error:
-        raise UnreadableMessageError(problem=f"is not laid out as a message ({error})") from None
+
+
+def pieces(data: bytes, unreadable: list[UnreadableMessageError]) -> list[Piece]:
+    """What one take handed out, in order; what cannot be read is left out and told of in `unreadable`."""
+    found: list[Piece] = []
+    at = 0
+    while at < len(data):
+        priority, attempt, seq, length = _PIECE.unpack_from(data, at)
+        start = at + _PIECE.size
+        at = start + length
+        try:
+            messages, sent_at, run, _ = _read(data, start, attempt)
+            found.append(Piece(messages, sent_at, run, priority, attempt, seq, data[start:at]))
+        except UnreadableMessageError as error:
+            # As many as it says, each of which was counted as handed out.
+            unreadable += [error] * max(1, int.from_bytes(data[start + 2 : start + 4], "big"))
+    return found
+
+
+def records(data: bytes) -> Iterator[Message]:
+    """The messages of records that lie one behind the other. Raises `UnreadableMessageError`."""
+    at = 0
+    while at < len(data):
+        messages, _, _, at = _read(data, at, 1)
+        yield from messages
+
+
+def dead_letters(data: bytes) -> Iterator[DeadLetter]:
+    """The dead letters of a page, but for those that cannot be read, which were counted when they were taken."""
+    for each in chunks(data):
+        at_ms, attempts, reason, length = _DEAD.unpack_from(each)
+        start = _DEAD.size + length
+        try:
+            messages, _, _, _ = _read(each, start, max(1, attempts))
+        except UnreadableMessageError:
+            continue
+        recipient = each[_DEAD.size : start].decode()
+        for message in messages:
+            yield DeadLetter(message, recipient, _REASONS[reason], attempts, at_ms / 1e3)
 
 
 def chunks(data: bytes) -> Iterator[bytes]:
@@ -156,43 +156,6 @@ def chunks(data: bytes) -> Iterator[bytes]:
         at += length
 
 
-def taken(data: bytes, unreadable: list[UnreadableMessageError]) -> list[Taken]:
-    """What one take handed out, in order; those that cannot be read are left out and told of in `unreadable`."""
-    found: list[Taken] = []
-    at = 0
-    while at < len(data):
-        _, attempt, _, length = _TAKEN.unpack_from(data, at)
-        start = at + _TAKEN.size
-        end = start + length
-        try:
-            message, sent_at, _ = _read(data, start, attempt)
-            found.append(Taken(message, sent_at, data[at:end]))
-        except UnreadableMessageError as error:
-            unreadable.append(error)
-        at = end
-    return found
-
-
-def records(data: bytes) -> Iterator[Message]:
-    """The messages of records that lie one behind the other. Raises `UnreadableMessageError`."""
-    at = 0
-    while at < len(data):
-        message, _, at = _read(data, at, 1)
-        yield message
-
-
-def dead_letters(data: bytes) -> Iterator[DeadLetter]:
-    """The dead letters of a page, but for those that cannot be read, which were counted when they were taken."""
-    for each in chunks(data):
-        at_ms, attempts, reason, length = _DEAD.unpack_from(each)
-        start = _DEAD.size + length
-        try:
-            message, _, _ = _read(each, start, max(1, attempts))
-        except UnreadableMessageError:
-            continue
-        yield DeadLetter(message, each[_DEAD.size : start].decode(), _REASONS[reason], attempts, at_ms / 1e3)
-
-
 def notes(data: bytes) -> Iterator[tuple[str, str]]:
     """What an object was told: a kind of one letter, and the inbox that it is about."""
     at = 0
@@ -202,13 +165,6 @@ def notes(data: bytes) -> Iterator[tuple[str, str]]:
         at = end
 
 
-def packed_ids(ids: tuple[str, ...]) -> bytes:
-    """Ids of at most 255 bytes, each behind its length."""
-    return b"".join(
-        bytes((len(each),)) + each for each in (one.encode(errors="replace") for one in ids) if len(each) < 256
-    )
-
-
 def queued(data: bytes) -> Iterator[tuple[str, int]]:
     """The inboxes, and how many messages each holds."""
     at = 0
@@ -216,3 +172,57 @@ def queued(data: bytes) -> Iterator[tuple[str, int]]:
         end = at + 1 + data[at]
         yield data[at + 1 : end].decode(), _LENGTH.unpack_from(data, end)[0]
         at = end + _LENGTH.size
+
+
+def _read(data: bytes, at: int, attempt: int) -> tuple[list[Message], float, tuple[str, int] | None, int]:
+    """The messages of the record that begins at `at`, when they were sent, of what run they are, and where the record ends."""
+    try:
+        flags, priority, count, expires_at, sent_at, first, *lengths, size = HEAD.unpack_from(data, at)
+        at += HEAD.size
+        texts = []
+        for length in lengths:
+            texts.append(data[at : at + length].decode())
+            at += length
+        to, sender, name, about, correlation = texts
+        start = at + (4 * count if count > 1 else 0)
+        end = start + size
+        if end > len(data) or count < 1:
+            raise UnreadableMessageError(problem="is cut off")
+        bodies = _bodies(flags & _FORMS, data, at, start, end, count)
+        run = (name, int(first)) if flags & NUMBERED else None
+        ids: Any = (name,) if run is None else [f"{name}{number}" for number in range(run[1], run[1] + count)]
+        messages = list(
+            map(
+                Message,
+                repeat(sender, count),
+                repeat(to),
+                repeat(about),
+                bodies,
+                repeat(_PRIORITIES[priority]),
+                repeat(correlation or None),
+                repeat(expires_at if flags & EXPIRES else None),
+                ids,
+                repeat(attempt),
+            )
+        )
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        raise UnreadableMessageError(problem=f"is not laid out as a message ({error})") from None
+    if len(messages) != count:
+        raise UnreadableMessageError(problem="has another number of messages than it says")
+    return messages, sent_at, run, end
+
+
+def _bodies(form: int, data: bytes, sizes_at: int, start: int, end: int, count: int) -> list[Payload]:
+    if form == JSON:
+        # What was written with a comma behind each body is one array, and read in one go.
+        found: list[Payload] = orjson.loads(b"[%b]" % data[start : end - 1])
+        return found
+    sizes = struct.unpack_from(f">{count}I", data, sizes_at) if count > 1 else (end - start,)
+    if sum(sizes) != end - start:
+        raise UnreadableMessageError(problem="has bodies of other lengths than it says")
+    parts = []
+    for size in sizes:
+        part = data[start : start + size]
+        start += size
+        parts.append(part if form == RAW else decode_payload(part))
+    return parts

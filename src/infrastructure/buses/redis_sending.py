@@ -7,18 +7,19 @@ from asyncio import Future, TimerHandle
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from domain.errors.bus import BusError
+from application.ports.message_bus import Message
+from domain.errors.bus import BusError, BusUnavailableError, InboxFullError, InvalidMessageError, UnknownAgentError
 from infrastructure.buses.redis_lane import Lane
+from infrastructure.buses.redis_parcels import Parcel
 
-__all__ = ["Outbox", "Sending"]
+__all__ = ["Outbox", "Sending", "failure_of", "in_flight"]
 
 _STEPS = 512
 _SIZE = 4 * 1024 * 1024
-_WAITED = 16
 
 
 class Sending:
-    """One message; `answer` is what became of it, unless there is an `error`."""
+    """A parcel on its way; `answer` is what became of what is left of it, unless there is an `error`, and `sent` messages are out of it."""
 
     __slots__ = (
         "_outbox",
@@ -29,7 +30,8 @@ class Sending:
         "error",
         "held",
         "over",
-        "record",
+        "parcel",
+        "sent",
         "size",
         "to",
         "trying",
@@ -37,11 +39,12 @@ class Sending:
         "withdrawn",
     )
 
-    def __init__(self, outbox: Outbox, to: str, record: bytes, *, direct: bool) -> None:
+    def __init__(self, outbox: Outbox, parcel: Parcel, *, direct: bool) -> None:
         self._outbox = outbox
-        self.to = to
-        self.record = record
-        self.size = len(record)
+        self.to = parcel.recipient
+        self.parcel = parcel
+        self.size = parcel.size
+        self.sent = 0
         # To one inbox, so that it may wait for room there; `waits` as long as its sender has patience.
         self.direct = self.waits = direct
         # Waits for room; is tried once more meanwhile.
@@ -62,8 +65,12 @@ class Sending:
         text = answer.decode()
         due_ms = -1
         if text[0] in "BR":
-            capacity, _, due = text[1:].partition(":")
+            capacity, due, sent = text[1:].split(":")
             self.capacity, due_ms = int(capacity), int(due)
+            if number := int(sent):
+                self.parcel.drop(number)
+                self.sent += number
+                self.size = self.parcel.size
         if text[0] == "B" and self.waits and not self.withdrawn:
             self._outbox.hold(self, due_ms)
         else:
@@ -119,9 +126,12 @@ class _Held:
         """Behind all of its priority, before those of a lower one that are not on their way."""
         sending.held = True
         at = len(self.sendings)
-        while at and self.sendings[at - 1].record[1] > sending.record[1] and not self.sendings[at - 1].trying:
+        while at and self._gives_way(self.sendings[at - 1], sending):
             at -= 1
         self.sendings.insert(at, sending)
+
+    def _gives_way(self, one: Sending, other: Sending) -> bool:
+        return one.parcel.priority > other.parcel.priority and not one.trying
 
 
 class Outbox:
@@ -195,7 +205,7 @@ class Outbox:
         if sending.trying:
             sending.trying = self._tried(sending)
         else:
-            sending.record = bytes((sending.record[0] | _WAITED,)) + sending.record[1:]
+            sending.parcel.waited()
             held.add(sending)
             held.again = held.again or self._missed or sending.to in self._roomy
         if due_ms >= 0 and held.timer is None:
@@ -266,4 +276,32 @@ class Outbox:
     async def _trip(self, sendings: Sequence[Sending]) -> list[bytes]:
         self._roomy.clear()
         self._missed = False
-        return (await self._travel(b"".join([sending.record for sending in sendings]))).split(b" ")
+        return (await self._travel(b"".join([sending.parcel.data() for sending in sendings]))).split(b" ")
+
+
+def failure_of(sending: Sending, message: Message, waited_s: float) -> BusError | None:
+    """What became of the first message of a parcel that is left; None when all went out."""
+    if sending.error is not None:
+        return sending.error
+    code = sending.answer
+    if code in ("K", "d", "D"):
+        return None
+    if code == "U":
+        return UnknownAgentError(agent_id=message.recipient)
+    if code == "S":
+        return UnknownAgentError(agent_id=message.sender)
+    if code == "C":
+        return in_flight(message.correlation_id or "")
+    if code == "X":
+        return BusUnavailableError(
+            transport="redis",
+            problem=f"the inbox of {message.recipient!r} lies where Redis holds something of others",
+            remedy="Delete that key, or use another namespace.",
+        )
+    waited_s = waited_s if code[0] == "B" else 0.0
+    return InboxFullError(agent_id=message.recipient, capacity=sending.capacity, waited_s=waited_s)
+
+
+def in_flight(correlation: str) -> InvalidMessageError:
+    """What is wrong with a request whose correlation id another one has."""
+    return InvalidMessageError(field="correlation_id", problem=f"is {correlation!r}, which is in flight")

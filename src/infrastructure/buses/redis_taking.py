@@ -10,37 +10,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from domain.errors.bus import BusError, NameTakenError, ReceiveTimeoutError, UnknownAgentError, UnreadableMessageError
-from infrastructure.buses.redis_lane import Lane
-from infrastructure.buses.redis_records import Taken, chunks, taken
+from infrastructure.buses.redis_questions import Questions
+from infrastructure.buses.redis_records import Piece, pieces
 
 __all__ = ["Desk"]
 
 _log = logging.getLogger(__name__)
-_STEPS = 256
-_SIZE = 4 * 1024 * 1024
 _DUE = struct.Struct(">d")
-
-_Ended = Callable[[bytes | BusError], None]
-
-
-class _Question:
-    """One thing asked of the server, whose answer goes to a function."""
-
-    __slots__ = ("_ended", "size", "words")
-
-    def __init__(self, words: tuple[bytes | str | int, ...], ended: _Ended) -> None:
-        self.words = words
-        self._ended = ended
-        self.size = 64 + sum(len(word) for word in words if isinstance(word, bytes))
-
-    def sets_out(self) -> bool:
-        return True
-
-    def done(self, answer: bytes) -> None:
-        self._ended(answer)
-
-    def failed(self, error: BusError) -> None:
-        self._ended(error)
 
 
 class _Receiver:
@@ -49,7 +25,7 @@ class _Receiver:
     def __init__(self, most: int, timeout_s: float | None) -> None:
         self.most = most
         self.timeout_s = timeout_s
-        self.future: Future[list[Taken]] = asyncio.get_running_loop().create_future()
+        self.future: Future[list[Piece]] = asyncio.get_running_loop().create_future()
         # Its time is over, and it waits for nothing but the answer that is on its way.
         self.impatient = False
 
@@ -80,8 +56,7 @@ class Desk:
         unreadable: Callable[[str, list[UnreadableMessageError]], None],
     ) -> None:
         """`lost` is awaited for an inbox that the server does not know: whether it is back now."""
-        self._lane: Lane[_Question] = Lane(self._trip, steps=_STEPS, size=_SIZE)
-        self._travel = travel
+        self._questions = Questions(travel)
         self._lost = lost
         self._unreadable = unreadable
         self._counters: dict[str, _Counter] = {}
@@ -90,8 +65,8 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed: BusError | None = None
 
-    async def receive(self, name: str, most: int, timeout: float | None) -> list[Taken]:
-        """1 to `most` messages. Raises `ReceiveTimeoutError`, `UnknownAgentError`, and what the trip raised."""
+    async def receive(self, name: str, most: int, timeout: float | None) -> list[Piece]:
+        """1 to `most` messages, in pieces. Raises `ReceiveTimeoutError`, `UnknownAgentError`, and what the trip raised."""
         receiver = _Receiver(most, timeout)
         counter = self._counters.get(name)
         if counter is None:
@@ -118,18 +93,7 @@ class Desk:
 
     async def ask(self, *words: bytes | str | int) -> bytes:
         """The answer to another question of the script."""
-        future: Future[bytes] = asyncio.get_running_loop().create_future()
-
-        def ended(answer: bytes | BusError) -> None:
-            if future.done():
-                return
-            if isinstance(answer, BusError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        self._lane.add(_Question(words, ended))
-        return await future
+        return await self._questions.ask(*words)
 
     def has_some(self, name: str) -> None:
         """There may be something in an inbox, or it is gone."""
@@ -152,7 +116,7 @@ class Desk:
 
     async def idle(self) -> None:
         """Until nothing is on its way, also of what goes back."""
-        await self._lane.idle()
+        await self._questions.idle()
         for task in list(self._tasks):
             task.cancel()
 
@@ -166,7 +130,7 @@ class Desk:
         counter.again = False
         self._empty.discard(counter.name)
         words = ("T", counter.name.encode(), counter.receivers[0].most)
-        self._lane.add(_Question(words, lambda answer: self._answered(counter, answer)))
+        self._questions.add(words, lambda answer: self._answered(counter, answer))
 
     def _answered(self, counter: _Counter, answer: bytes | BusError) -> None:
         counter.busy -= 1
@@ -190,16 +154,16 @@ class Desk:
 
     def _hand_out(self, counter: _Counter, data: bytes) -> None:
         unreadable: list[UnreadableMessageError] = []
-        messages = taken(data, unreadable)
+        found = pieces(data, unreadable)
         if unreadable:
             self._unreadable(counter.name, unreadable)
-        while messages and counter.receivers:
+        while found and counter.receivers:
             receiver = counter.receivers.popleft()
             if not receiver.future.done():
-                receiver.future.set_result(messages[: receiver.most])
-                messages = messages[receiver.most :]
-        if messages:
-            self._give_back(counter, messages)
+                dealt, found = _dealt(found, receiver.most)
+                receiver.future.set_result(dealt)
+        if found:
+            self._give_back(counter, found)
         elif counter.receivers and counter.name not in self._empty:
             self._ask(counter)
 
@@ -214,22 +178,23 @@ class Desk:
             loop = asyncio.get_running_loop()
             counter.timer = loop.call_later(due_ms / 1e3 + 0.001, self._ask, counter)
 
-    def _give_back(self, counter: _Counter, messages: Sequence[Taken]) -> None:
+    def _give_back(self, counter: _Counter, found: Sequence[Piece]) -> None:
         """Before anything else is taken from this inbox these are in their places again."""
         counter = self._counters.setdefault(counter.name, counter)
 
         def ended(answer: bytes | BusError) -> None:
             counter.busy -= 1
             if isinstance(answer, BusError):
-                _log.warning("%d messages of a cancelled receive could not be given back: %s", len(messages), answer)
+                number = sum(len(piece.messages) for piece in found)
+                _log.warning("%d messages of a cancelled receive could not be given back: %s", number, answer)
             if counter.receivers:
                 self._ask(counter)
             self._forget(counter)
 
         counter.busy += 1
         self._empty.discard(counter.name)
-        places = b"".join([message.place for message in messages])
-        self._lane.add(_Question(("G", counter.name.encode(), places), ended))
+        places = b"".join([piece.place for piece in found])
+        self._questions.add(("G", counter.name.encode(), places), ended)
 
     async def _look_for(self, counter: _Counter) -> None:
         try:
@@ -281,6 +246,15 @@ class Desk:
         if self._counters.get(counter.name) is counter:
             del self._counters[counter.name]
 
-    async def _trip(self, questions: Sequence[_Question]) -> list[bytes]:
-        words = [word for question in questions for word in question.words]
-        return list(chunks(await self._travel(words)))
+
+def _dealt(found: list[Piece], most: int) -> tuple[list[Piece], list[Piece]]:
+    """What one receiver gets, `most` messages or fewer, and what is left."""
+    for at, piece in enumerate(found):
+        number = len(piece.messages)
+        if number > most:
+            if most == 0:
+                return found[:at], found[at:]
+            first, rest = piece.split(most)
+            return [*found[:at], first], [rest, *found[at + 1 :]]
+        most -= number
+    return found, []

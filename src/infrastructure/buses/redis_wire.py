@@ -1,39 +1,31 @@
-"""The connection of a Redis bus: scripts that are repeated without being done twice, and notes that arrive by themselves."""
+"""The connections of a Redis bus: scripts that are repeated without being done twice, and notes that arrive by themselves."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from hashlib import sha1
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from domain.errors.bus import BusClosedError, BusUnavailableError
 from domain.errors.configuration import ConfigurationError
+from infrastructure.buses.redis_line import LineLostError, RedisLine, RefusedError, StrangeAnswerError, heard
+from infrastructure.buses.redis_scripts import script
 
 if TYPE_CHECKING:
-    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio import ConnectionPool
 
-__all__ = ["RedisWire", "Script"]
+__all__ = ["RedisWire"]
 
 _log = logging.getLogger(__name__)
 
-_CONNECTIONS = 8
 _ANSWER_S = 10.0
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
 _NOT_LET_IN = ("AuthenticationError", "AuthenticationWrongNumberOfArgsError", "AuthorizationError", "NoPermissionError")
-
-
-class Script:
-    """A Lua script and the name under which a server keeps it."""
-
-    __slots__ = ("digest", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        # The server's own way to name scripts; it protects nothing.
-        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+# A server that starts, or waits for another to become the primary, answers so.
+_COMING = ("LOADING", "MASTERDOWN", "TRYAGAIN")
 
 
 class RedisWire:
@@ -45,16 +37,16 @@ class RedisWire:
 
     def __init__(self, url: str, *, prefix: str, instance: str, patience_s: float) -> None:
         """Connects with the first call. Raises `ConfigurationError` for an address that cannot be used."""
-        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio import ConnectionPool
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
         try:
-            # Waits for one of its few connections, where the usual pool would raise.
-            pool = BlockingConnectionPool.from_url(
+            # It only makes connections, of which an object has five: one for each script, and one that hears.
+            pool = ConnectionPool.from_url(
                 url,
-                max_connections=_CONNECTIONS,
-                timeout=patience_s,
+                # In the newer protocol a server may say things that nobody asked for.
+                protocol=2,
                 socket_timeout=_ANSWER_S,
                 socket_connect_timeout=2.0,
                 socket_keepalive=True,
@@ -67,48 +59,62 @@ class RedisWire:
                 problem="is no address of a Redis",
                 remedy="Use redis://HOST:PORT/0.",
             ) from None
-        self._pool: BlockingConnectionPool = pool
-        self._redis: Redis = Redis(connection_pool=pool)
+        if pool.connection_kwargs["protocol"] != 2:
+            raise ConfigurationError(
+                variable="CONCLAVE_REDIS_URL",
+                problem="asks for another protocol than 2",
+                remedy="Leave that out.",
+            )
+        self._pool: ConnectionPool = pool
         self._prefix = prefix
         self._instance = instance
         self._patience_s = patience_s
+        self._lines: dict[str, RedisLine] = {}
         self._numbers: dict[str, int] = {}
         self._closing = False
 
-    async def run(self, script: Script, lane: str, arguments: Sequence[bytes | str | int], now: str = "") -> bytes:
-        """Run a script with the next number of a lane; no lane runs two at once. Raises `BusUnavailableError`."""
+    async def run(self, name: str, arguments: Sequence[bytes | str | int], now: str = "") -> bytes:
+        """Run a script with its next number; none is run twice at once. Raises `BusUnavailableError` and `BusClosedError`."""
         from redis.exceptions import (
             AuthenticationError,
             AuthorizationError,
             ConnectionError,  # noqa: A004 - the vendor's
-            NoScriptError,
             RedisError,
             TimeoutError,  # noqa: A004 - the vendor's
         )
 
-        number = self._numbers[lane] = self._numbers.get(lane, 0) + 1
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = RedisLine(self._pool, answer_s=_ANSWER_S)
+        number = self._numbers[name] = self._numbers.get(name, 0) + 1
         loop = asyncio.get_running_loop()
         until, pause_s, again = loop.time() + self._patience_s, _FIRST_PAUSE_S, "0"
         while True:
             try:
-                return await self._evaluate(script, (self._instance, lane, number, again, now, *arguments))
-            except NoScriptError:
-                try:
-                    await cast("Awaitable[Any]", self._redis.script_load(script.text))
-                except (RedisError, OSError) as error:
-                    if isinstance(error, ConnectionError | TimeoutError | OSError):
-                        continue
-                    raise self._refused(error) from error
-            except (AuthenticationError, AuthorizationError) as error:
-                raise self._refused(error) from error
-            except (ConnectionError, TimeoutError, OSError) as error:
-                again = "1"
-                if self._closing or loop.time() + pause_s > until:
-                    raise self._away(error) from error
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            except RedisError as error:
-                raise self._refused(error) from error
+                return await line.run(
+                    script(name), self._prefix, (self._instance, name, number, again, now, *arguments)
+                )
+            except RefusedError as refused:
+                if not str(refused).startswith(_COMING):
+                    raise self._refused(refused, str(refused)) from None
+                error: Exception = refused
+            except StrangeAnswerError as strange:
+                raise BusUnavailableError(
+                    transport="redis",
+                    problem="it answers in another way than Redis 7 or Valkey",
+                    remedy="Use one of these.",
+                ) from strange
+            except (AuthenticationError, AuthorizationError) as refused:
+                raise self._refused(refused, str(refused)) from refused
+            except (LineLostError, ConnectionError, TimeoutError, OSError) as lost:
+                error = lost
+            except RedisError as refused:
+                raise self._refused(refused, str(refused)) from refused
+            again = "1"
+            if self._closing or loop.time() + pause_s > until:
+                raise self._away(error) from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def listen(self, told: Callable[[bytes], None], began: Callable[[], Awaitable[None]]) -> None:
         """Hand over what is published for this object, for ever; `began` is awaited each time that it can be heard (again)."""
@@ -116,22 +122,16 @@ class RedisWire:
 
         pause_s = _FIRST_PAUSE_S
         while True:
-            ear = self._redis.pubsub()
             try:
-                await ear.subscribe(f"{self._prefix}to:{self._instance}")
-                while True:
-                    one = await ear.get_message(timeout=None)
-                    if one is None:
-                        continue
-                    if one["type"] == "message":
-                        told(one["data"])
-                    elif one["type"] == "subscribe":
-                        pause_s = _FIRST_PAUSE_S
-                        await began()
-            except (RedisError, OSError) as error:
+                async with aclosing(heard(self._pool, f"{self._prefix}to:{self._instance}")) as all_notes:
+                    async for one in all_notes:
+                        if one is None:
+                            pause_s = _FIRST_PAUSE_S
+                            await began()
+                        else:
+                            told(one)
+            except (RedisError, OSError, LineLostError, RefusedError, StrangeAnswerError) as error:
                 _log.info("the bus does not hear its Redis: %s", type(error).__name__)
-            finally:
-                await ear.aclose()  # type: ignore[no-untyped-call]
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -142,36 +142,22 @@ class RedisWire:
     async def close(self) -> None:
         """Drop the connections. May be called twice."""
         self._closing = True
-        await self._pool.disconnect()
-
-    async def _evaluate(self, script: Script, arguments: tuple[bytes | str | int, ...]) -> bytes:
-        answer: Any = await cast(
-            "Awaitable[Any]",
-            self._redis.execute_command(  # type: ignore[no-untyped-call]
-                "EVALSHA", script.digest, 1, self._prefix, *arguments
-            ),
-        )
-        if not isinstance(answer, bytes):
-            raise BusUnavailableError(
-                transport="redis",
-                problem="it answers in another way than Redis 7 or Valkey",
-                remedy="Use one of these.",
-            )
-        return answer
+        for line in self._lines.values():
+            await line.hang_up()
 
     def _away(self, error: Exception) -> Exception:
         if self._closing:
             return BusClosedError(transport="redis")
-        problem = "Redis does not answer in time" if isinstance(error, TimeoutError) else "Redis cannot be reached"
+        late = isinstance(error.__cause__, TimeoutError) or type(error).__name__ == "TimeoutError"
+        problem = "Redis does not answer in time" if late else "Redis cannot be reached"
         return BusUnavailableError(
             transport="redis",
             problem=f"{problem} and was tried for {self._patience_s:g} s",
             remedy="Check that it runs, and what the address says.",
         )
 
-    def _refused(self, error: Exception) -> BusUnavailableError:
+    def _refused(self, error: Exception, text: str) -> BusUnavailableError:
         # Its own messages name hosts, ports and keys, which are not for everybody.
-        text = str(error)
         if text.startswith("OOM") or "OOM" in text[:40] or "maxmemory" in text:
             problem, remedy = (
                 "Redis is full and takes no more messages",
@@ -185,7 +171,7 @@ class RedisWire:
             problem, remedy = "Redis cannot write to its disk", "Make room there, or look at its log."
         else:
             problem, remedy = (
-                f"Redis refuses the step ({type(error).__name__})",
+                f"Redis refuses the step ({text.partition(' ')[0] if isinstance(error, RefusedError) else type(error).__name__})",
                 "It has to be Redis 7 or Valkey, with no keys of others under the bus' prefix.",
             )
         return BusUnavailableError(transport="redis", problem=problem, remedy=remedy)
