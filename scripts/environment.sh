@@ -107,8 +107,8 @@ lock() {
     find_uv
     find_python
     "$UV" lock --python "$PYTHON" --upgrade
-    export_lock requirements.lock "Conclave, the extras 'local' and 'tracing' and the development tools." --extra local --extra tracing --group dev
-    export_lock requirements-bench.lock "Conclave and the peers that it is measured against." --no-dev --group peers
+    export_lock requirements.lock "Conclave, the extras 'local', 'population' and 'tracing' and the development tools." --extra local --extra population --extra tracing --group dev
+    export_lock requirements-bench.lock "Conclave, the extra 'population' and the peers that it is measured against." --no-dev --extra population --group peers
     export_lock requirements-image.lock "Conclave and the extra 'tracing': what the container image runs." --no-dev --extra tracing
     export_lock requirements-crewai.lock "Conclave and the extras 'crewai' and 'tracing': what the image with CrewAI runs." --no-dev --extra crewai --extra tracing
     export_lock requirements-crewai-tests.lock "What runs tests/crewai." --only-group crewai-tests

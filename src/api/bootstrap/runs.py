@@ -36,6 +36,7 @@ _FORMS: Mapping[RunKind, str] = {
     RunKind.SWARM: "domain.models.swarm",
     RunKind.PANTHEON: "domain.models.pantheon",
     RunKind.SOAK: "domain.models.soak",
+    RunKind.POPULATION: "domain.models.population",
 }
 
 

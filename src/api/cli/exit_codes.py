@@ -31,7 +31,10 @@ _BY_SLUG: Mapping[str, ExitCode] = {
     "invalid-roster": ExitCode.USAGE,
     "roster-not-found": ExitCode.USAGE,
     "deliberation-not-found": ExitCode.USAGE,
-    **dict.fromkeys(("invalid-run", "run-not-found", "run-taken"), ExitCode.USAGE),
+    **dict.fromkeys(
+        ("invalid-run", "invalid-population", "edge-file", "not-enough-memory", "run-not-found", "run-taken"),
+        ExitCode.USAGE,
+    ),
     "too-many-runs": ExitCode.DEPENDENCY_AWAY,
     **dict.fromkeys(("record-mismatch", "verification-refused", "log-unverified"), ExitCode.VERIFICATION_REFUSED),
     "dependency-unavailable": ExitCode.DEPENDENCY_AWAY,

@@ -7,7 +7,8 @@ ConclaveError
 │   └── AgentInvocationError        one call to one agent ended without an output
 ├── DeliberationError
 │   ├── InvalidSpecificationError   a deliberation that cannot be run as described
-│   │   └── InvalidRunError         the same of a run
+│   │   ├── InvalidRunError         the same of a run
+│   │   └── InvalidPopulationError  the same of a population
 │   ├── IllegalTransitionError      a state that cannot follow the present one
 │   ├── DeliberationEndedError      too late to cancel
 │   ├── DeliberationExistsError     never stored twice
@@ -39,6 +40,16 @@ ConclaveError
 │   ├── BusUnavailableError         what carries the messages is away or full
 │   ├── ReceiveTimeoutError         no message in time
 │   └── RequestTimeoutError         no reply in time
+├── PopulationError
+│   ├── NotEnoughMemoryError        said before anything is allocated
+│   ├── PopulationFullError         no free row for another agent
+│   ├── EdgeFileError               a line of a graph's file
+│   ├── BehaviourError              one's own behaviour raised, or gave back the wrong shape
+│   ├── MessagesLostError           what was sent is not what was delivered, expired and refused
+│   ├── ShardLostError              the process of a shard is gone
+│   ├── PopulationFolderError       the output folder cannot be used so
+│   ├── DamagedRecordError          a snapshot or a line of the log that is not whole
+│   └── PopulationDivergedError     the same tick came out differently
 ├── RoleFailedError                 a role of a pantheon that did not come to its end
 ├── RunNotFoundError
 ├── RunEndedError                   too late to cancel
@@ -112,6 +123,19 @@ if TYPE_CHECKING:
         IdempotencyKeyTakenError,
     )
     from domain.errors.pantheon import RoleFailedError
+    from domain.errors.population import (
+        BehaviourError,
+        DamagedRecordError,
+        EdgeFileError,
+        InvalidPopulationError,
+        MessagesLostError,
+        NotEnoughMemoryError,
+        PopulationDivergedError,
+        PopulationError,
+        PopulationFolderError,
+        PopulationFullError,
+        ShardLostError,
+    )
     from domain.errors.run import InvalidRunError, RunEndedError, RunNotFoundError, RunTakenError, TooManyRunsError
     from domain.errors.witness import EntryRecordedError, LogUnverifiedError, VerificationRefusedError, WitnessError
 
@@ -120,6 +144,7 @@ __all__ = [
     "AgentError",
     "AgentInvocationError",
     "AgentPoolExhaustedError",
+    "BehaviourError",
     "BudgetExceededError",
     "BusClosedError",
     "BusError",
@@ -127,11 +152,13 @@ __all__ = [
     "CallExistsError",
     "ConclaveError",
     "ConfigurationError",
+    "DamagedRecordError",
     "DeliberationEndedError",
     "DeliberationError",
     "DeliberationExistsError",
     "DeliberationNotFoundError",
     "DependencyUnavailableError",
+    "EdgeFileError",
     "EntryRecordedError",
     "FieldProblem",
     "HaltChannelUnreachableError",
@@ -142,14 +169,21 @@ __all__ = [
     "IllegalTransitionError",
     "InboxFullError",
     "InvalidMessageError",
+    "InvalidPopulationError",
     "InvalidRosterError",
     "InvalidRunError",
     "InvalidSpecificationError",
     "LeaseLostError",
     "LogUnverifiedError",
+    "MessagesLostError",
     "NameTakenError",
+    "NotEnoughMemoryError",
     "NotHaltedError",
     "PayloadTooLargeError",
+    "PopulationDivergedError",
+    "PopulationError",
+    "PopulationFolderError",
+    "PopulationFullError",
     "QueueFullError",
     "ReceiveTimeoutError",
     "RecordExistsError",
@@ -161,6 +195,7 @@ __all__ = [
     "RunNotFoundError",
     "RunTakenError",
     "ServiceStoppingError",
+    "ShardLostError",
     "SystemHaltedError",
     "TooManyRunsError",
     "UnknownAgentError",
@@ -181,6 +216,7 @@ _MODULES = (
     "configuration",
     "dependency",
     "pantheon",
+    "population",
     "run",
     "witness",
 )

@@ -1,0 +1,248 @@
+"""The folder of one population: what it is, its ticks, its event log, its snapshots and its report."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from application.ports.population_engine import TickOutcome
+from application.ports.population_record import Resumption
+from domain.errors.conclave_error import ConclaveError
+from domain.errors.population import DamagedRecordError, PopulationFolderError
+from domain.models.population import PopulationSpecification
+from domain.models.run import JsonValue
+from infrastructure.population.event_log import DamagedLogError, EventLog, LoggedTick, read_events
+from infrastructure.population.snapshots import DamagedSnapshotError, Snapshots
+
+__all__ = ["PopulationFolder"]
+
+_ABOUT, _TICKS, _EVENTS, _REPORT, _LOCK = "population.json", "ticks.jsonl", "events.jsonl", "report.json", "lock"
+_PAGE = "report.html"
+
+
+class PopulationFolder:
+    """See `PopulationRecord`. One process at a time has it; what a kill left is brought in order when it is opened to resume."""
+
+    def __init__(self, folder: Path, *, existing: bool = False) -> None:
+        """Make the folder where it is missing, or find a population in it (`existing`), and take it.
+
+        Raises `PopulationFolderError`.
+        """
+        self.folder = folder
+        self.snapshots = Snapshots(folder / "snapshots")
+        self._ticks: IO[bytes] | None = None
+        self._events: IO[bytes] | None = None
+        self._log: EventLog | None = None
+        self._lock = -1
+        if existing and not (folder / _ABOUT).is_file():
+            raise self._unusable("holds no population", "Name the folder that `conclave population run` wrote to.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise self._unusable("is in use by another process", "Wait for it, or name another --out.") from error
+        except OSError as error:
+            self.close()
+            raise self._failed(error) from error
+
+    def start(self, spec: PopulationSpecification) -> None:
+        """Begin a new population here. Raises `PopulationFolderError` where an unfinished one lies."""
+        if self._has_ticks() and not (self.folder / _REPORT).exists():
+            raise self._unusable(
+                "holds an unfinished population",
+                f"Go on with it: conclave population resume {self.folder}; or name another --out, or empty it.",
+            )
+        try:
+            for name in (_REPORT, _PAGE, _TICKS, _EVENTS, _ABOUT):
+                (self.folder / name).unlink(missing_ok=True)
+            self.snapshots.clear()
+            self._keep_about({"specification": spec.document()})
+            self._open(checksum=0)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @property
+    def specification(self) -> PopulationSpecification:
+        """That of the population which lies here. Raises `PopulationFolderError`."""
+        about = self._about()
+        try:
+            return PopulationSpecification.from_document(about["specification"])
+        except (KeyError, TypeError, ConclaveError) as error:
+            raise self._unusable(f"holds no readable {_ABOUT}", "Run the population again.") from error
+
+    def rewind(self, to: int | None = None) -> Resumption:
+        """Go back to the last snapshot, or to that of tick `to`: later ticks are forgotten, since they will be taken again.
+
+        Raises `DamagedRecordError` where the last snapshot or the log is damaged, with the last good one.
+        """
+        about = self._about()
+        self._close_files()
+        try:
+            events = self._events_until(to)
+            tick = self._start_of(events, to)
+            self._cut(events, tick)
+            (self.folder / _REPORT).unlink(missing_ok=True)
+            self.snapshots.drop_after(tick)
+            before = events[tick - 1] if tick else None
+            self._open(checksum=before.checksum if before else 0)
+        except OSError as error:
+            raise self._failed(error) from error
+        return Resumption(
+            tick=tick,
+            messages_routed=sum(event.delivered for event in events[:tick]),
+            initial=about.get("initial"),
+            logged={event.tick: event.opinion_sum for event in events[tick:]},
+        )
+
+    @property
+    def finished(self) -> Mapping[str, JsonValue] | None:
+        """The report, where the population has one."""
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((self.folder / _REPORT).read_bytes())
+            return found if isinstance(found, dict) else None
+        return None
+
+    def begin(self, initial: Mapping[str, JsonValue]) -> None:
+        """See `PopulationRecord`."""
+        try:
+            self._keep_about({**self._about(), "initial": dict(initial)})
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def note(self, outcome: TickOutcome, tick_s: float) -> None:
+        """See `PopulationRecord`."""
+        line = json.dumps({"tick": outcome.tick, "tick_ms": round(tick_s * 1e3, 6), "messages": outcome.delivered})
+        try:
+            if self._log is None or self._ticks is None:
+                raise self._unusable("was not begun", "Begin or resume a population first.")
+            self._log.add(outcome)
+            self._ticks.write(line.encode() + b"\n")
+            self._ticks.flush()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def finish(self, report: Mapping[str, JsonValue]) -> None:
+        """See `PopulationRecord`."""
+        try:
+            self._replace(_REPORT, json.dumps(report, indent=2, allow_nan=False).encode() + b"\n")
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """See `PopulationRecord`."""
+        self._close_files()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _has_ticks(self) -> bool:
+        """Whether there is anything that a resume would spare."""
+        try:
+            return (self.folder / _EVENTS).stat().st_size > 0
+        except OSError:
+            return False
+
+    def _events_until(self, to: int | None) -> list[LoggedTick]:
+        path = self.folder / _EVENTS
+        if not path.exists():
+            return []
+        try:
+            return read_events(path)
+        except DamagedLogError as error:
+            last = self.snapshots.last_good(tick for tick in self.snapshots.ticks() if tick <= error.tick)
+            if to is None or to > error.tick:
+                raise self._damaged(path, f"is damaged after tick {error.tick}", last) from error
+        # What stands before the damage is enough for a tick before it.
+        return self._good_events(path, error_tick=to)
+
+    def _good_events(self, path: Path, *, error_tick: int) -> list[LoggedTick]:
+        lines = path.read_bytes().splitlines(keepends=True)[:error_tick]
+        self._replace(_EVENTS, b"".join(lines))
+        return read_events(path)
+
+    def _start_of(self, events: list[LoggedTick], to: int | None) -> int:
+        """The tick to go on after."""
+        known = [tick for tick in self.snapshots.ticks() if tick <= len(events)]
+        tick = (max(known) if known else 0) if to is None else to
+        if not tick:
+            return 0
+        problem = "is not there"
+        if tick in known:
+            try:
+                self.snapshots.read(tick)
+            except DamagedSnapshotError as error:
+                problem = str(error)
+            else:
+                return tick
+        raise self._damaged(
+            self.snapshots.path(tick), problem, self.snapshots.last_good(one for one in known if one < tick)
+        )
+
+    def _cut(self, events: list[LoggedTick], tick: int) -> None:
+        """Leave the first `tick` lines of the log and of the ticks."""
+        end = events[tick - 1].end if tick else 0
+        log = self.folder / _EVENTS
+        content = log.read_bytes()[:end] if end else b""
+        self._replace(_EVENTS, content)
+        ticks = self.folder / _TICKS
+        lines = ticks.read_bytes().splitlines(keepends=True)[:tick] if ticks.exists() else []
+        if len(lines) < tick or any(_tick_in(line) != number for number, line in enumerate(lines, 1)):
+            raise self._damaged(ticks, "does not hold each tick once", 0)
+        self._replace(_TICKS, b"".join(lines))
+
+    def _open(self, *, checksum: int) -> None:
+        self._ticks = (self.folder / _TICKS).open("ab")
+        self._events = (self.folder / _EVENTS).open("ab")
+        self._log = EventLog(self._events, checksum=checksum)
+
+    def _close_files(self) -> None:
+        for file in (self._ticks, self._events):
+            if file is not None:
+                # A full disk was said when the line was written.
+                with contextlib.suppress(OSError):
+                    file.close()
+        self._ticks = self._events = self._log = None
+
+    def _about(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.folder / _ABOUT).read_bytes())
+        except (OSError, ValueError) as error:
+            raise self._unusable(f"holds no readable {_ABOUT}", "Run the population again.") from error
+        return found if isinstance(found, dict) else {}
+
+    def _keep_about(self, about: Mapping[str, Any]) -> None:
+        self._replace(_ABOUT, json.dumps(about, indent=2, allow_nan=False).encode() + b"\n")
+
+    def _replace(self, name: str, content: bytes) -> None:
+        beside = self.folder / f"{name}.new"
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.folder / name)
+
+    def _damaged(self, path: Path, problem: str, last_good: int) -> DamagedRecordError:
+        return DamagedRecordError(path=str(path), problem=problem, last_good_tick=last_good)
+
+    def _failed(self, error: OSError) -> PopulationFolderError:
+        return self._unusable(
+            f"cannot be written ({error.strerror})",
+            "Make room there or mend it; what was snapshotted before can be resumed from.",
+        )
+
+    def _unusable(self, problem: str, remedy: str) -> PopulationFolderError:
+        return PopulationFolderError(folder=str(self.folder), problem=problem, remedy=remedy)
+
+
+def _tick_in(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["tick"])
+    except (ValueError, KeyError, TypeError):
+        return -1

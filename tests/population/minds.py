@@ -1,0 +1,101 @@
+"""Behaviours as users bring them, some of which do what no behaviour should; named by `tests.population.minds:Class`."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infrastructure.population.own_behaviour import ShardView
+
+__all__ = ["Average", "Careless", "Deadly", "Exact", "Interrupted", "Raising", "Remembering"]
+
+_TICK = 7
+
+
+class Average:
+    """Everybody takes the mean of what it was sent, and goes a random part of the way to what its neighbours think."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        found = view.opinion.copy()
+        for agent in range(found.size):
+            heard = view.inbox.opinions[view.inbox.offsets[agent] : view.inbox.offsets[agent + 1]]
+            if heard.size:
+                found[agent] = heard.mean()
+        neighbours = view.neighbours
+        ends = neighbours.offsets[1:]
+        known = np.maximum(ends - neighbours.offsets[:-1], 1)
+        sums = np.concatenate([np.zeros(1), np.cumsum(np.rint(neighbours.opinions * 2**39))])
+        means = (sums[ends] - sums[neighbours.offsets[:-1]]) / known / 2**39
+        return np.asarray(found + view.uniform() * 0.1 * (means - found))
+
+
+class Remembering:
+    """Counts in the agents' own bytes how often each was spoken to, and thinks that."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        state = view.state
+        heard = np.diff(view.inbox.offsets).astype(np.uint8)
+        state[:, 0] += heard
+        view.keep(state)
+        return np.asarray(state[:, 0] / 255.0)
+
+
+class Exact:
+    """Thinks how many messages it was handed, in hundredths."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        return np.asarray(np.diff(view.inbox.offsets) / 100.0)
+
+
+class Raising:
+    """Breaks in the middle."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        if view.tick == _TICK and view.shard == 1:
+            raise ZeroDivisionError("of the test")
+        return view.opinion
+
+
+class Careless:
+    """Answers what is no opinion from the seventh tick on; CARELESS says what."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        if view.tick < _TICK:
+            return view.opinion
+        found = view.opinion.copy()
+        what = os.environ["CARELESS"]
+        if what == "shape":
+            return found[:-1]
+        if what == "text":
+            return np.array(["a"] * found.size)
+        found[3] = float(what)
+        return found
+
+
+class Deadly:
+    """Kills its process in the middle of a tick, where DEADLY is set."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        if view.tick == int(os.environ.get("DEADLY", "0")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.asarray(view.opinion * 0.5 + view.uniform() * 0.5)
+
+
+class Interrupted:
+    """Asks its process to end in the middle of a tick, where INTERRUPTED is set."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        # The second signal would end it at once.
+        if view.tick == _TICK and view.id[0] == 0 and "INTERRUPTED" in os.environ:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return view.opinion

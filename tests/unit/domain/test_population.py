@@ -1,0 +1,106 @@
+"""What may be asked of a population, and how it is named over REST and on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from domain.errors.population import InvalidPopulationError
+from domain.models.population import PopulationSpecification, arguments_from_rest, command_line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("agents", 0),
+        ("agents", 10_000_001),
+        ("agents", True),
+        ("agents", 2.0),
+        ("ticks", -1),
+        ("shards", 1_025),
+        ("bound", float("nan")),
+        ("bound", 1.1),
+        ("susceptibility", -0.1),
+        ("activity", float("inf")),
+        ("degree", 0),
+        ("degree", 100),
+        ("behaviour", "os.system"),
+        ("behaviour", "a b:C"),
+        ("graph", ""),
+        ("graph", "a\0b"),
+        ("messages", 101),
+        ("state_bytes", 255),
+        ("state_bytes", 16_385),
+        ("state_bytes", 257),
+        ("seed", 2**63),
+        ("tick_interval_s", float("nan")),
+        ("engine", "magic"),
+        ("kernel", "fortran"),
+        ("workers", "elves"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_its_field(name: str, value: object) -> None:
+    with pytest.raises(InvalidPopulationError) as caught:
+        PopulationSpecification.from_document({"agents": 100, name: value})
+    assert [problem.pointer for problem in caught.value.problems] == [f"/{name}"]
+
+
+def test_all_bad_fields_are_named_at_once() -> None:
+    with pytest.raises(InvalidPopulationError) as caught:
+        PopulationSpecification(agents=0, ticks=-1, bound=2.0)
+    assert {problem.pointer for problem in caught.value.problems} == {"/agents", "/ticks", "/bound"}
+
+
+def test_priorities_are_no_more_than_everybody() -> None:
+    with pytest.raises(InvalidPopulationError):
+        PopulationSpecification(high_priority=60, low_priority=50)
+
+
+def test_a_population_is_the_same_after_its_document_is_read() -> None:
+    spec = PopulationSpecification(agents=7, degree=2, behaviour="minds:Quiet", graph="who knows whom.txt", seed=5)
+    assert PopulationSpecification.from_document(spec.document()) == spec
+
+
+def test_a_document_with_an_unknown_field_is_refused() -> None:
+    with pytest.raises(InvalidPopulationError):
+        PopulationSpecification.from_document({"agents": 7, "colour": "red"})
+
+
+def test_arguments_from_rest_have_defaults() -> None:
+    arguments, problems = arguments_from_rest({"agents": 500})
+    assert not problems
+    assert arguments["agents"] == 500
+    assert arguments["ticks"] == 100
+    assert arguments["behaviour"] == "bounded_confidence"
+
+
+@pytest.mark.parametrize(
+    ("document", "pointer"),
+    [
+        ({"behaviour": "mine:Class"}, "/arguments/behaviour"),
+        ({"graph": "/etc/passwd"}, "/arguments/graph"),
+        ({"out": "/tmp"}, "/arguments/out"),  # noqa: S108 - refused
+        ({"kernel": "numpy"}, "/arguments/kernel"),
+        ({"agents": 1_000_001}, "/arguments/agents"),
+        ({"agents": "many"}, "/arguments/agents"),
+        ({"ticks": 100_001}, "/arguments/ticks"),
+        ({"tick_interval": -1}, "/arguments/tick_interval"),
+        ({"": 1}, "/arguments"),
+        ({"a/b": 1}, "/arguments"),
+        ({"bound": None}, "/arguments/bound"),
+        ({"behaviour": ["voter"]}, "/arguments/behaviour"),
+    ],
+)
+def test_rest_may_name_neither_code_nor_files_nor_more_than_its_share(
+    document: dict[str, object], pointer: str
+) -> None:
+    arguments, problems = arguments_from_rest(document)
+    assert not arguments
+    assert [problem.pointer for problem in problems] == [pointer]
+
+
+def test_the_command_line_of_arguments_says_each_in_one_word() -> None:
+    arguments, _ = arguments_from_rest({"agents": 50, "ticks": 3, "tick_interval": 0.5, "graph": "mixed"})
+    words = command_line(arguments)
+    assert words[:2] == ["population", "run"]
+    assert {"--agents=50", "--ticks=3", "--tick-interval=0.5", "--graph=mixed"} < set(words)
+    assert not any(word.startswith("--shards") for word in words)
