@@ -63,6 +63,8 @@ bench: ## Measure ours beside its peers [ARGS="..."]
 	.bench-venv/bin/python -m benchmarks.fan_out $(ARGS)
 	.bench-venv/bin/python -m benchmarks.http_fan_out $(ARGS)
 	.bench-venv/bin/python -m benchmarks.limiter
+	.bench-venv/bin/python -m benchmarks.bus
+	.bench-venv/bin/python -m benchmarks.pantheon --uvloop
 
 campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
 	@$(ENVIRONMENT) model
