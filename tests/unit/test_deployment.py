@@ -29,7 +29,7 @@ from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEPLOY = REPOSITORY / "deploy"
-OURS = ("migrate", "server", "worker")
+OURS = ("migrate", "server", "worker", "swarm")
 OF_PROMETHEUS = {"up"}
 METRIC = re.compile(r"\b(?:conclave|process)_[a-z_]+\b|\bup\b")
 LABELS = re.compile(r"\{[^}]*\}|\b(?:by|on|without) ?\([^)]*\)")
@@ -216,6 +216,17 @@ def test_everything_starts_after_what_it_needs_and_has_time_to_stop() -> None:
         for needed, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
                 assert "test" in found[needed]["healthcheck"]
+
+
+def test_a_swarm_runs_on_a_redis_of_its_own_and_both_have_a_limit_of_memory() -> None:
+    found = services()
+    assert found["swarm"]["command"][found["swarm"]["command"].index("--transport") + 1] == "redis"
+    assert found["swarm"]["environment"]["CONCLAVE_REDIS_URL"].endswith("@swarm-redis/0")
+    for name in ("swarm", "swarm-redis"):
+        assert found[name]["profiles"] == ["swarm"], "it is not started with the service"
+        assert re.fullmatch(r"\d+m", found[name]["mem_limit"])
+    kept = found["swarm-redis"]["command"]
+    assert kept[kept.index("--maxmemory-policy") + 1] == "noeviction"
 
 
 def test_what_compose_mounts_and_builds_exists() -> None:
