@@ -196,7 +196,16 @@ def test_a_model_that_no_provider_has_is_refused_before_anything_is_done(
 ) -> None:
     ran = with_models("pantheon", "run", "a", "--roles", roles('[learner]\nmodel = "two/large"\n'), "--json")
     assert ran.code == 2
-    assert "[learner]" in ran.stderr
+    assert "[learner]: model = 'two/large'" in ran.stderr
+    assert models.journal() == []
+
+
+def test_a_model_that_its_provider_does_not_offer_is_refused_before_anything_is_done(
+    with_models: Command, models: LlmServer, roles: Write
+) -> None:
+    ran = with_models("pantheon", "run", "a", "--roles", roles('[reasoner]\nmodel = "one/large"\n'), "--json")
+    assert ran.code == 2
+    assert "[reasoner]: model = 'one/large'" in ran.stderr
     assert models.journal() == []
 
 

@@ -558,18 +558,29 @@ async def test_a_request_that_timed_out_leaves_nothing_behind(
     assert list((tmp_path / "bus" / "drafts").iterdir()) == []
 
 
-async def test_another_object_sees_what_is_unacknowledged_and_may_acknowledge_it(
+async def test_the_next_owner_may_acknowledge_what_the_last_one_had_in_hand(
     opened: Callable[..., FileMessageBus],
 ) -> None:
-    clock = Steady()
-    bus, other = opened(steady_clock=clock), opened(steady_clock=clock)
+    bus, other = opened(), opened()
     await bus.register("sink", acknowledge="manual")
     await bus.send_many([message(1, id="one"), message(2, id="two")])
     assert [each.id for each in await bus.receive_many("sink", 10)] == ["one", "two"]
+    await bus.close()
+    await other.register("sink", acknowledge="manual")
     assert await other.acknowledge("sink", "one", "unknown") == 1
-    clock.now += 31.0
-    again = await bus.receive_many("sink", 10, timeout=PATIENCE_S)
+    again = await other.receive_many("sink", 10, timeout=PATIENCE_S)
     assert [(each.id, each.attempt) for each in again] == [("two", 2)]
+
+
+async def test_what_a_dead_owner_had_in_hand_for_the_last_time_is_buried(opened: Callable[..., FileMessageBus]) -> None:
+    bus, other = opened(max_attempts=1), opened(max_attempts=1)
+    await bus.register("sink", acknowledge="manual")
+    await bus.send_many([message(1), message(2)])
+    await bus.receive("sink")
+    await bus.close()
+    await other.register("sink", acknowledge="manual")
+    assert [(each.message.payload, each.reason) for each in await other.dead_letters()] == [(1, "attempts")]
+    assert (await other.receive("sink", timeout=PATIENCE_S)).payload == 2
 
 
 async def test_what_is_due_again_comes_before_the_rest_of_its_priority_and_dies_after_its_attempts(
@@ -654,14 +665,28 @@ async def test_ids_are_forgotten_by_generations(tmp_path: Path, monkeypatch: pyt
 async def test_closing_an_inbox_elsewhere_wakes_everybody_who_waits_for_it(
     opened: Callable[..., FileMessageBus],
 ) -> None:
-    bus, other = opened(), opened()
-    await bus.register("sink", capacity=1)
+    owner, bus, other = opened(), opened(), opened()
+    await owner.register("sink", capacity=1)
+    await owner.close()
     receivers = [asyncio.create_task(bus.receive("sink")) for _ in range(3)]
     await lined_up()
     await other.unregister("sink")
     for receiver in receivers:
         with pytest.raises(UnknownAgentError):
             await asyncio.wait_for(receiver, PATIENCE_S)
+
+
+async def test_who_waits_at_an_inbox_without_an_owner_is_sent_away_by_the_next_owner(
+    opened: Callable[..., FileMessageBus],
+) -> None:
+    owner, bus, other = opened(), opened(), opened()
+    await owner.register("sink")
+    await owner.close()
+    waiting = asyncio.create_task(bus.receive("sink"))
+    await lined_up()
+    await other.register("sink")
+    with pytest.raises(NameTakenError):
+        await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 async def test_room_made_elsewhere_lets_blocked_senders_in_one_by_one_and_in_order(
@@ -684,8 +709,8 @@ async def test_names_come_and_go_and_the_journal_stays_small(
 ) -> None:
     monkeypatch.setattr("infrastructure.buses.file_registry._COMPACT_ABOVE", 2_048)
     bus, other = opened(), opened()
-    await bus.register("stays")
-    await bus.join("stays", "group")
+    await other.register("stays")
+    await other.join("stays", "group")
     waiting = asyncio.create_task(other.receive("stays"))
     for number in range(100):
         await bus.register(f"agent-{number}")
@@ -747,6 +772,18 @@ async def test_whoever_takes_the_place_of_a_closed_object_is_woken_like_it(
         assert (await asyncio.wait_for(waiting, PATIENCE_S)).payload == "heard"
         await taker.close()
         takers.append(opened())
+
+
+async def test_a_duplicate_to_everybody_is_no_history(opened: Callable[..., FileMessageBus]) -> None:
+    bus = opened()
+    for name in ("b", "c"):
+        await bus.register(name)
+        await bus.join(name, "group")
+    for _ in range(2):
+        await bus.broadcast(Message("a", "", "note", id="same"))
+    await bus.send(Message("a", "group", "note", id="same"))
+    await bus.send(Message("b", "group", "note", id="news"))
+    assert [header.id for header in await bus.history()] == ["same", "news"]
 
 
 async def test_history_holds_what_this_object_sent(opened: Callable[..., FileMessageBus]) -> None:

@@ -207,6 +207,20 @@ def test_a_bad_round_is_pointed_at(server: RunningServer, ended: dict[str, Any],
     assert [error["pointer"] for error in answer.document["errors"]] == ["/query/round"]
 
 
+@pytest.mark.parametrize("beyond", [0, 1000])
+def test_after_the_terminal_event_of_a_deliberation_nobody_is_told_to_come_back(
+    server: RunningServer, ended: dict[str, Any], beyond: int
+) -> None:
+    path = f"/v1/deliberations/{ended['id']}/events"
+    with server.events(path) as stream:
+        last = max(int(line[4:]) for line in stream.read().splitlines() if line.startswith(b"id: "))
+    with server.events(path, headers={"Last-Event-ID": str(last + beyond)}) as stream:
+        said = stream.read()
+    assert said.startswith(b"retry: ")
+    assert b"id: " not in said
+    assert b"not the end" not in said
+
+
 @pytest.mark.parametrize("last", ["-1", "x", "9" * 400, "1.0"])
 def test_a_bad_last_event_id_is_pointed_at(server: RunningServer, ended: dict[str, Any], last: str) -> None:
     answer = server.ask("GET", f"/v1/deliberations/{ended['id']}/events", headers={"Last-Event-ID": last})

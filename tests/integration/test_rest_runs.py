@@ -280,6 +280,19 @@ def test_events_come_as_they_are_written_and_resume_after_the_last_one_seen(site
     assert site.ask("GET", f"/{run_id}/events", Last_Event_ID="x").status == 422
 
 
+@pytest.mark.parametrize("last", ["4", "2147483647"])
+def test_after_the_terminal_event_of_a_run_nobody_is_told_to_come_back(site: Site, last: str) -> None:
+    run_id = site.start()
+    record = site.work(run_id, ends=False)
+    record.end(COMPLETED, at=AT)
+    record.close()
+    with site.server.events(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": last}) as stream:
+        said = stream.read()
+    assert said.startswith(b"retry: ")
+    assert b"id: " not in said
+    assert b"not the end" not in said
+
+
 def test_a_cancelled_run_is_202_until_it_has_ended_and_then_409_with_its_state(site: Site) -> None:
     run_id = site.start()
     record = site.work(run_id, ends=False)

@@ -67,7 +67,7 @@ def messages(client: Client, transport: str) -> float:
 def test_runs_are_followed_counted_refused_while_halted_and_listed_after_a_restart(tmp_path: Path) -> None:
     with serving(tmp_path) as (client, process):
         assert messages(client, "memory") == 0
-        run_id = started(client, "pantheon", task="--roles=/etc/passwd and three more words", steps=["word_count"])
+        run_id = started(client, "pantheon", task="--roles=/etc/passwd and three more words", step=["word_count"])
         with client.events(f"/v1/runs/{run_id}/events") as stream:
             events = read_events(stream)
         assert (events[0]["event"], events[-1]["event"]) == ("run.started", "run.completed")

@@ -268,6 +268,25 @@ async def test_a_name_is_taken_while_its_process_lives_and_free_when_it_is_kille
         await bus.register("sink")
 
 
+async def test_what_a_closed_owner_had_in_hand_goes_to_its_place_or_is_buried(tmp_path: Path) -> None:
+    async with bus_in(tmp_path, max_attempts=2) as bus:
+        await bus.stats()
+        for attempt in (1, 2):
+            async with bus_in(tmp_path, max_attempts=2) as owner:
+                await owner.register("sink", acknowledge="manual")
+                if attempt == 1:
+                    await owner.send_many([numbered(n) for n in range(6)])
+                    assert await owner.acknowledge("sink", (await owner.receive("sink")).id) == 1
+                taken = await owner.receive_many("sink", 3)
+                assert [(each.payload, each.attempt) for each in taken] == [(n, attempt) for n in (1, 2, 3)]
+                assert_sound(owner)
+        await bus.register("sink", acknowledge="manual")
+        assert_sound(bus)
+        letters = [(each.message.payload, each.reason, each.attempts) for each in await bus.dead_letters()]
+        assert letters == [(n, "attempts", 2) for n in (1, 2, 3)]
+        assert [(each.payload, each.attempt) for each in await bus.receive_many("sink", 9)] == [(4, 1), (5, 1)]
+
+
 async def test_a_process_killed_with_the_lock_leaves_no_lock_and_no_half_step(tmp_path: Path, start: Start) -> None:
     async with bus_in(tmp_path) as bus:
         await bus.register("sink")
@@ -539,6 +558,35 @@ async def test_a_blocked_message_of_higher_priority_gets_in_first(tmp_path: Path
             await asyncio.sleep(0)
         assert [(await bus.receive("sink", timeout=PATIENCE_S)).payload for _ in range(4)] == [0, 3, 2, 1]
         await asyncio.gather(*sending)
+
+
+async def test_a_duplicate_to_everybody_is_no_history(tmp_path: Path) -> None:
+    async with bus_in(tmp_path) as bus:
+        for name in ("b", "c"):
+            await bus.register(name)
+            await bus.join(name, "group")
+        for _ in range(2):
+            await bus.broadcast(Message("a", "", "note", id="same"))
+        await bus.send(Message("a", "group", "note", id="same"))
+        await bus.send(Message("b", "group", "note", id="news"))
+        assert [header.id for header in await bus.history()] == ["same", "news"]
+
+
+async def test_history_has_the_part_of_a_batch_that_was_new_and_found_room(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def keep(happened: str, message: Message) -> None:
+        told.append(f"{happened} {message.id}")
+
+    async with bus_in(tmp_path, keep_payloads=True, tap=keep) as bus:
+        await bus.register("sink", capacity=3, overflow="reject")
+        bodies: list[Any] = [b"raw", {"n": 1}, float("inf"), None, "x"]
+        await bus.send(Message("source", "sink", "note", bodies[1], id="i1"))
+        with pytest.raises(InboxFullError):
+            await bus.send_many(Message("source", "sink", "note", body, id=f"i{n}") for n, body in enumerate(bodies))
+        found = [(header.id, header.payload) for header in await bus.history()]
+        assert found == [("i1", {"n": 1}), ("i0", b"raw"), ("i2", float("inf"))]
+        assert told == ["sent i1"]
 
 
 async def test_a_message_refused_by_a_full_inbox_is_counted(tmp_path: Path) -> None:

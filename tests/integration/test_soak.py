@@ -162,6 +162,27 @@ async def test_an_agent_in_another_language_joins_by_files_alone(tmp_path: Path,
     assert (report["corrupt"], report["joined"], report["passed"]) == (0, 1, True)
 
 
+async def test_an_agent_of_somebody_else_that_says_it_is_working_still_takes_part(tmp_path: Path) -> None:
+    soak = Soak(plan_of(6, agents=1, interval_s=0.15), tmp_path)
+    with foreign_agent(soak.coord, "busy", "--busy"):
+        report = await soak.run()
+    assert soak.status("busy")["status"] == "working"
+    assert [row["messagesSent"] for row in soak.rows()] == [2] * 6
+    assert (report["joined"], report["lost"], report["crashes"], report["passed"]) == (1, 0, 0, True)
+
+
+async def test_an_agent_of_somebody_else_that_dies_while_it_works_is_a_crash(tmp_path: Path) -> None:
+    soak = Soak(plan_of(6, agents=1, interval_s=0.2), tmp_path)
+    with foreign_agent(soak.coord, "mortal", "--busy") as mortal:
+        running = asyncio.create_task(soak.run())
+        await soak.cycle_done(2)
+        mortal.kill()
+        mortal.wait()
+        report = await running
+    assert (report["crashes"], report["cycles_completed"]) == (1, 6)
+    assert_sums(report)
+
+
 async def test_a_planted_leak_fails(tmp_path: Path) -> None:
     soak = Soak(plan_of(14, agents=4, interval_s=0.05), tmp_path)
     with foreign_agent(soak.coord, "leaky", "--leak", "1000000"):
@@ -260,6 +281,24 @@ async def test_a_run_that_is_asked_to_stop_says_what_was_counted_by_then(tmp_pat
     assert json.loads((soak.out / "stability-test-report.json").read_text()) == report
     assert took < 2
     assert_sums(report)
+
+
+async def test_what_is_corrupt_when_a_run_is_asked_to_stop_is_counted(tmp_path: Path) -> None:
+    # The next cycle is far away, so that nothing but the end looks.
+    soak = Soak(plan_of(10, agents=2, interval_s=600), tmp_path)
+    running = asyncio.create_task(soak.end())
+    await soak.cycle_done(1)
+    (soak.coord / "responses/response-9-old.json").write_text("none")
+    os.utime(soak.coord / "responses/response-9-old.json", (1, 1))
+    (soak.coord / "responses/response-9-young.json").write_text("none")
+    (soak.coord / "status/a-link").symlink_to(tmp_path / "nowhere")
+    soak.stop.set(StopReason.HALTED)
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    ending = await running
+    took = loop.time() - asked
+    assert (ending.status, ending.result["corrupt"]) == (DeliberationStatus.HALTED, 3)
+    assert took < 2
 
 
 async def test_when_the_server_of_the_agents_is_killed_all_of_them_are_started_again(tmp_path: Path) -> None:

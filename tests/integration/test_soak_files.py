@@ -131,6 +131,59 @@ async def test_a_file_that_may_not_be_read_counts(tmp_path: Path, monkeypatch: p
         assert await heard.corrupt() == 1
 
 
+@pytest.mark.parametrize("name", ["responses/response-1-m.json", "responses/notes.txt", "status/agent-x-status.json"])
+async def test_what_is_rewritten_all_the_time_and_never_readable_counts_once(tmp_path: Path, name: str) -> None:
+    async with listening(tmp_path / "c") as heard:
+        for number in range(6):
+            put(tmp_path / "c" / name, "x" * (number + 1))
+            await heard.post.audit()
+            assert heard.post.corrupt == (0 if number < 3 else 1)
+            heard.clock.now += 0.08
+
+
+@pytest.mark.parametrize("polls", [False, True])
+async def test_what_was_readable_in_between_or_gone_counts_again(tmp_path: Path, polls: bool) -> None:
+    path = tmp_path / "c/responses/response-1-m.json"
+    async with listening(tmp_path / "c", polls=polls) as heard:
+        put(path, "none")
+        assert await heard.corrupt() == 1
+        put(path, response())
+        await eventually(lambda: heard.responses)
+        put(path, "none again")
+        assert await heard.corrupt() == 2
+        path.unlink()
+        assert await heard.corrupt() == 2
+        put(path, "and again")
+        assert await heard.corrupt() == 3
+
+
+async def test_what_was_readable_in_between_is_waited_for_anew(tmp_path: Path) -> None:
+    path = tmp_path / "c/responses/response-1-m.json"
+    async with listening(tmp_path / "c") as heard:
+        for text in ("none", response(), "half"):
+            put(path, text)
+            await heard.post.audit()
+            heard.clock.now += 0.15
+        assert heard.post.corrupt == 0
+
+
+async def test_at_the_end_what_is_old_and_what_is_a_link_counts_at_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(tmp_path / "c") as heard:
+        old = tmp_path / "c/responses/response-1-m.json"
+        old.write_text("none")
+        os.utime(old, (1, 1))
+        (tmp_path / "c/status/a-link").symlink_to(tmp_path / "nowhere")
+
+        async def refuse(_seconds: float) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr("infrastructure.soak.file_post.asyncio.sleep", refuse)
+        await heard.post.audit(final=True)
+        assert heard.post.corrupt == 2
+
+
 async def test_what_is_half_written_is_heard_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "c/responses/response-1-m.json"
     async with listening(tmp_path / "c") as heard:
@@ -244,6 +297,46 @@ async def test_whoever_is_ready_and_lives_is_a_member_until_it_says_otherwise(tm
         path.unlink()
         await eventually(lambda: heard.post.members() == {})
         assert await heard.corrupt() == 0
+
+
+async def test_whoever_has_said_that_it_is_ready_stays_a_member_whatever_it_does_then(tmp_path: Path) -> None:
+    path = tmp_path / "c/status/agent-x-status.json"
+    async with listening(tmp_path / "c") as heard:
+        put(path, status("x", says="starting"))
+        await heard.post.audit()
+        assert heard.post.members() == {}
+        for says in ("ready", "working", "busy"):
+            put(path, status("x", says=says))
+            await heard.post.audit()
+            assert heard.post.members() == {"x": os.getpid()}
+            assert heard.post.lives("x")
+        put(path, status("x", says="stopped"))
+        await heard.post.audit()
+        assert (heard.post.members(), heard.post.lives("x")) == ({}, False)
+        put(path, status("x", says="working"))
+        await heard.post.audit()
+        assert heard.post.members() == {}
+
+
+async def test_a_successor_joins_when_it_is_ready_itself(tmp_path: Path) -> None:
+    path = tmp_path / "c/status/agent-x-status.json"
+    async with listening(tmp_path / "c") as heard:
+        put(path, status("x"))
+        await heard.post.audit()
+        put(path, status("x", pid=os.getppid(), says="starting"))
+        await heard.post.audit()
+        assert heard.post.members() == {}
+        put(path, status("x", pid=os.getppid()))
+        await heard.post.audit()
+        assert heard.post.members() == {"x": os.getppid()}
+
+
+async def test_a_living_agent_that_is_there_before_the_run_joins_whatever_it_does(tmp_path: Path) -> None:
+    folder = tmp_path / "c/status"
+    folder.mkdir(parents=True)
+    (folder / "agent-x-status.json").write_text(status("x", says="working"))
+    async with listening(tmp_path / "c") as heard:
+        assert heard.post.members() == {"x": os.getpid()}
 
 
 async def test_a_process_that_has_ended_is_no_member(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -10,11 +11,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from api.bootstrap.swarm import Place, open_bus
 from api.cli.main import execute
+from application.ports.message_bus import MessageBus
 from domain.models.swarm import arguments_from_rest, command_line
+from infrastructure.settings import Settings
+from tests.servers.redis import RedisServer
 
 Command = Callable[..., tuple[int, str, str]]
 PATIENCE_S = 60.0
@@ -99,6 +105,8 @@ def test_with_less_than_half_counted_the_exit_code_is_1(conclave: Command) -> No
         (("--items", "nowhere"), "module:function"),
         (("--seed", "-1"), "--seed"),
         (("--timeout", "0"), "--timeout"),
+        (("--timeout", "86401"), "--timeout"),
+        (("--batches", "99999x4"), "--batches 99999 batches"),
         (("--timeout", "nan"), "finite"),
         (("--session", "../up"), "--session"),
         (("--out", "taken"), "--out"),
@@ -147,6 +155,7 @@ def test_the_command_line_of_rest_arguments_runs(conclave: Command) -> None:
         (("--url", "http://host", "--session", "x"), "--url"),
         (("--url", "shm://x", "--session", "../x"), "--session"),
         (("--url", "shm://x"), "--session"),
+        (("--url", "shm://x", "--session", "x", "--wait", "-1"), "--wait"),
     ],
 )
 def test_a_session_that_cannot_be_joined_is_refused_as_usage(
@@ -162,6 +171,47 @@ def test_a_session_that_is_not_there_is_a_dependency_that_is_away(conclave: Comm
     code, _, err = conclave("swarm", "join", "--url", url, "--session", "nowhere", "--wait", "0.1")
     assert code == 4
     assert "session 'nowhere'" in err
+    assert not (tmp_path / "bus").exists()
+
+
+def test_a_swarm_that_loses_its_redis_prints_what_was_counted_and_ends_with_4(
+    conclave: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swarm_without_redis.py").write_text(
+        "import asyncio\n"
+        "async def work(number):\n"
+        "    if number == 4:\n"
+        "        await asyncio.to_thread(lose_redis)\n"
+        "        await asyncio.Event().wait()\n"
+        "    return number\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("swarm_without_redis")
+
+    def open_impatiently(place: Place, settings: Settings | None, **limits: Any) -> MessageBus:
+        return open_bus(place, settings, **limits, patience_s=0.2)
+
+    monkeypatch.setattr("api.bootstrap.swarm.open_bus", open_impatiently)
+    with RedisServer() as server:
+        monkeypatch.setattr(module, "lose_redis", server.kill, raising=False)
+        monkeypatch.setenv("CONCLAVE_REDIS_URL", server.url())
+        task = ("--task", "swarm_without_redis:work", "--agents", "4", "--transport", "redis")
+        code, out, _ = conclave("swarm", "run", *task, "--json")
+    document = json.loads(out)
+    assert (code, document["status"], document["failure"]["kind"]) == (4, "failed", "bus-unavailable")
+    assert "agent-4" in document["missing"]
+    assert json.loads((Path(document["session_dir"]) / "metrics.json").read_text()) == document
+
+
+def test_an_instance_that_is_never_ready_is_named_as_gone(
+    conclave: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("application.services.swarm.swarm._GATHER_S", 0.01)
+    task = ("--transport", "file", "--instances", "2", "--agents", "4", "--json")
+    code, out, err = conclave("swarm", "run", *task)
+    assert code == 0, err
+    assert (json.loads(out)["received"], json.loads(out)["gone"]) == (4, ["tool-2"])
+    assert "never ready or did not live to the end: tool-2" in err
 
 
 def test_ctrl_c_still_prints_what_was_counted(tmp_path: Path) -> None:

@@ -283,23 +283,21 @@ async def test_what_was_counted_when_redis_died_is_on_the_disk(tmp_path: Path) -
             if type == "swarm.progress" and data["received"] == 127 and server.running:
                 server.kill()
 
-        with pytest.raises(DependencyUnavailableError, match="What was counted until then is in"):
-            await swarm(
-                tmp_path,
-                transport="redis",
-                redis_url=server.url(),
-                seed=1,
-                session="died",
-                observer=Notes(kill),
-                bus_limits={"patience_s": 0.2},
-                wrap_task=lambda task: FaultyTask(task, silent={9}),
-            )
-    found = left_by(
-        RunEnding(
-            DeliberationStatus.FAILED,
-            {"session_dir": str(tmp_path / "logs" / "session_died"), "task": "coin-flip"},
+        ending = await swarm(
+            tmp_path,
+            transport="redis",
+            redis_url=server.url(),
+            seed=1,
+            session="died",
+            observer=Notes(kill),
+            bus_limits={"patience_s": 0.2},
+            wrap_task=lambda task: FaultyTask(task, silent={9}),
         )
-    )
+    found = left_by(ending)
+    failure: Any = ending.result["failure"]
+    assert (ending.status, failure["kind"]) == (DeliberationStatus.FAILED, "bus-unavailable")
+    assert "redis" in failure["message"]
+    assert found.metrics == ending.result
     assert (found.metrics["received"], found.metrics["missing"]) == (127, ["coin-agent-9"])
     assert found.metrics["status"] == "failed"
     assert len(found.vault["flips"]) == 127

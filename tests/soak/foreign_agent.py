@@ -1,6 +1,6 @@
 """An agent that somebody else wrote: it knows the files of the coordination folder and nothing of Conclave, and can be told to misbehave.
 
-Run as a script: `foreign_agent.py FOLDER ID [--leak BYTES] [--slow CYCLE:SECONDS] [--drop CYCLE] [--twice]`.
+Run as a script: `foreign_agent.py FOLDER ID [--leak BYTES] [--slow CYCLE:SECONDS] [--drop CYCLE] [--twice] [--busy]`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--slow", default="")
     parser.add_argument("--drop", type=int, default=0)
     parser.add_argument("--twice", action="store_true")
+    parser.add_argument("--busy", action="store_true")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     for name in ("messages", "responses", "status"):
@@ -44,6 +45,9 @@ def main() -> None:
         if message["messageId"] == last:
             continue
         last = message["messageId"]
+        if arguments.busy:
+            # From its first message on, and for good.
+            write(folder / "status" / f"agent-{arguments.id}-status.json", {**status, "status": "working"})
         if message["cycle"] == arguments.drop:
             continue
         if slow_cycle and message["cycle"] == int(slow_cycle):

@@ -52,6 +52,8 @@ async def swarm(
     **arguments: Any,
 ) -> RunEnding:
     """How a swarm with these arguments ended; its documents are below `folder`/logs."""
+    if timeout_s is not None:
+        arguments["timeout"] = timeout_s
     checked, problems = checked_arguments(arguments, takes_functions=True)
     assert problems == []
     environment = {"CONCLAVE_DATA_DIR": str(folder / "data"), "CONCLAVE_ORCHESTRATOR": "simulated"}
@@ -66,7 +68,6 @@ async def swarm(
         session=session,
         out=folder / "logs",
         items=items,
-        timeout_s=timeout_s,
         announce=announce,
         bus_limits=bus_limits,
         liveness=liveness,

@@ -89,7 +89,8 @@ def _asked(conclave: Conclave, role: Role, inquiry: Inquiry, request: PantheonRe
     except RosterNotFoundError as error:
         raise _refusal(role, str(error).rstrip(".")) from None
     except InvalidSpecificationError as error:
-        raise _refusal(role, "; ".join(problem.message for problem in error.problems)) from None
+        problems = "; ".join(problem.message for problem in error.problems)
+        raise _refusal(role, problems if inquiry.model is None else f"model = {inquiry.model!r}: {problems}") from None
     return mind
 
 

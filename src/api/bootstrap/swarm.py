@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
-import shutil
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ _QUICK_S = 30.0
 _FUNCTION_S = 300.0
 # A question ends by its own deadline; the swarm only waits for that.
 _SLACK_S = 60.0
+_LOOK_S = 0.1
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the folder within is made for its user alone
 
 
@@ -109,7 +111,6 @@ async def run_swarm(
     session: str | None = None,
     out: Path | None = None,
     items: Path | None = None,
-    timeout_s: float | None = None,
     announce: Callable[[Place], None] | None = None,
     bus_limits: Mapping[str, Any] | None = None,
     liveness: Liveness | None = None,
@@ -117,21 +118,24 @@ async def run_swarm(
 ) -> RunEnding:
     """Run a swarm with these checked arguments. `announce` is told where others may join. The last three are for tests.
 
-    Raises `ConfigurationError`, `DependencyUnavailableError` (the bus is away), `OSError` (the disk) and what the service raises.
+    Raises `ConfigurationError`, `DependencyUnavailableError` (the bus is away before an agent has its order), `OSError` (the disk)
+    and what the service raises.
     """
     from application.services.swarm.swarm import Swarm
     from infrastructure.swarm.process_usage import cores, process_usage
     from infrastructure.swarm.session_folder import SessionFolder
+    from infrastructure.swarm.shared_memory_claim import SharedMemoryClaim
 
     plan = _plan(arguments, session=session, items=items)
     store = SessionFolder(out or settings.run_folder or Path(DEFAULT_OUT), plan.session)
     place = _place(settings, plan)
     async with AsyncExitStack() as stack:
         task, extra, deadline_s = await _task(settings, plan, arguments, items, stack)
-        plan = replace(plan, patience_s=timeout_s or deadline_s)
+        timeout_s = arguments.get("timeout")
+        plan = replace(plan, patience_s=timeout_s if isinstance(timeout_s, int | float) else deadline_s)
         instances = _instances(plan, place, items)
-        if place.folder is not None and Path(place.folder).parent == _SHARED_MEMORY:
-            stack.callback(shutil.rmtree, place.folder, ignore_errors=True)
+        if plan.transport in {"file", "shm"}:
+            stack.enter_context(SharedMemoryClaim(_SHARED_MEMORY, plan.session).held())
         swarm = Swarm(
             plan,
             task if wrap_task is None else wrap_task(task),
@@ -155,9 +159,7 @@ async def run_swarm(
             ) from error
         except BusUnavailableError as error:
             raise DependencyUnavailableError(
-                dependency=f"the {error.transport} bus",
-                problem=error.problem,
-                remedy=f"{error.remedy} What was counted until then is in {str(store.place)!r}.",
+                dependency=f"the {error.transport} bus", problem=error.problem, remedy=error.remedy
             ) from error
 
 
@@ -177,6 +179,7 @@ async def join_swarm(
     """
     from application.services.swarm.instance import SwarmInstance
     from infrastructure.swarm.process_usage import process_usage
+    from infrastructure.swarm.shared_memory_claim import SharedMemoryClaim
 
     host = socket.gethostname()
 
@@ -192,12 +195,28 @@ async def join_swarm(
         facts={"host": host, "pid": os.getpid()},
         patience_s=patience_s,
     )
+    if place.folder is not None:
+        await _await_folder(Path(place.folder), place.session, stop, patience_s=patience_s)
     try:
-        return await instance.run(stop)
+        with SharedMemoryClaim(_SHARED_MEMORY, place.session).shared():
+            return await instance.run(stop)
     except BusUnavailableError as error:
         raise DependencyUnavailableError(
             dependency=f"the {error.transport} bus", problem=error.problem, remedy=error.remedy
         ) from error
+
+
+async def _await_folder(folder: Path, session: str, stop: StopSignal, *, patience_s: float) -> None:
+    """Return once there is a bus in the folder: whoever joins makes none. Raises `DependencyUnavailableError`."""
+    until = time.monotonic() + patience_s
+    while not await asyncio.to_thread((folder / "lock").is_file):
+        if time.monotonic() >= until or stop.reason is not None:
+            raise DependencyUnavailableError(
+                dependency=f"the session {session!r}",
+                problem=f"there is no bus in a folder {str(folder)!r}",
+                remedy="Compare --url and --session with what `conclave swarm run` says at its start.",
+            )
+        await asyncio.sleep(_LOOK_S)
 
 
 def _plan(arguments: Mapping[str, JsonValue], *, session: str | None, items: Path | None) -> SwarmPlan:

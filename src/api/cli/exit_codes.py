@@ -38,6 +38,7 @@ _BY_SLUG: Mapping[str, ExitCode] = {
     "too-many-runs": ExitCode.DEPENDENCY_AWAY,
     **dict.fromkeys(("record-mismatch", "verification-refused", "log-unverified"), ExitCode.VERIFICATION_REFUSED),
     "dependency-unavailable": ExitCode.DEPENDENCY_AWAY,
+    "bus-unavailable": ExitCode.DEPENDENCY_AWAY,
     # Counted in the roll call where one agent is meant; whatever else it reaches is a model that nobody can ask.
     "agent-invocation": ExitCode.DEPENDENCY_AWAY,
     "halt-not-clearable": ExitCode.DEPENDENCY_AWAY,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 from api.cli.exit_codes import ExitCode
 from api.cli.interruption import Interruption, run_interruptible
 from api.cli.terminal import complain, print_document
+from domain.errors.bus import BusUnavailableError
 from domain.models.deliberation import DeliberationStatus
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def run_recorded(
     signal that asks it to wind up: set by the halt, by a cancellation, and by the first Ctrl-C or SIGTERM. The second of those
     leaves at once. The result is printed as one document (`as_json`) or by `render`, unless there is none.
 
-    0 when it is `completed`, 1 otherwise, 130 and 143 after a signal. Raises what `work` raises once that is recorded,
+    0 when it is `completed`, 4 when it is `failed` and its result's `failure.kind` is `bus-unavailable`, 1 otherwise, 130 and 143
+    after a signal. Raises what `work` raises once that is recorded,
     `SystemHaltedError` where nothing may begin, and `DependencyUnavailableError` where the run cannot be registered; then nothing
     has begun.
     """
@@ -169,7 +171,13 @@ class _LastResort(threading.Thread):
 
 
 def _code_of(ending: RunEnding) -> ExitCode:
-    return ExitCode.DONE if ending.status is DeliberationStatus.COMPLETED else ExitCode.ENDED_BADLY
+    if ending.status is DeliberationStatus.COMPLETED:
+        return ExitCode.DONE
+    failure = ending.result.get("failure")
+    kind = failure.get("kind") if isinstance(failure, dict) else None
+    if ending.status is DeliberationStatus.FAILED and kind == BusUnavailableError.slug:
+        return ExitCode.DEPENDENCY_AWAY
+    return ExitCode.ENDED_BADLY
 
 
 def _print(found: HeldRun, *, as_json: bool, render: Render) -> None:

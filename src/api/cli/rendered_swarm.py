@@ -11,6 +11,7 @@ from rich.text import Text
 from api.cli.bars import tally_lines
 from api.cli.page import Page, counted
 from api.cli.plain_text import visible
+from api.cli.terminal import again
 
 __all__ = ["render_swarm"]
 
@@ -36,7 +37,10 @@ def render_swarm(console: Console, document: Mapping[str, Any]) -> None:
     _write_times(page, document)
     _write_histogram(page, document.get("latency_histogram") or ())
     _write_troubles(page, document)
+    _write_question(page, document)
     page.gap()
+    if failure := document.get("failure"):
+        page.paragraph(visible(str(failure["message"]), limit=_MAX_REASON), style="red")
     page.paragraph(f"{document['status']}; its documents are in")
     # In one piece, however long, so that it can be copied.
     page.line(Text(visible(str(document["session_dir"]))))
@@ -57,6 +61,9 @@ def _write_split(page: Page, document: Mapping[str, Any]) -> None:
 
 def _write_times(page: Page, document: Mapping[str, Any]) -> None:
     phases = document["phases_ms"]
+    if not phases:
+        # It broke before there was anything to time.
+        return
     page.gap()
     page.paragraph(
         f"{_milliseconds(document['wall_ms'])} from loaded to backed up: "
@@ -106,6 +113,16 @@ def _write_troubles(page: Page, document: Mapping[str, Any]) -> None:
             page.paragraph(visible(said, limit=_MAX_REASON), indent=2, hang=2)
         if len(failures) > _SHOWN or document["failures_omitted"]:
             page.paragraph(f"and {len(failures) - _SHOWN + document['failures_omitted']} more", indent=2)
+
+
+def _write_question(page: Page, document: Mapping[str, Any]) -> None:
+    """Which deliberation a question was, in one piece, so that the command can be copied."""
+    if deliberation_id := document.get("deliberation_id"):
+        page.gap()
+        page.line(Text(f"deliberation {visible(str(deliberation_id))}"))
+        page.line(Text(again(str(deliberation_id), None)))
+    if document.get("simulated"):
+        page.paragraph("Simulated: no model was asked, so what the members said means nothing.", style="yellow")
 
 
 def _milliseconds(value: float) -> str:

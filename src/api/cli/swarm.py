@@ -78,7 +78,7 @@ TimeoutOption = Annotated[
         "--timeout",
         metavar="S",
         callback=finite,
-        help="Seconds of silence after which an agent's batch is retried; else 30 for coins, 300 for a function.",
+        help="Seconds of silence after which an agent's batch is retried, up to a day; else 30 for coins, 300 for a function.",
         show_default=False,
     ),
 ]
@@ -153,10 +153,8 @@ def run(
     """
     if question is not None and question_option is not None:
         raise typer.BadParameter("give QUESTION once")
-    if items is not None and task in {"coin-flip", "question"}:
+    if items is not None and ":" not in task:
         raise typer.BadParameter("--items is for the task module:function")
-    if timeout is not None and timeout <= 0:
-        raise typer.BadParameter("--timeout has to be above 0")
     given = {
         "agents": _agents_of(items) if items is not None and agents is None else agents,
         "task": task,
@@ -165,6 +163,7 @@ def run(
         "batches": batches,
         "seed": seed,
         "instances": instances,
+        "timeout": timeout,
     }
     arguments = _checked(given)
     if items is not None and (found := _agents_of(items)) != arguments["agents"]:
@@ -179,7 +178,7 @@ def run(
     from api.cli.recorded_run import run_recorded
     from api.cli.rendered_swarm import render_swarm
     from api.cli.swarm_progress import swarm_progress_on
-    from api.cli.terminal import progress_console, result_console
+    from api.cli.terminal import complain, progress_console, result_console
     from application.services.swarm.faults import FaultyTask
     from domain.models.run import RunKind
 
@@ -188,12 +187,13 @@ def run(
     keep_log_quiet(settings)
     dead_ones, silent_ones = _numbers(dead), _numbers(silent)
     progress = swarm_progress_on(progress_console())
+    gone: list[str] = []
 
     def announce(place: Place) -> None:
         progress.say(f"join: conclave swarm join --url {place.shown} --session {place.session}")
 
     async def work(observer: RunObserver, stop: StopSignal) -> RunEnding:
-        return await run_swarm(
+        ending = await run_swarm(
             settings,
             arguments,
             observer,
@@ -201,10 +201,12 @@ def run(
             session=session,
             out=out,
             items=items,
-            timeout_s=timeout,
             announce=announce,
             wrap_task=lambda inner: FaultyTask(inner, dead=dead_ones, silent=silent_ones),
         )
+        listed = ending.result.get("gone")
+        gone.extend(map(str, listed if isinstance(listed, list) else ()))
+        return ending
 
     def render(document: Mapping[str, JsonValue]) -> None:
         progress.close()
@@ -214,6 +216,8 @@ def run(
         code = run_recorded(
             RunKind.SWARM, arguments, work, settings=settings, as_json=as_json, render=render, show=progress.show
         )
+    if gone:
+        complain(f"these instances were never ready or did not live to the end: {', '.join(gone)}")
     raise typer.Exit(code)
 
 
@@ -231,6 +235,8 @@ def join(
     it runs at all.
     """
     _check_session(session)
+    if wait < 0:
+        raise typer.BadParameter("--wait has to be 0 or more")
     from api.bootstrap.swarm import join_swarm, place_of
     from api.cli.interruption import Interruption, run_interruptible
     from api.cli.page import counted

@@ -186,10 +186,11 @@ async def outputs(
 async def events(request: Request, deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
     """The events from `Last-Event-ID` on, as they are committed, up to the terminal one."""
     after = last_event_id(request)
-    await find_deliberation(deliberation_id, caller, conclave)
+    found = await find_deliberation(deliberation_id, caller, conclave)
     stream = conclave.deliberations.events(deliberation_id, after=after)
     places: StreamPlaces = request.app.state.stream_places
-    return EventStream(cast("AsyncGenerator[Event | None, None]", stream), places=places)
+    had_ended = found.status.is_terminal
+    return EventStream(cast("AsyncGenerator[Event | None, None]", stream), places=places, had_ended=had_ended)
 
 
 async def cancel(request: Request, deliberation_id: str, caller: Operator, conclave: OpenConclave) -> Response:

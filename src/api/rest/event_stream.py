@@ -65,7 +65,8 @@ class EventStream(Response):
     """`text/event-stream` (HTML, section 9.2) of events: `id` is the sequence, `event` the type, `data` the document.
 
     A comment every `ping_s` seconds of silence keeps the connection alive. Ends when `events` does, or within a second of the
-    reader's leaving.
+    reader's leaving. The last comment tells who should come back that it was not the end: neither after the terminal event, nor
+    where `had_ended` says that what is followed was over before and `events` gave all that it had.
     """
 
     media_type = "text/event-stream"
@@ -76,6 +77,7 @@ class EventStream(Response):
         *,
         places: StreamPlaces,
         document: Callable[[Any], dict[str, Any]] = event_document,
+        had_ended: bool = False,
         ping_s: float = PING_S,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
@@ -84,6 +86,7 @@ class EventStream(Response):
         self._events = events
         self._places = places
         self._document = document
+        self._had_ended = had_ended
         self._ping_s = ping_s
         self._monotonic = monotonic
 
@@ -114,6 +117,8 @@ class EventStream(Response):
                 elif now() - spoken >= self._ping_s:
                     await send(_chunk(b": ping\n\n"))
                     spoken = now()
+            else:
+                has_ended = has_ended or self._had_ended
         except DependencyUnavailableError as error:
             # The reader comes back with the last id it saw, and by then the store may have too.
             _logger.warning("an event stream was cut: %s", error)

@@ -111,10 +111,10 @@ async def events(request: Request, run_id: str, caller: Observer, conclave: Open
     """The events from `Last-Event-ID` on, as they are written, up to the terminal one."""
     after = last_event_id(request)
     _check_id(run_id)
-    await conclave.runs.get(run_id, key_name=caller.sees)
+    found = await conclave.runs.get(run_id, key_name=caller.sees)
     stream = cast("AsyncGenerator[RunEvent | None, None]", conclave.runs.events(run_id, after=after))
     places: StreamPlaces = request.app.state.stream_places
-    return EventStream(stream, places=places, document=run_event_document)
+    return EventStream(stream, places=places, document=run_event_document, had_ended=found.status.is_terminal)
 
 
 async def cancel(request: Request, run_id: str, caller: Operator, conclave: OpenConclave) -> Response:

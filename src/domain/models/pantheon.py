@@ -46,7 +46,9 @@ MAX_PLAN_STEPS = 16
 _MAX_STEP_NAME = 200
 _MAX_NAMED = 100
 _MAX_ARGUMENT_NAME = 64
-_ARGUMENTS = ("task", "steps", "transport", "cycles")
+# The plan goes by two names: that of the option, and that of the list that a run shows.
+_PLAN_ARGUMENTS = ("steps", "step")
+_ARGUMENTS = ("task", *_PLAN_ARGUMENTS, "transport", "cycles")
 
 
 class Role(StrEnum):
@@ -237,8 +239,8 @@ def plan_digest(run_id: str, cycle: int, task: str, plan: Sequence[str]) -> str:
 def arguments_from_rest(document: Mapping[str, object]) -> tuple[dict[str, JsonValue], list[FieldProblem]]:
     """The arguments of `POST /v1/runs` with their defaults, and what is wrong with them by JSON pointer (RFC 6901).
 
-    `{"task": TEXT, "steps": [NAME, ...] | null, "transport": NAME, "cycles": 1 to 100}`; only `task` has to be given. Nothing in it
-    names code, a file or a folder.
+    `{"task": TEXT, "steps": [NAME, ...] | null, "transport": NAME, "cycles": 1 to 100}`; only `task` has to be given, and `step`, as the
+    option is called, may stand for `steps`. Nothing in it names code, a file or a folder.
     """
     found = [
         FieldProblem(
@@ -248,13 +250,16 @@ def arguments_from_rest(document: Mapping[str, object]) -> tuple[dict[str, JsonV
         for name in document
         if name not in _ARGUMENTS
     ]
-    task, steps = document.get("task"), document.get("steps")
+    plan_argument = "step" if "step" in document and "steps" not in document else "steps"
+    task, steps = document.get("task"), document.get(plan_argument)
     transport, cycles = document.get("transport", TRANSPORTS[0]), document.get("cycles", 1)
     if not isinstance(task, str):
         found.append(FieldProblem("/arguments/task", "must be a text"))
     elif problem := text_problem(task, max_bytes=MAX_QUESTION_BYTES):
         found.append(FieldProblem("/arguments/task", problem))
-    found += _problems_of_steps(steps)
+    if all(name in document for name in _PLAN_ARGUMENTS):
+        found.append(FieldProblem("/arguments/step", "is another name of steps: give one of the two"))
+    found += _problems_of_steps(steps, f"/arguments/{plan_argument}")
     if transport not in TRANSPORTS:
         found.append(FieldProblem("/arguments/transport", f"must be one of {', '.join(TRANSPORTS)}"))
     if isinstance(cycles, bool) or not isinstance(cycles, int) or not 1 <= cycles <= MAX_REST_CYCLES:
@@ -266,13 +271,13 @@ def arguments_from_rest(document: Mapping[str, object]) -> tuple[dict[str, JsonV
     return checked, []
 
 
-def _problems_of_steps(steps: object) -> list[FieldProblem]:
+def _problems_of_steps(steps: object, pointer: str) -> list[FieldProblem]:
     if steps is None:
         return []
     if not isinstance(steps, list) or not 1 <= len(steps) <= MAX_PLAN_STEPS:
-        return [FieldProblem("/arguments/steps", f"must be a list of 1 to {MAX_PLAN_STEPS} names")]
+        return [FieldProblem(pointer, f"must be a list of 1 to {MAX_PLAN_STEPS} names")]
     return [
-        FieldProblem(f"/arguments/steps/{number}", problem)
+        FieldProblem(f"{pointer}/{number}", problem)
         for number, step in enumerate(steps)
         if (problem := _problem_of_name(step))
     ]

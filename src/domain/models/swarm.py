@@ -20,6 +20,7 @@ __all__ = [
     "MAX_AGENTS",
     "MAX_INSTANCES",
     "MAX_SEED",
+    "MAX_TIMEOUT_S",
     "QUESTION",
     "ROLES",
     "TAILS",
@@ -41,6 +42,8 @@ COIN_FLIP = "coin-flip"
 QUESTION = "question"
 # What has a name of its own; a function is named `module:function`, on the command line only.
 TASKS = (COIN_FLIP, QUESTION)
+# The task was a sentence once, and scripts still say it.
+_EARLIER_NAMES = {"128 agents flip coin, aggregate heads/tails": COIN_FLIP}
 
 HEADS = "heads"
 TAILS = "tails"
@@ -51,11 +54,13 @@ MAX_INSTANCES = 32
 BATCH_SIZE = 4
 # The largest integer that every reader of JSON has exactly.
 MAX_SEED = 2**53 - 1
+# Longest patience with a silent agent: a day.
+MAX_TIMEOUT_S = 86_400
 
 _BATCHES = re.compile(r"([1-9][0-9]{0,5})[xX]([1-9][0-9]{0,5})")
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_NAMES = ("agents", "task", "question", "transport", "batches", "seed", "instances")
+_NAMES = ("agents", "task", "question", "transport", "batches", "seed", "instances", "timeout")
 _DRAWS_PER_DIGEST = 256
 
 
@@ -129,6 +134,10 @@ def checked_arguments(
     document: Mapping[str, object], *, takes_functions: bool
 ) -> tuple[dict[str, JsonValue], list[FieldProblem]]:
     """As `arguments_from_rest`; with `takes_functions` the task may also be `module:function`."""
+    task_name = document.get("task")
+    if isinstance(task_name, str):
+        plainly = " ".join(task_name.casefold().split())
+        document = {**document, "task": _EARLIER_NAMES.get(plainly, task_name)}
     found = _Findings(document)
     found.refuse_unknown(_NAMES)
     task = found.one_of("task", TASKS, default=COIN_FLIP, also=_FUNCTION if takes_functions else None)
@@ -136,6 +145,9 @@ def checked_arguments(
     most = MAX_CONCURRENT_AGENTS if task == QUESTION else MAX_AGENTS
     shape = found.batches()
     default = min(DEFAULT_AGENTS, most) if shape is None else shape[0] * shape[1]
+    if shape is not None and document.get("agents") is None and default > most:
+        found.refuse("batches", f"{shape[0]} batches of {shape[1]} are {default} agents, and there are at most {most}")
+        shape, default = None, most
     agents = found.whole("agents", least=1, most=most, default=default)
     if shape is not None and shape[0] * shape[1] != agents:
         found.refuse(
@@ -152,6 +164,7 @@ def checked_arguments(
         found.refuse("instances", "a question is asked by one process, which holds its limits of money")
     if instances > agents:
         found.refuse("instances", f"there are only {agents} agents to spread")
+    timeout_s = found.seconds("timeout", most=MAX_TIMEOUT_S)
     question = found.question(wanted=task == QUESTION)
     arguments: dict[str, JsonValue] = {
         "agents": agents,
@@ -162,6 +175,8 @@ def checked_arguments(
     }
     if seed is not None:
         arguments["seed"] = seed
+    if timeout_s is not None:
+        arguments["timeout"] = timeout_s
     if question is not None:
         arguments["question"] = question
     return arguments, found.problems
@@ -170,7 +185,7 @@ def checked_arguments(
 def command_line(arguments: Mapping[str, JsonValue]) -> list[str]:
     """The words after `conclave` that run a swarm with these checked arguments."""
     words = ["swarm", "run"]
-    for name in ("agents", "task", "transport", "instances", "seed"):
+    for name in ("agents", "task", "transport", "instances", "seed", "timeout"):
         if arguments.get(name) is not None:
             words += [f"--{name}", str(arguments[name])]
     # A last batch that is smaller is not a shape that can be given, but what comes of giving none.
@@ -214,6 +229,15 @@ class _Findings:
             return value
         self.refuse(name, f"has to be a whole number from {least} to {most}")
         return default
+
+    def seconds(self, name: str, *, most: int) -> int | float | None:
+        value = self._document.get(name)
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most:
+            return value
+        self.refuse(name, f"has to be a number of seconds above 0 and at most {most}")
+        return None
 
     def batches(self) -> tuple[int, int] | None:
         value = self._document.get("batches")

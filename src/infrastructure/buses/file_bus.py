@@ -22,11 +22,12 @@ from infrastructure.buses.file_folder import TRANSPORT
 from infrastructure.buses.file_foreign import count_foreign
 from infrastructure.buses.file_frames import Draft, framed
 from infrastructure.buses.file_latencies import latency_us, read_latencies
+from infrastructure.buses.file_mending import make_due
 from infrastructure.buses.file_registry import Agent, Waiter
 from infrastructure.buses.file_requests import Requests
 from infrastructure.buses.file_sending import PATIENCE_S, Sending
 from infrastructure.buses.file_session import FileSession, step_aside
-from infrastructure.buses.file_words import State
+from infrastructure.buses.file_words import Inbox, State
 from infrastructure.buses.message_history import HISTORY_LIMIT, MessageHistory
 from infrastructure.buses.payloads import encode_message, encode_payload
 
@@ -56,7 +57,8 @@ class FileMessageBus:
     the message or not. The next one at the folder counts anew; no lock outlives its process.
     Bounds: each inbox by `capacity`, dead letters 10,000 with their payloads, ids between 100,000 and 200,000 an inbox, 1,024 objects
     open at a time; space is that of the folder's file system, and a full one raises `BusUnavailableError` and loses nothing.
-    A name whose process is dead, or whose object is closed, is free at once for the next to take over. `receive` works in any object.
+    A name whose process is dead, or whose object is closed, is free at once for the next to take over; what it held unacknowledged is due
+    then. While its owner lives, no other object receives or acknowledges for it, joins, leaves or unregisters (`NameTakenError`).
     `stats` counts what all objects did since the folder was made, `history` what this one sent. Links are never followed; what is
     foreign, cut off or unreadable is counted in `corrupt` and never delivered. Not thread-safe.
 
@@ -122,12 +124,14 @@ class FileMessageBus:
                 visibility_ns=int(self._limits.visibility_s * 1e9),
                 max_attempts=self._limits.max_attempts,
             )
+            if agent.words[Inbox.HELD]:
+                make_due(self._session.folder, self._session.state, [agent])
             self._session.ring(agent)
 
     async def unregister(self, agent_id: str) -> None:
-        """Close an inbox; what it holds becomes dead letters. Raises `UnknownAgentError`."""
+        """Close an inbox; what it holds becomes dead letters. Raises `UnknownAgentError` and `NameTakenError`."""
         async with self._step:
-            agent = self._agent(agent_id)
+            agent = self._own(agent_id)
             self._session.inboxes.empty(agent)
             self._session.ring_others(agent)
             self._session.registry.unregister(agent)
@@ -136,14 +140,14 @@ class FileMessageBus:
         """Make an agent a member of a group. Raises `UnknownAgentError` and `NameTakenError`."""
         checked_name(group, "group")
         async with self._step:
-            agent = self._agent(agent_id)
+            agent = self._own(agent_id)
             self._require_no_agent(group)
             self._session.registry.join(agent, group)
 
     async def leave(self, agent_id: str, group: str) -> None:
         """End a membership, if there is one. Raises `UnknownAgentError` and `NameTakenError`."""
         async with self._step:
-            agent = self._agent(agent_id)
+            agent = self._own(agent_id)
             self._require_no_agent(group)
             self._session.registry.leave(agent, group)
 
@@ -177,7 +181,8 @@ class FileMessageBus:
         try:
             async with self._step:
                 agents = [agent for agent in self._session.registry.agents.values() if agent.name != message.sender]
-                self._note(draft)
+                if not agents:
+                    self._note(draft)
                 took = self._sending.put_into_each(agents[:_AT_A_TIME], draft)
             for start in range(_AT_A_TIME, len(agents), _AT_A_TIME):
                 async with self._step:
@@ -188,7 +193,7 @@ class FileMessageBus:
             self._sending.discard(draft)
 
     async def receive(self, agent_id: str, *, timeout: float | None = None) -> Message:
-        """Take the next message. Raises `ReceiveTimeoutError` and `UnknownAgentError`."""
+        """Take the next message. Raises `ReceiveTimeoutError`, `UnknownAgentError` and `NameTakenError`."""
         return (await self._receive(agent_id, 1, timeout))[0]
 
     async def receive_many(self, agent_id: str, max_messages: int, *, timeout: float | None = None) -> list[Message]:
@@ -200,7 +205,7 @@ class FileMessageBus:
     async def acknowledge(self, agent_id: str, *message_ids: str) -> int:
         """Say that these are dealt with; returns how many of them were unacknowledged."""
         async with self._step:
-            return self._session.inboxes.acknowledge(self._agent(agent_id), message_ids)
+            return self._session.inboxes.acknowledge(self._own(agent_id), message_ids)
 
     async def request(self, message: Message, *, timeout: float = PATIENCE_S) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
@@ -307,6 +312,14 @@ class FileMessageBus:
             raise UnknownAgentError(agent_id=agent_id)
         return agent
 
+    def _own(self, agent_id: str) -> Agent:
+        """The agent, unless another living object owns it."""
+        agent = self._agent(agent_id)
+        places = self._session.places
+        if agent.holder != (places.place, places.number) and places.is_alive(*agent.holder):
+            raise NameTakenError(name=agent_id, holder="another object of this bus")
+        return agent
+
     def _require_no_agent(self, group: str) -> None:
         if group in self._session.registry.agents:
             raise NameTakenError(name=group, holder="an agent of this bus")
@@ -335,10 +348,9 @@ class FileMessageBus:
         try:
             while True:
                 async with self._step:
-                    if agent is None or agent.is_gone:
-                        if waiter is not None:
-                            raise UnknownAgentError(agent_id=agent_id)
-                        agent = self._agent(agent_id)
+                    if agent is not None and agent.is_gone:
+                        raise UnknownAgentError(agent_id=agent_id)
+                    agent = self._own(agent_id)
                     self._session.inboxes.sweep()
                     taken = self._session.inboxes.take(agent, limit)
                     if taken:

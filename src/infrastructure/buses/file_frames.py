@@ -20,7 +20,7 @@ _KIND = b"CBM1"
 class Draft:
     """A message written down whole, before any inbox has it, so that no reader sees half of one."""
 
-    __slots__ = ("content", "given_id", "is_used", "message", "name")
+    __slots__ = ("content", "given_id", "is_noted", "is_used", "message", "name")
 
     def __init__(self, message: Message, content: bytes, name: str, *, given_id: bool) -> None:
         self.message = message
@@ -29,6 +29,8 @@ class Draft:
         self.given_id = given_id
         # Moved to where it is meant to be.
         self.is_used = False
+        # In the history of whoever sends it.
+        self.is_noted = False
 
     def place(self, folder: BusFolder, target: tuple[str, str], *, keep: bool) -> None:
         """Put it where it is read, and with `keep` leave it for the next inbox."""

@@ -1,8 +1,8 @@
-"""What a file bus does about a step that was cut off, and about times from before the machine restarted. Under the folder's lock."""
+"""What a file bus does, under the folder's lock, about a step that was cut off and about what a dead owner or boot had in hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from infrastructure.buses.file_folder import BusFolder
 from infrastructure.buses.file_frames import numbers
@@ -46,14 +46,15 @@ def mend(folder: BusFolder, state: memoryview, registry: Registry, *, ring: Call
     state[State.NEXT_LAST_DUE] = 0
 
 
-def make_due(folder: BusFolder, state: memoryview, registry: Registry) -> None:
-    """After a restart of the machine its old times mean nothing: everything unacknowledged is due."""
+def make_due(folder: BusFolder, state: memoryview, agents: Iterable[Agent]) -> None:
+    """What these hold unacknowledged is due now: nobody has it in hand any more, or its times are of before a restart of the machine."""
+    slots = {agent.slot: agent for agent in agents}
     for name in folder.names("held"):
         parsed = numbers(name, 6)
-        if parsed is not None:
+        if parsed is not None and parsed[0] in slots:
             slot, priority, sequence, attempt, _, expiry = parsed
             due = HeldMessage(priority, sequence, attempt, 0, expiry)
             folder.move(("held", name), ("held", held_name(slot, due)))
-    for agent in registry.by_slot.values():
+    for agent in slots.values():
         agent.words[Inbox.HELD_CHANGES] += 1
     state[State.NEXT_LAST_DUE] = 0

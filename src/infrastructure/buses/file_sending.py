@@ -117,6 +117,9 @@ class Sending:
         took = 0
         for agent in agents:
             verdict = self._session.inboxes.put(agent, draft, keep=True)
+            if verdict is not Verdict.DUPLICATE and not draft.is_noted:
+                draft.is_noted = True
+                self._note(draft)
             if verdict is Verdict.TAKEN:
                 took += 1
             elif verdict is Verdict.FULL:
@@ -133,7 +136,8 @@ class Sending:
             if members is None:
                 self._session.inboxes.bury_draft(message.recipient, DeadLetterReason.UNKNOWN_AGENT, draft)
                 raise UnknownAgentError(agent_id=message.recipient)
-            self._note(draft)
+            if not members:
+                self._note(draft)
             self.put_into_each(members, draft)
             return None
         # Whoever waits already goes first.
@@ -162,9 +166,12 @@ class Sending:
                     if agent.is_gone:
                         self._session.inboxes.bury_draft(agent.name, DeadLetterReason.UNREGISTERED, draft)
                         raise UnknownAgentError(agent_id=agent.name)
-                    if agent.senders[0] is waiter and self._session.inboxes.put(agent, draft) is not Verdict.FULL:
-                        self._note(draft)
-                        return
+                    if agent.senders[0] is waiter:
+                        verdict = self._session.inboxes.put(agent, draft)
+                        if verdict is not Verdict.FULL:
+                            if verdict is not Verdict.DUPLICATE:
+                                self._note(draft)
+                            return
                     if is_late:
                         self._session.state[State.REJECTED] += 1
                         raise InboxFullError(agent_id=agent.name, capacity=agent.capacity, waited_s=timeout)

@@ -229,7 +229,7 @@ class FileSession:
         self._bell = Bell(folder, self.places.place)
         self._missed = self.places.missed()
         if state[State.BOOT] != machine_boot():
-            make_due(folder, state, self.registry)
+            make_due(folder, state, self.registry.by_slot.values())
             state[State.BOOT] = machine_boot()
 
     async def _locked(self) -> None:

@@ -129,7 +129,10 @@ class Post:
             self._names.update((message.sender, message.type))
         self.check_payload(message.payload)
         given = bool(message.id)
-        return message.copy(id=message.id or self.number()[1], attempt=1), given
+        ready = message.copy(id=message.id or self.number()[1], attempt=1)
+        if ready.priority.__class__ is not Priority:
+            ready.priority = Priority(ready.priority)
+        return ready, given
 
     def check_payload(self, payload: Payload) -> None:
         """Raises `InvalidMessageError` and `PayloadTooLargeError`."""

@@ -53,6 +53,7 @@ class RedisMessageBus:
     Delivery: `auto` at most once, `manual` at least once (again after `visibility_s` by the server's clock, dead after `max_attempts`). A
     connection that is cut in the middle of a step neither loses nor repeats it: the step is asked for again by its number.
     Durability: what Redis has is as durable as it writes (AOF or not); closing an object, or its death, leaves inboxes as they are.
+    What is left where there is no inbox (counts) is forgotten an hour after the last object, dead letters a week after it.
     Loss on crash: of a process what it had taken in `auto`; of Redis what it had not yet written, which is counted in `dropped` where
     inboxes still know of it; names, groups and settings of living objects are put back by themselves.
     Bounds: each inbox by its `capacity`, 10,000 dead letters, 100,000 to 200,000 given ids an inbox, and the server's `maxmemory`: a full

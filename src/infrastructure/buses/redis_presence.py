@@ -124,6 +124,9 @@ class RedisPresence:
         """Say again and again that this object lives, and notice a Redis that forgot it or does not reach it."""
         while True:
             await asyncio.sleep(_BEAT_S)
+            if self._closed:
+                # Behind the farewell a beat would say that this object lives.
+                return
             try:
                 born, heard = await self._beat()
                 if born != self._born:
@@ -134,6 +137,8 @@ class RedisPresence:
                 if heard == "0":
                     await self._catch_up()
                 self._looked()
+            except BusClosedError:
+                return
             except BusUnavailableError as error:
                 _log.warning("%s", error)
 

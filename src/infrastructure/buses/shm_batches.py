@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -41,6 +42,32 @@ class Run:
     payloads: bytes
     sent_ns: int
     pending: list[tuple[int, int]] = field(default_factory=list)
+    # With ids of the sender's: which of the messages were new to an inbox, once one was asked.
+    fresh: set[int] | None = None
+    # How many places in inboxes were taken, those of messages that were dropped at once included.
+    taken: int = 0
+
+    def accepted(self) -> list[Message]:
+        """Its messages made anew, without those that were duplicates wherever they went."""
+        messages = unpack(self.header, self.payloads)
+        return messages if self.fresh is None else [messages[index] for index in sorted(self.fresh)]
+
+    def part(self, indexes: list[int]) -> tuple[bytes, bytes]:
+        """Header and payloads of some of its messages, one at least."""
+        every = unpack(self.header, self.payloads)
+        messages = [every[index] for index in indexes]
+        run = pack(
+            messages,
+            Columns.of(messages),
+            [message.id for message in messages],
+            prefix="",
+            start=-1,
+            given=True,
+            limit=sys.maxsize,
+            at=orjson.loads(self.header)[-1],
+            sent_ns=self.sent_ns,
+        )
+        return run.header, run.payloads
 
 
 @dataclass(slots=True)

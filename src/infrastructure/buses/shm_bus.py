@@ -34,7 +34,7 @@ from domain.models.message import (
 )
 from infrastructure.buses.bus_limits import BusLimits, checked_name
 from infrastructure.buses.message_history import HISTORY_LIMIT
-from infrastructure.buses.shm_batches import LARGEST_RUN, Run, unpack
+from infrastructure.buses.shm_batches import LARGEST_RUN, Run
 from infrastructure.buses.shm_layout import Head
 from infrastructure.buses.shm_packer import Packer
 from infrastructure.buses.shm_post import BLOCK, DROP_OLDEST, REJECT, Post
@@ -125,6 +125,7 @@ class SharedMemoryMessageBus:
                 manual=mode is Acknowledgement.MANUAL,
                 visibility_ns=min(int(self._limits.visibility_s * 1e9), 1 << 62),
                 max_attempts=self._limits.max_attempts,
+                wall=post.wall_us(),
             )
 
     async def unregister(self, agent_id: str) -> None:
@@ -391,7 +392,7 @@ class SharedMemoryMessageBus:
     def _tell_all(self, happened: str, run: Run | list[Message]) -> None:
         if self._tap is None:
             return
-        messages = unpack(run.header, run.payloads) if isinstance(run, Run) else run
+        messages = run.accepted() if isinstance(run, Run) else run
         try:
             for message in messages:
                 self._tap(happened, message)

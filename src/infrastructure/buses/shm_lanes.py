@@ -120,15 +120,23 @@ class Lanes:
         segment = self._segment
         words = segment.words
         while (record := words[inbox + Inbox.FLIGHT_FIRST]) and words[record + Record.DUE] <= now:
-            self._unlink_flight(inbox, record)
-            if words[record + Record.ATTEMPT] >= words[inbox + Inbox.MAX_ATTEMPTS]:
-                self.bury(record, Dead.ATTEMPTS, words[inbox + Inbox.NAME], wall=wall)
-            else:
-                self._put_back(inbox, record)
+            self._land(inbox, record, wall)
             segment.ease()
         earliest = words[inbox + Inbox.EARLIEST]
         if earliest and earliest <= wall:
             self._sweep_expired(inbox, wall)
+
+    def land_all(self, inbox: int, *, wall: int) -> None:
+        """Nobody has it in hand any more: what is in flight is put back, or buried after its last attempt."""
+        words = self._segment.words
+        most = words[inbox + Inbox.MAX_ATTEMPTS]
+        flight = self.in_flight(inbox)
+        # From the last to the first each finds its place at once; the dead ones keep their order.
+        waiting = [record for record in flight if words[record + Record.ATTEMPT] < most]
+        waiting.sort(key=lambda record: words[record + Record.SEQUENCE], reverse=True)
+        for record in [record for record in flight if words[record + Record.ATTEMPT] >= most] + waiting:
+            self._land(inbox, record, wall)
+            self._segment.ease()
 
     def drop_oldest(self, inbox: int, count: int, *, wall: int) -> int:
         """Bury the oldest waiting messages of the lowest lanes; returns how many there were."""
@@ -295,6 +303,15 @@ class Lanes:
         segment.set((after + Record.PREVIOUS) if after else inbox + Inbox.FLIGHT_LAST, before)
         segment.add(inbox + Inbox.UNACKNOWLEDGED, -1)
         segment.set(record + Record.DUE, 0)
+
+    def _land(self, inbox: int, record: int, wall: int) -> None:
+        """What was in flight waits again, or is buried after its last attempt."""
+        words = self._segment.words
+        self._unlink_flight(inbox, record)
+        if words[record + Record.ATTEMPT] >= words[inbox + Inbox.MAX_ATTEMPTS]:
+            self.bury(record, Dead.ATTEMPTS, words[inbox + Inbox.NAME], wall=wall)
+        else:
+            self._put_back(inbox, record)
 
     def _put_back(self, inbox: int, record: int) -> None:
         """A message that was in flight goes to its place in its lane, by its sequence number."""

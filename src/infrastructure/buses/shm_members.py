@@ -30,9 +30,9 @@ class Members:
         self._known: dict[str, tuple[int, int]] = {}
 
     def register(
-        self, name: str, *, capacity: int, overflow: int, manual: bool, visibility_ns: int, max_attempts: int
+        self, name: str, *, capacity: int, overflow: int, manual: bool, visibility_ns: int, max_attempts: int, wall: int
     ) -> None:
-        """Make an inbox, or take over that of a dead owner. Raises `NameTakenError`."""
+        """Make an inbox, or take over that of a dead owner, with what it had in hand. Raises `NameTakenError`."""
         segment = self._segment
         words = segment.words
         group = self.group(name)
@@ -54,6 +54,9 @@ class Members:
             (Inbox.MAX_ATTEMPTS, max_attempts),
         ):
             segment.set(inbox + place, value)
+        if words[inbox + Inbox.UNACKNOWLEDGED]:
+            self._lanes.land_all(inbox, wall=wall)
+            self._slots.wake_waiting(inbox + Inbox.SENDERS, inbox)
 
     def unregister(self, name: str, *, wall: int) -> None:
         """Everything in the inbox becomes dead letters, and the name is free. Raises `UnknownAgentError`."""

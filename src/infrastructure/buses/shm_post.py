@@ -126,9 +126,16 @@ class Post:
         if not name:
             self._chunks.release(owner)
 
-    def note(self, run: Run) -> None:
-        """Keep a run in the history."""
-        self._history.append(run.header, run.payloads if self._keep_payloads else None)
+    def note(self, run: Run, *, but: list[tuple[int, int]] | None = None) -> None:
+        """Keep a run in the history, without its duplicates and the ranges that were refused."""
+        header, payloads = run.header, run.payloads
+        if but or (run.fresh is not None and len(run.fresh) < len(run.messages)):
+            refused = {index for first, length in but or () for index in range(first, first + length)}
+            indexes = sorted((set(range(len(run.messages))) if run.fresh is None else run.fresh) - refused)
+            if not indexes:
+                return
+            header, payloads = run.part(indexes)
+        self._history.append(header, payloads if self._keep_payloads else None)
 
     def count(self, place: int, amount: int = 1) -> None:
         """One more of something."""
@@ -249,6 +256,7 @@ class Post:
         place = stored or self._chunks.store(run.header, run.payloads)
         now = time.monotonic_ns()
         for first, length in ranges:
+            run.taken += length
             self._lanes.append(
                 inbox, place, first, length, lane=run.lane, expires=run.expires_us, sent=run.sent_ns, now=now
             )
@@ -263,6 +271,7 @@ class Post:
     ) -> list[tuple[int, int]]:
         kept: list[tuple[int, int]] = []
         here: set[int] = set()
+        fresh = run.fresh = run.fresh or set()
         for first, length in pending:
             for index in range(first, first + length):
                 if run.messages[index].id:
@@ -272,6 +281,7 @@ class Post:
                         continue
                     here.add(digest)
                     digests[index] = digest
+                fresh.add(index)
                 if kept and kept[-1][0] + kept[-1][1] == index:
                     kept[-1] = (kept[-1][0], kept[-1][1] + 1)
                 else:

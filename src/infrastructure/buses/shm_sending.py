@@ -57,10 +57,9 @@ class Sending:
                 words = post.segment.words
                 policy, serial = words[inbox + Inbox.OVERFLOW], words[inbox]
                 if not self.lines.get(inbox):
-                    before = len(run.messages)
                     run.pending = post.offer(inbox, run, policy=policy, pending=run.pending)
-                    if not run.pending or sum(length for _, length in run.pending) < before:
-                        post.note(run)
+                    if run.taken:
+                        post.note(run, but=run.pending if policy == REJECT or timeout <= 0 else None)
             elif group := post.members.group(run.recipient):
                 known = True
                 self._spread(post, list(post.members.members(group)), run)
@@ -114,9 +113,9 @@ class Sending:
                         if gone:
                             post.bury(run, run.pending, Dead.UNREGISTERED)
                         else:
-                            noted = len(run.pending) == 1 and run.pending[0] == (0, len(run.messages))
+                            noted = run.taken > 0
                             left = post.offer(inbox, run, policy=BLOCK, pending=run.pending)
-                            if noted and left != run.pending:
+                            if run.taken and not noted:
                                 post.note(run)
                             run.pending = left
                             if left:

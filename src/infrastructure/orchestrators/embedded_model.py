@@ -193,6 +193,8 @@ class EmbeddedModel:
         limit = self._memory_limit_bytes or _SPARE_MEMORY_BYTES + 2 * file_bytes
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
+            # A file of the working folder is not to be taken for a library.
+            "-P",
             "-m",
             _SERVER,
             *self._arguments(limit),

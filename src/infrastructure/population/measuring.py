@@ -84,7 +84,7 @@ class Measuring:
 
     def _ended(self, task: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - this interpreter and a module of ours
-            [sys.executable, "-m", "infrastructure.population.bench_process", json.dumps(task)],
+            [sys.executable, "-P", "-m", "infrastructure.population.bench_process", json.dumps(task)],
             capture_output=True,
             text=True,
             check=False,

@@ -108,7 +108,8 @@ def load_behaviour(name: str) -> Any:
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        # After the libraries, so that a file there is not taken for one of them.
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), attribute)()
     except Exception as error:

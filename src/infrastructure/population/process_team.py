@@ -81,7 +81,7 @@ class ProcessTeam:
         near, far = socket.socketpair()
         with far:
             process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
-                [sys.executable, "-m", "infrastructure.population.shard_process", str(file), str(far.fileno())],
+                [sys.executable, "-P", "-m", "infrastructure.population.shard_process", str(file), str(far.fileno())],
                 pass_fds=(file, far.fileno()),
                 stdin=subprocess.DEVNULL,
                 # Where this process found its packages, the other one finds them too.

@@ -32,15 +32,19 @@ class UnreadableFileError(Exception):
 
 
 class Found:
-    """One entry of a place; `identity` changes when another file takes its name or its content is written anew."""
+    """One entry of a place; `identity` changes when another file takes its name or its content is written anew.
 
-    __slots__ = ("identity", "is_file", "is_link", "name")
+    `written_at` is when that was, in seconds since 1970.
+    """
+
+    __slots__ = ("identity", "is_file", "is_link", "name", "written_at")
 
     def __init__(self, name: str, status: os.stat_result) -> None:
         self.name = name
         self.is_link = stat.S_ISLNK(status.st_mode)
         self.is_file = stat.S_ISREG(status.st_mode)
         self.identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        self.written_at = status.st_mtime
 
 
 class CoordinationFolder:

@@ -28,8 +28,11 @@ class FilePost:
     """A `SoakPost` over `messages/`, `responses/` and `status/`.
 
     Each agent has one message file, which the next message replaces. The responses of a cycle stay until the next one begins. Whatever
-    is in `responses/` or `status/` and cannot be read as what belongs there counts as corrupt, once for each file, when it is the same
-    at two looks 0.2 s apart; a link at once.
+    is in `responses/` or `status/` and cannot be read as what belongs there for 0.2 s counts as corrupt, however often it is rewritten
+    meanwhile, and once for each name until that can be read or is gone; a link at once.
+
+    An agent of somebody else joins by the word `ready`, or by having been there before the run. From then on it takes part whatever
+    other word its status file says, until that is `stopped` or gone, or its process is.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class FilePost:
             missed=self._look_at_all,
             polls=polls,
         )
-        self._corrupt: dict[tuple[str, str], Identity] = {}
+        self._corrupt: set[tuple[str, str]] = set()
         self._corrupt_count = 0
-        self._suspects: dict[tuple[str, str], tuple[Identity, float]] = {}
+        # Since when each cannot be read.
+        self._suspects: dict[tuple[str, str], float] = {}
         self._handled: dict[str, Identity] = {}
         self._sent: set[str] = set()
         self._statuses: dict[str, Status] = {}
+        self._joined: dict[str, int] = {}
         self._own: dict[str, int] = {}
         self._ready: dict[str, int] = {}
         self._turn = asyncio.Event()
@@ -106,7 +111,7 @@ class FilePost:
         self._ready.pop(agent, None)
         if pid is None:
             self._own.pop(agent, None)
-            self._statuses.pop(agent, None)
+            self._forget(agent)
         else:
             self._own[agent] = pid
         self._turn.set()
@@ -137,14 +142,14 @@ class FilePost:
         """The run's own that are ready, then others whose process lives."""
         found = {agent: pid for agent, pid in self._own.items() if self._is_ready(agent)}
         for agent, status in self._statuses.items():
-            if agent not in self._own and status.status == "ready" and is_alive(status.pid):
+            if agent not in self._own and self._joined.get(agent) == status.pid and is_alive(status.pid):
                 found[agent] = status.pid
         return found
 
     def lives(self, agent: str) -> bool:
         """By the pid of its status file."""
         found = self._statuses.get(agent)
-        return agent in self._own or (found is not None and found.status == "ready" and is_alive(found.pid))
+        return agent in self._own or (found is not None and found.status != "stopped" and is_alive(found.pid))
 
     def begin_cycle(self) -> None:
         """Remove the responses that were read and the messages that were sent."""
@@ -181,11 +186,11 @@ class FilePost:
         self._folder.remove("messages", _message_name(agent))
 
     async def audit(self, *, final: bool = False) -> None:
-        """Look at every file; with `final` also once more at those that are young."""
-        self._look_at_all()
+        """Look at every file; with `final` what was written a while ago counts at once, and what is young is looked at once more."""
+        self._look_at_all(final=final)
         if final and self._suspects:
             await asyncio.sleep(_YOUNG_S * 1.25)
-            self._look_at_all()
+            self._look_at_all(final=True)
 
     def size_bytes(self) -> int:
         """What the folder takes."""
@@ -222,7 +227,11 @@ class FilePost:
             found = status_in(text, name, identity)
         except (FileNotFoundError, UnreadableFileError):
             return False
-        return found.status != "stopped" and is_alive(found.pid)
+        if found.status == "stopped" or not is_alive(found.pid):
+            return False
+        # It may have said that it is ready to an earlier run.
+        self._joined[found.agent] = found.pid
+        return True
 
     def _changed(self, place: str, name: str, there: bool) -> None:  # noqa: FBT001 - the form of a callback
         if not there:
@@ -233,86 +242,101 @@ class FilePost:
             self._look_at_status(name)
 
     def _gone(self, place: str, name: str) -> None:
-        self._suspects.pop((place, name), None)
+        self._clear(place, name)
         if place == "status":
             found = STATUS.fullmatch(name)
             if found is not None and found.group(1) not in self._own:
-                self._statuses.pop(found.group(1), None)
+                self._forget(found.group(1))
 
-    def _look_at_response(self, name: str) -> None:
+    def _forget(self, agent: str) -> None:
+        self._statuses.pop(agent, None)
+        self._joined.pop(agent, None)
+
+    def _clear(self, place: str, name: str) -> None:
+        self._suspects.pop((place, name), None)
+        self._corrupt.discard((place, name))
+
+    def _look_at_response(self, name: str) -> bool:
+        """Whether nothing is wrong with it. What is half written is looked at again by the next audit, or when it is written once more."""
         if RESPONSE.fullmatch(name) is None:
-            return
+            return False
         try:
             text, identity = self._folder.read("responses", name)
             if self._handled.get(name) == identity:
-                return
+                return True
             response = response_in(text, name, self._envelope)
         except FileNotFoundError:
-            return
+            return True
         except UnreadableFileError:
-            # It may be half written: looked at again by the next audit, or when it is written once more.
-            return
-        self._suspects.pop(("responses", name), None)
+            return False
+        self._clear("responses", name)
         self._handled[name] = identity
         self.on_response(str(response["agentId"]), str(response["messageId"]), response)
+        return True
 
-    def _look_at_status(self, name: str) -> None:
+    def _look_at_status(self, name: str) -> bool:
+        """Whether nothing is wrong with it."""
         if STATUS.fullmatch(name) is None:
-            return
+            return False
         try:
             text, identity = self._folder.read("status", name)
             found = status_in(text, name, identity)
-        except (FileNotFoundError, UnreadableFileError):
-            return
-        self._suspects.pop(("status", name), None)
+        except FileNotFoundError:
+            return True
+        except UnreadableFileError:
+            return False
         self._statuses[found.agent] = found
+        if found.status == "ready":
+            self._joined[found.agent] = found.pid
+        elif found.status == "stopped":
+            self._joined.pop(found.agent, None)
         self._turn.set()
+        if self._claims(found):
+            return False
+        self._clear("status", name)
+        return True
 
-    def _look_at_all(self) -> None:
+    def _look_at_all(self, *, final: bool = False) -> None:
         present: set[tuple[str, str]] = set()
         for found in self._folder.look("responses"):
             present.add(("responses", found.name))
-            if self._handled.get(found.name) == found.identity:
-                continue
-            self._look_at_response(found.name)
-            if self._handled.get(found.name) != found.identity:
-                self._suspect("responses", found)
+            if self._handled.get(found.name) == found.identity or self._look_at_response(found.name):
+                self._clear("responses", found.name)
+            else:
+                self._suspect("responses", found, final=final)
         statuses: set[str] = set()
         for found in self._folder.look("status"):
             present.add(("status", found.name))
             named = STATUS.fullmatch(found.name)
             agent = "" if named is None else named.group(1)
             known = self._statuses.get(agent)
-            if known is None or known.identity != found.identity:
-                self._look_at_status(found.name)
-                known = self._statuses.get(agent)
-            if known is None or known.identity != found.identity or self._claims(known):
-                self._suspect("status", found)
+            is_known = known is not None and known.identity == found.identity and not self._claims(known)
+            if is_known or self._look_at_status(found.name):
+                self._clear("status", found.name)
+            else:
+                self._suspect("status", found, final=final)
             statuses.add(agent)
         for agent in self._statuses.keys() - statuses - self._own.keys():
-            del self._statuses[agent]
+            self._forget(agent)
         for key in self._suspects.keys() - present:
             del self._suspects[key]
-        for key in self._corrupt.keys() - present:
-            del self._corrupt[key]
+        self._corrupt &= present
 
     def _claims(self, found: Status) -> bool:
         """Whether somebody else who lives uses the name of one of the run's own."""
         pid = self._own.get(found.agent)
         return pid is not None and found.pid != pid and is_alive(found.pid)
 
-    def _suspect(self, place: str, found: Found) -> None:
+    def _suspect(self, place: str, found: Found, *, final: bool) -> None:
         key = (place, found.name)
-        if self._corrupt.get(key) == found.identity:
+        if key in self._corrupt:
             return
-        identity, since = self._suspects.get(key, (None, 0.0))
         now = self._clock()
-        if found.is_link or (identity == found.identity and now - since >= _YOUNG_S):
-            self._suspects.pop(key, None)
-            self._corrupt[key] = found.identity
+        waited_s = now - self._suspects.setdefault(key, now)
+        if found.is_link or waited_s >= _YOUNG_S or (final and time.time() - found.written_at >= _YOUNG_S):
+            del self._suspects[key]
+            self._corrupt.add(key)
             self._corrupt_count += 1
-        elif identity != found.identity:
-            self._suspects[key] = (found.identity, now)
 
 
 def _message_name(agent: str) -> str:

@@ -43,6 +43,8 @@ class InstanceProcesses:
         for name in self._names:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # A file of the working folder is not to be taken for a library.
+                "-P",
                 "-m",
                 self._module,
                 stdin=PIPE,

@@ -91,6 +91,22 @@ async def test_a_dead_message_makes_room(place: BusPlace) -> None:
     assert await hear(bus, "b", 1) == ["next"]
 
 
+async def test_what_a_gone_owner_had_in_hand_comes_first_to_the_next(place: BusPlace) -> None:
+    watching = place.open()
+    await watching.stats()
+    owner = place.open()
+    await owner.register("b", acknowledge="manual")
+    await watching.send_many(said(number) for number in range(4))
+    await hear(owner, "b", 2)
+    if place.shared:
+        await owner.close()
+        await watching.register("b", acknowledge="manual")
+        heard = [await watching.receive("b", timeout=0) for _ in range(4)]
+        assert [(each.payload, each.attempt) for each in heard] == [(0, 2), (1, 2), (2, 1), (3, 1)]
+    else:
+        assert await hear(owner, "b", 2) == [2, 3]
+
+
 async def test_in_auto_mode_nothing_comes_again(place: BusPlace) -> None:
     bus = place.open(visibility_s=0.02)
     await bus.register("b")

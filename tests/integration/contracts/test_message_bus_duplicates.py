@@ -67,6 +67,14 @@ async def test_send_many_takes_an_id_once(bus: MessageBus) -> None:
     assert await is_empty(bus, "b")
 
 
+async def test_a_duplicate_is_no_history(bus: MessageBus) -> None:
+    await bus.register("b")
+    for _ in range(2):
+        await bus.send(Message("a", "b", "note", id="same"))
+    await bus.send_many([Message("a", "b", "note", n, id=message_id) for n, message_id in enumerate(["same", "new"])])
+    assert [header.id for header in await bus.history()] == ["same", "new"]
+
+
 async def test_a_duplicate_asks_for_no_room(bus: MessageBus) -> None:
     await bus.register("b", capacity=1)
     await bus.send(Message("a", "b", "note", "once", id="same"))

@@ -81,6 +81,32 @@ async def test_who_is_not_registered_can_do_nothing_else_either(bus: MessageBus,
         await calls[call]()
 
 
+@pytest.mark.parametrize("call", ["unregister", "join", "leave", "acknowledge", "receive", "receive_many"])
+async def test_what_another_object_owns_is_not_ours_to_use(place: BusPlace, call: str) -> None:
+    here, there = place.open(), place.open()
+    await here.register("b", acknowledge="manual")
+    await here.join("b", "joined")
+    taken = await here.send(said("in hand"))
+    await hear(here, "b", 1)
+    await here.send(said("waiting"))
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "unregister": lambda: there.unregister("b"),
+        "join": lambda: there.join("b", "group"),
+        "leave": lambda: there.leave("b", "joined"),
+        "acknowledge": lambda: there.acknowledge("b", taken),
+        "receive": lambda: there.receive("b", timeout=0),
+        "receive_many": lambda: there.receive_many("b", 9, timeout=0),
+    }
+    if place.shared:
+        with pytest.raises(NameTakenError) as caught:
+            await calls[call]()
+        assert caught.value.name == "b"
+    assert await here.acknowledge("b", taken) == 1
+    assert await hear(here, "b", 1) == ["waiting"]
+    await here.send(said("to the group", to="joined"))
+    assert await hear(here, "b", 1) == ["to the group"]
+
+
 @pytest.mark.parametrize("name", ["", "x" * 129, "é" * 65, "\ud800"], ids=["empty", "long", "many bytes", "half"])
 async def test_a_name_that_no_bus_can_carry_is_refused(bus: MessageBus, name: str) -> None:
     with pytest.raises(InvalidMessageError):

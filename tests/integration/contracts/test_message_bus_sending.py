@@ -189,6 +189,7 @@ async def test_a_priority_may_be_given_as_its_number(bus: MessageBus) -> None:
     await bus.send_many([said(priority=0), said(priority=1)])  # type: ignore[arg-type]
     messages = [await bus.receive("b", timeout=PATIENCE_S) for _ in range(3)]
     assert [each.priority for each in messages] == [Priority.HIGH, Priority.NORMAL, Priority.LOW]
+    assert {type(each.priority) for each in messages} == {Priority}
 
 
 @pytest.mark.parametrize("priority", [3, -1, "high", None, 0.5], ids=repr)

@@ -16,7 +16,7 @@ from application.services.pantheon.letter import HANDOFF, Letter, Seal
 from application.services.pantheon.mind import Brief, Opinion
 from application.services.pantheon.pantheon_run import PantheonRun
 from application.services.stop_signal import StopReason, StopSignal
-from domain.errors.bus import NameTakenError
+from domain.errors.bus import BusUnavailableError, NameTakenError
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.halt import SystemHaltedError
 from domain.errors.pantheon import RoleFailedError
@@ -203,6 +203,31 @@ async def test_an_improver_never_widens_the_allow_list() -> None:
     assert ending.result["status"] == "executed"
     assert [done["step"] for done in executed] == [*STEPS, *STEPS]
     assert proposal["steps"] == list(STEPS)
+
+
+@pytest.mark.parametrize(
+    ("plan", "approves", "steps", "why"),
+    [
+        (("echo",), None, ["echo"], "as it is"),
+        (("echo",), False, ["echo"], "as it is, although the Validator rejected it"),
+        (("echo", "shell"), None, ["echo"], "without what is not allowed"),
+        (("echo",) * 17, None, ["echo"] * 16, "without what is not allowed"),
+        (("shell",), None, list(STEPS), "all steps, because the plan named none that is allowed"),
+    ],
+)
+async def test_the_improver_says_truly_how_its_proposal_came_about(
+    plan: tuple[str, ...], approves: bool | None, steps: list[str], why: str
+) -> None:
+    ending = await ended(plan, minds={Role.VALIDATOR: saying(Opinion(approves=approves))})
+    assert ending.result["proposal"] == {"steps": steps, "why": why}
+
+
+async def test_a_step_that_failed_is_proposed_no_more_where_it_was_the_whole_plan() -> None:
+    def breaks(_: str) -> str:
+        raise ValueError("out of ink")
+
+    ending = await ended(("print",), steps={"echo": STEPS["echo"], "print": breaks})
+    assert ending.result["proposal"] == {"steps": ["echo"], "why": "without print, which failed"}
 
 
 async def test_memory_tells_later_cycles_of_earlier_ones() -> None:
@@ -430,6 +455,83 @@ async def test_a_letter_that_is_lost_is_missed_by_the_role_it_was_for() -> None:
     failure: Any = ending.result["failure"]
     assert (failure["role"], failure["kind"]) == ("analyzer", "handoff_lost")
     assert 10.0 <= asyncio.get_running_loop().time() <= 15.0
+
+
+class Leaving(MemoryMessageBus):
+    """Is away from the letter to the analyzer on, and keeps who asked it for anything after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.away = BusUnavailableError(transport="redis", problem="it does not answer", remedy="Start it.")
+
+    async def send(self, message: Message, *, timeout: float = 30.0) -> str:
+        if message.recipient == "analyzer":
+            raise self.away
+        return await super().send(message, timeout=timeout)
+
+    async def stats(self) -> BusStats:
+        self.asked.append("stats")
+        raise self.away
+
+    async def unregister(self, agent_id: str) -> None:
+        self.asked.append(agent_id)
+        raise self.away
+
+
+async def test_a_bus_that_went_away_is_the_failure_and_is_asked_for_nothing_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus = Leaving()
+    ending = await PantheonRun(PantheonRequest(TASK), bus=bus).run(NullRunObserver(), StopSignal())
+    await bus.close()
+    failure: Any = ending.result["failure"]
+    executed: Any = ending.result["executed"]
+    assert (failure["role"], failure["kind"]) == ("memory", "bus-unavailable")
+    assert len(executed) == 3
+    assert bus.asked == []
+    assert "no name on it is given up" in caplog.text
+
+
+async def test_a_bus_that_goes_away_before_the_run_has_its_places_is_asked_for_nothing_more() -> None:
+    class Full(Leaving):
+        async def register(self, agent_id: str, **more: Any) -> None:
+            if agent_id == "validator":
+                raise self.away
+            await super().register(agent_id, **more)
+
+    bus = Full()
+    with pytest.raises(BusUnavailableError):
+        await PantheonRun(PantheonRequest(TASK), bus=bus).run(NullRunObserver(), StopSignal())
+    await bus.close()
+    assert bus.asked == []
+
+
+async def test_a_bus_that_goes_away_at_the_end_is_asked_once_and_takes_nothing_from_the_result(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class LeavingLast(Leaving):
+        async def send(self, message: Message, *, timeout: float = 30.0) -> str:
+            return await MemoryMessageBus.send(self, message, timeout=timeout)
+
+    bus = LeavingLast()
+    ending = await PantheonRun(PantheonRequest(TASK), bus=bus).run(NullRunObserver(), StopSignal())
+    await bus.close()
+    assert ending.status is DeliberationStatus.COMPLETED
+    assert bus.asked == ["stats"]
+    assert "left as it is" in caplog.text
+
+
+async def test_a_bus_that_hangs_at_the_end_is_left_after_two_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    class Hanging(MemoryMessageBus):
+        async def unregister(self, agent_id: str) -> None:
+            await asyncio.Event().wait()
+
+    async with Hanging() as bus:
+        ending = await PantheonRun(PantheonRequest(TASK), bus=bus).run(NullRunObserver(), StopSignal())
+    assert ending.result["status"] == "executed"
+    assert asyncio.get_running_loop().time() == pytest.approx(2.0)
+    assert "did not answer within 2 s" in caplog.text
 
 
 async def test_a_role_that_somebody_takes_off_the_bus_is_named() -> None:

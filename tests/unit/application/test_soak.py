@@ -14,6 +14,7 @@ from application.ports.run_observer import NullRunObserver
 from application.ports.soak_agents import Load, Order, ProcessMemory, Resources, UndeliverableError
 from application.services.soak.cycle import Cycle
 from application.services.soak.disturbance import disturbed_s
+from application.services.soak.membership import Membership
 from application.services.soak.message_book import MessageBook
 from application.services.soak.run_soak import Continuation, RunSoak
 from application.services.soak.summary import summarise
@@ -37,6 +38,9 @@ class FakeAgents:
         self.answer_s: Callable[[Order], float | None] = lambda _order: 0.01
         self.bytes_of: Callable[[int], int] = lambda _pid: 10 * MIB
         self.corrupt = 0
+        self.names: frozenset[str] = frozenset()
+        self.alive: set[str] = set()
+        self.final_audits = 0
         self.puts: list[Order] = []
         self.starts: list[tuple[float, str]] = []
         self.closed: list[str] = []
@@ -78,7 +82,7 @@ class FakeAgents:
     def ended(self, agent: str) -> None: ...
 
     def taken(self) -> frozenset[str]:
-        return frozenset()
+        return self.names
 
     async def ready(self, agents: Iterable[str], *, timeout_s: float) -> frozenset[str]:
         await asyncio.sleep(min(self.ready_after_s, timeout_s))
@@ -88,7 +92,7 @@ class FakeAgents:
         return dict(self.pids)
 
     def lives(self, agent: str) -> bool:
-        return agent in self.pids
+        return agent in self.pids or agent in self.alive
 
     def begin_cycle(self) -> None: ...
 
@@ -113,7 +117,8 @@ class FakeAgents:
     def withdraw(self, agent: str) -> None:
         self.open_orders.pop(agent, None)
 
-    async def audit(self, *, final: bool = False) -> None: ...
+    async def audit(self, *, final: bool = False) -> None:
+        self.final_audits += final
 
     def size_bytes(self) -> int:
         return 0
@@ -333,6 +338,7 @@ async def test_a_stop_in_the_middle_of_a_cycle_counts_what_was_answered() -> Non
     assert (report["cycles_completed"], report["messages_sent"], report["responses_received"]) == (2, 8, 8)
     assert (report["lost"], report["passed"]) == (0, False)
     assert bench.record.reports
+    assert bench.agents.final_audits == 1
 
 
 async def test_a_row_that_could_not_be_written_is_written_with_the_next() -> None:
@@ -380,6 +386,23 @@ async def test_whoever_is_not_the_runs_own_and_dies_loses_its_message_at_once() 
     await cycle.run(timeout_s=100)
     assert (cycle.lost, cycle.received) == (1, 0)
     assert asyncio.get_running_loop().time() < 2
+
+
+@pytest.mark.parametrize(("lives", "taken", "crashes"), [(True, True, 0), (False, True, 1), (False, False, 0)])
+def test_only_an_agent_of_somebody_else_that_is_dead_and_did_not_say_so_has_crashed(
+    lives: bool, taken: bool, crashes: int
+) -> None:
+    agents = FakeAgents()
+    ended: list[int] = []
+    membership = Membership(agents, say=lambda _level, _text: None, ended=ended.append)
+    agents.pids = {"x": 7}
+    membership.look(own=())
+    agents.pids = {}
+    agents.alive = {"x"} if lives else set()
+    agents.names = frozenset({"x"} if taken else ())
+    for _ in range(2):
+        membership.look(own=())
+        assert (membership.crashes, ended) == (crashes, [7])
 
 
 def test_a_response_under_another_agents_name_answers_nothing() -> None:

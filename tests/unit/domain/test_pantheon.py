@@ -98,6 +98,12 @@ def test_arguments_over_rest_get_their_defaults() -> None:
     )
 
 
+def test_the_plan_over_rest_may_be_called_as_the_option_is() -> None:
+    checked, problems = arguments_from_rest({"task": "a", "step": ["word_count"]})
+    assert problems == []
+    assert checked["steps"] == ["word_count"]
+
+
 def test_unknown_steps_are_taken_over_rest_because_the_validator_rejects_them() -> None:
     checked, problems = arguments_from_rest({"task": "a", "steps": ["shell"], "cycles": 3, "transport": "shm"})
     assert problems == []
@@ -119,6 +125,10 @@ def test_unknown_steps_are_taken_over_rest_because_the_validator_rejects_them() 
         ({"task": "a", "steps": ["echo"] * 17}, "/arguments/steps"),
         ({"task": "a", "steps": ["echo", 1]}, "/arguments/steps/1"),
         ({"task": "a", "steps": ["ec\x1bho"]}, "/arguments/steps/0"),
+        ({"task": "a", "step": "echo"}, "/arguments/step"),
+        ({"task": "a", "step": ["echo", 1]}, "/arguments/step/1"),
+        ({"task": "a", "step": ["echo"], "steps": ["echo"]}, "/arguments/step"),
+        ({"task": "a", "step": ["echo"], "steps": None}, "/arguments/step"),
         ({"task": "a", "transport": "carrier pigeon"}, "/arguments/transport"),
         ({"task": "a", "transport": ["memory"]}, "/arguments/transport"),
         ({"task": "a", "cycles": 101}, "/arguments/cycles"),

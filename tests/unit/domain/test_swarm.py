@@ -85,7 +85,13 @@ def test_a_question_is_put_to_72_unless_said_otherwise() -> None:
         ({"batches": "32"}, "/batches"),
         ({"batches": "0x4"}, "/batches"),
         ({"batches": 128}, "/batches"),
-        ({"batches": "10001x1"}, "/agents"),
+        ({"batches": "10001x1"}, "/batches"),
+        ({"batches": "99999x4"}, "/batches"),
+        ({"timeout": 0}, "/timeout"),
+        ({"timeout": True}, "/timeout"),
+        ({"timeout": "30"}, "/timeout"),
+        ({"timeout": 86_401}, "/timeout"),
+        ({"timeout": float("inf")}, "/timeout"),
         ({"task": "dice"}, "/task"),
         ({"task": "os:getcwd"}, "/task"),
         ({"task": None}, "/task"),
@@ -114,6 +120,21 @@ def test_a_bad_argument_is_pointed_at(document: dict[str, Any], pointer: str) ->
     assert pointer in [problem.pointer for problem in problems]
 
 
+def test_too_many_batches_are_no_fault_of_the_agents() -> None:
+    _, problems = arguments_from_rest({"batches": "99999x4"})
+    assert [problem.pointer for problem in problems] == ["/batches"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["128 agents flip coin, aggregate Heads/Tails", "  128 AGENTS flip coin,\n aggregate heads/tails "],
+)
+@pytest.mark.parametrize("takes_functions", [True, False])
+def test_the_earlier_sentence_means_the_coin_flip(sentence: str, takes_functions: bool) -> None:
+    arguments, problems = checked_arguments({"task": sentence}, takes_functions=takes_functions)
+    assert (arguments["task"], problems) == ("coin-flip", [])
+
+
 def test_batches_that_do_not_fit_say_what_would() -> None:
     _, problems = arguments_from_rest({"agents": 100, "batches": "32x4"})
     assert "N times M has to be the number of agents, as 32x4 is 128" in problems[0].message
@@ -131,6 +152,7 @@ def test_a_function_is_for_the_command_line_alone() -> None:
         {},
         {"agents": 127, "seed": 0, "transport": "shm", "instances": 2},
         {"batches": "10x5", "transport": "redis"},
+        {"timeout": 12.5},
         {"task": "question", "question": "--json or not?", "agents": 3},
     ],
 )
@@ -145,6 +167,8 @@ def test_a_command_line_comes_back_to_its_arguments(document: dict[str, Any]) ->
         name, equals, value = word.removeprefix("--").partition("=")
         value = value if equals else next(rest)
         read[name] = int(value) if name in {"agents", "seed", "instances"} else value
+        if name == "timeout":
+            read[name] = float(value)
     assert arguments_from_rest(read) == (arguments, [])
 
 

@@ -12,7 +12,16 @@ from application.services.pantheon.mind import Brief, Mind, Opinion
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.halt import SystemHaltedError
 from domain.errors.pantheon import RoleFailedError
-from domain.models.pantheon import Handoff, Role, StepOutput, StepRefusal, named_steps, plan_digest, refusals_of
+from domain.models.pantheon import (
+    MAX_PLAN_STEPS,
+    Handoff,
+    Role,
+    StepOutput,
+    StepRefusal,
+    named_steps,
+    plan_digest,
+    refusals_of,
+)
 from domain.models.run import JsonValue
 from domain.models.text import clean
 
@@ -171,13 +180,16 @@ class Cabinet:
 
     def _improve(self, letter: Letter) -> None:
         failed = [name for name in self._steps if self._failures_of_steps.get(name)]
-        kept: list[JsonValue] = [name for name in letter.plan if name in self._steps and name not in failed]
+        sound: list[JsonValue] = [name for name in self._steps if name not in failed]
+        kept: Sequence[JsonValue] = [name for name in letter.plan if name in sound][:MAX_PLAN_STEPS]
         why = "as it is"
         if failed:
             why = f"without {', '.join(failed)}, which failed"
+        elif kept != letter.plan:
+            why = "without what is not allowed" if kept else "all steps, because the plan named none that is allowed"
         elif letter.rejected:
-            why = "without what is not allowed"
-        self._propose(letter, kept or list(self._steps), why)
+            why = "as it is, although the Validator rejected it"
+        self._propose(letter, kept or sound or list(self._steps), why)
 
     def _propose(self, letter: Letter, steps: Sequence[JsonValue], why: str) -> None:
         letter.proposal = {"steps": list(steps), "why": why}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
 from uuid import uuid4
@@ -17,7 +17,7 @@ from application.services.pantheon.cabinet import Cabinet
 from application.services.pantheon.letter import CYCLE_ENDED, HANDOFF, Letter, Seal
 from application.services.pantheon.mind import Mind
 from application.services.stop_signal import StopReason, StopSignal
-from domain.errors.bus import BusError
+from domain.errors.bus import BusError, BusUnavailableError, UnknownAgentError
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.halt import SystemHaltedError
 from domain.errors.pantheon import RoleFailedError
@@ -50,6 +50,8 @@ _NEXT: Mapping[str, str] = MappingProxyType(
 # The observer of a run takes some ten notes a second, and counts about once.
 _NOTE_S = 0.1
 _COUNT_S = 1.0
+# What is left to do when the run is over may take so long, however the bus stands then.
+_PARTING_S = 2.0
 
 
 class PantheonRun:
@@ -89,6 +91,7 @@ class PantheonRun:
         self._sent_ns = 0
         self._refused = 0
         self._cycles = 0
+        self._is_bus_away = False
         self._last: Letter | None = None
         self._noted_at = self._counted_at = float("-inf")
 
@@ -97,11 +100,7 @@ class PantheonRun:
         self._observer = observer
         failure: RoleFailure | None = None
         stopped: StopReason | None = None
-        names = [CONDUCTOR, *(role.value for role in ROW)]
-        async with contextlib.AsyncExitStack() as stack:
-            for name in names:
-                await self._bus.register(name)
-                stack.push_async_callback(self._leave, name)
+        async with self._places():
             try:
                 async with asyncio.TaskGroup() as group:
                     others = [group.create_task(self._serve(role), name=f"pantheon-{role.value}") for role in ROW]
@@ -114,12 +113,27 @@ class PantheonRun:
                         other.cancel()
             except* RoleFailedError as group_error:
                 failure = _failure_of(_first(group_error))
+                self._is_bus_away = failure.kind == BusUnavailableError.slug
             except* SystemHaltedError:
                 stopped = StopReason.HALTED
             except* _StoppedError as group_error:
                 stopped = _first_stop(group_error)
-            await self._count()
         return self._ending(failure, stopped)
+
+    @contextlib.asynccontextmanager
+    async def _places(self) -> AsyncIterator[None]:
+        """Within it the nine and who begins their cycles have an inbox each."""
+        taken: list[str] = []
+        try:
+            for name in (CONDUCTOR, *(role.value for role in ROW)):
+                await self._bus.register(name)
+                taken.append(name)
+            yield
+        except BusUnavailableError:
+            self._is_bus_away = True
+            raise
+        finally:
+            await self._part(taken)
 
     async def _conduct(self) -> None:
         request = self._request
@@ -209,10 +223,22 @@ class PantheonRun:
                 problem = f"no letter reached it within {self._patience_s:g} s"
                 raise RoleFailedError(role=on_its_way[0], kind="handoff_lost", problem=problem)
 
-    async def _leave(self, name: str) -> None:
-        # Where it is gone already, or the bus is, nothing is left to give up.
-        with contextlib.suppress(BusError):
-            await self._bus.unregister(name)
+    async def _part(self, names: Sequence[str]) -> None:
+        """Count the bus for the last time and give these names up, unless it is away or takes too long over it."""
+        if self._is_bus_away:
+            _logger.warning("the bus of the pantheon is away: it is not counted, and no name on it is given up")
+            return
+        try:
+            async with asyncio.timeout(_PARTING_S):
+                self._observer.count(await self._bus.stats())
+                for name in names:
+                    # Where it is gone already, nothing is left to give up.
+                    with contextlib.suppress(UnknownAgentError):
+                        await self._bus.unregister(name)
+        except TimeoutError:
+            _logger.warning("the bus of the pantheon is left as it is: it did not answer within %g s", _PARTING_S)
+        except BusError as error:
+            _logger.warning("the bus of the pantheon is left as it is: %s", error)
 
     def _note_cycle(self, letter: Letter, *, anyway: bool) -> None:
         self._note(

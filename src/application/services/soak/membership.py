@@ -19,7 +19,7 @@ class Membership:
         self.present: Mapping[str, int] = {}
         # Agents of others that have taken part.
         self.joined: set[str] = set()
-        # Those of them that died while they said that they were ready; nobody here can start them again.
+        # Those of them that died without saying that they stop; nobody here can start them again.
         self.crashes = 0
         # Another number whenever another set of agents takes part.
         self.constellation = 0
@@ -42,7 +42,8 @@ class Membership:
         return members
 
     def _note_departure(self, agent: str, pid: int) -> None:
-        if agent in self._post.taken():
+        # A name may be taken by one that lives: its successor, which has not joined yet.
+        if agent in self._post.taken() and not self._post.lives(agent):
             self.crashes += 1
             self._say("ERROR", f"agent {agent} (pid {pid}) of somebody else died without a word")
         else:

@@ -216,12 +216,12 @@ class RunSoak:
     async def _finish(self, observer: RunObserver, stop: StopSignal) -> RunEnding:
         if self._kills is not None:
             self._kills.cancel()
-        if not stop.is_set:
-            await self._supervision.settle()
-            # What is young may be half written now and whole in a moment.
-            await self._post.audit(final=True)
-        else:
+        if stop.is_set:
             self._record.say("WARN", f"asked to stop ({stop.reason})")
+        else:
+            await self._supervision.settle()
+        # What is young may be half written now and whole in a moment.
+        await self._post.audit(final=True)
         await self._supervision.stop(list(self._supervision.own), within_s=_WIND_UP_S)
         if self._bus_stats is not None:
             observer.count(await self._bus_stats())

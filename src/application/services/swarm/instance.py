@@ -88,7 +88,15 @@ class SwarmInstance:
         async with self._bus:
             voice = Voice(self._bus)
             await self._bus.register(self._name)
-            invitation = await self._find(voice)
+            try:
+                invitation = await self._find(voice, stop)
+            except DependencyUnavailableError:
+                # Nothing is to stay behind where there is no such session.
+                await self._bus.unregister(self._name)
+                raise
+            if invitation is None:
+                await self._bus.unregister(self._name)
+                return self._ended(str(stop.reason), performed=0)
             task = await self._make_task(invitation)
             began = self._usage()
 
@@ -111,12 +119,15 @@ class SwarmInstance:
                 await tool.close()
                 await task.close()
             await self._bus.unregister(self._name)
-        return {"session": self._session, "instance": self._name, "ended_by": ending, "performed": tool.performed}
+        return self._ended(ending, performed=tool.performed)
 
-    async def _find(self, voice: Voice) -> Invitation:
-        """Ask for the session until it answers."""
+    def _ended(self, ending: str, *, performed: int) -> dict[str, Payload]:
+        return {"session": self._session, "instance": self._name, "ended_by": ending, "performed": performed}
+
+    async def _find(self, voice: Voice, stop: StopSignal) -> Invitation | None:
+        """Ask for the session until it answers; None where nobody wants it any more."""
         until = self._clock() + self._patience_s
-        while True:
+        while not stop.is_set:
             try:
                 found = await voice.ask(self._name, COORDINATOR, Say.HELLO, {**self._facts}, timeout=_REPLY_S)
             except (UnknownAgentError, RequestTimeoutError):
@@ -131,6 +142,7 @@ class SwarmInstance:
                     remedy="Compare --url and --session with what `conclave swarm run` says at its start.",
                 )
             await asyncio.sleep(_LOOK_S)
+        return None
 
     async def _is_admitted(self, voice: Voice, slots: int) -> bool:
         """Whether the Coordinator gives work to this instance: a session that is about to end does not."""

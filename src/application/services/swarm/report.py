@@ -32,6 +32,10 @@ class Findings:
     missing: Sequence[str] = ()
     retried: int = 0
     gone: Sequence[str] = ()
+    # Those that were started and had not become ready when the agents began.
+    late: Sequence[str] = ()
+    # What the swarm broke by, None where nothing did.
+    failure: dict[str, Payload] | None = None
     instances: Mapping[str, Mapping[str, Payload]] = field(default_factory=dict)
     ended_by: str | None = None
     backup_bytes: int = 0
@@ -104,6 +108,7 @@ def report(plan: SwarmPlan, terms: TaskTerms, findings: Findings, *, place: str)
         "failures": [trouble.document(counted=trouble.agent_id not in lost) for trouble in ordered[:_LISTED]],
         "failures_omitted": max(0, len(ordered) - _LISTED),
         "vetoes": [{**veto} for veto in findings.vetoes],
+        "failure": findings.failure,
         "session_dir": place,
         **findings.extra,
     }

@@ -8,7 +8,7 @@ from asyncio import Task
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.message_bus import MessageBus
@@ -108,7 +108,8 @@ class Swarm:
     async def run(self, observer: RunObserver, stop: StopSignal) -> RunEnding:
         """Do the task. Raises `ConfigurationError` for the folder, `OSError` for the disk and `BusError` for the bus.
 
-        Where the bus is away for good, what was counted until then is on the disk all the same.
+        Where the bus breaks once agents have their orders, the swarm has failed, and what was counted until then is on the disk and
+        in its document all the same; `failure` in it says why: `{"kind", "message"}`, `bus-unavailable` where the bus is away.
         """
         began = self._timer()
         # In a thread, as all that may wait for the disk; it also has the pool of threads ready.
@@ -136,9 +137,9 @@ class Swarm:
                         one.cancel()
                 observer.count(await self._bus.stats())
         except BaseExceptionGroup as errors:
-            await self._end_badly(_first(errors), cast, findings)
+            document = await self._end_badly(_first(errors), cast, findings)
         except BusError as error:
-            await self._end_badly(error, cast, findings)
+            document = await self._end_badly(error, cast, findings)
         finally:
             await cast.close()
             await self._task.close()
@@ -148,7 +149,8 @@ class Swarm:
     async def _work(self, cast: Cast, findings: Findings, names: set[str], began: float) -> dict[str, JsonValue]:
         """From the agents' readiness to the report."""
         coordinator, plan, timer = cast.coordinator, self._plan, self._timer
-        for name in sorted(await coordinator.gather(names, patience_s=_GATHER_S) if names else ()):
+        findings.late = sorted(await coordinator.gather(names, patience_s=_GATHER_S) if names else ())
+        for name in findings.late:
             coordinator.say("instance_late", f"{name} was not ready in time", warning=True, instance=name)
         coordinator.say(
             "started",
@@ -208,31 +210,34 @@ class Swarm:
         findings.handed_over = len(cast.actor.handed_over)
         findings.troubles = coordinator.troubles
         findings.retried = len(coordinator.retried)
-        findings.gone = coordinator.gone
         findings.instances = coordinator.instances
+        known = {*coordinator.gone, *coordinator.instances}
+        findings.gone = [*coordinator.gone, *(name for name in findings.late if name not in known)]
         findings.ended_by = coordinator.ended_by
         findings.queue_max = cast.voice.most_waiting
         findings.extra = self._extra()
 
-    async def _end_badly(self, error: BaseException, cast: Cast, findings: Findings) -> NoReturn:
-        """Put on the disk what was counted, without the bus, and raise."""
-        if isinstance(error, BusError) and cast.actor.handed_over:
-            ledger, terms = cast.memory.ledger, self._task.terms
-            is_coin = terms.name == COIN_FLIP
-            results = ledger.results()
-            sums: dict[str, Payload] = {
-                name: sum(result == name for _, result in results) for name in sorted(terms.allowed or ())
-            }
-            listed: list[Payload] = [{"agent_id": name, "result": result} for name, result in results]
-            findings.memory = {"received": ledger.received, "duplicates": ledger.duplicates, "sums": sums}
-            self._complete(cast, findings)
-            findings.ended_by = "bus_away"
-            name, content = vault_name(is_coin=is_coin), vault_document(listed, sums, is_coin=is_coin)
-            findings.backup_bytes = await asyncio.to_thread(self._store.replace, name, content)
-            document = report(self._plan, terms, findings, place=str(self._store.place))
-            await asyncio.to_thread(self._store.replace, METRICS, document)
-            self._store.append("session.log", [f"[{self._clock.now().isoformat()}] [ERROR] {error}"])
-        raise error
+    async def _end_badly(self, error: BaseException, cast: Cast, findings: Findings) -> dict[str, JsonValue]:
+        """Put on the disk what was counted, without the bus; its document. Raises the error where nothing was begun."""
+        if not (isinstance(error, BusError) and cast.actor.handed_over):
+            raise error
+        ledger, terms = cast.memory.ledger, self._task.terms
+        is_coin = terms.name == COIN_FLIP
+        results = ledger.results()
+        sums: dict[str, Payload] = {
+            name: sum(result == name for _, result in results) for name in sorted(terms.allowed or ())
+        }
+        listed: list[Payload] = [{"agent_id": name, "result": result} for name, result in results]
+        findings.memory = {"received": ledger.received, "duplicates": ledger.duplicates, "sums": sums}
+        self._complete(cast, findings)
+        findings.ended_by = "bus_away"
+        findings.failure = {"kind": error.slug, "message": str(error)}
+        name, content = vault_name(is_coin=is_coin), vault_document(listed, sums, is_coin=is_coin)
+        findings.backup_bytes = await asyncio.to_thread(self._store.replace, name, content)
+        document = report(self._plan, terms, findings, place=str(self._store.place))
+        await asyncio.to_thread(self._store.replace, METRICS, document)
+        self._store.append("session.log", [f"[{self._clock.now().isoformat()}] [ERROR] {error}"])
+        return _without_bytes(document)
 
     @asynccontextmanager
     async def _spread(self) -> AsyncIterator[set[str]]:

@@ -1,4 +1,25 @@
 -- ARGV[6 ..]: operations, each a number of words and the words. Answers a length and an answer for each.
+-- What a bus has beside its inboxes. Without an inbox nothing can wait in it, and these are all there is.
+local BESIDE = {'born', 'stats', 'dead', 'exp', 'vis', 'rq'}
+local HOUR, WEEK = 3600000, 604800000
+
+-- A bus without inboxes is forgotten when nobody beats any more: after an hour, or a week where dead letters can still be read. What has
+-- more than this part of its time left is not written again.
+local function fade(part)
+  if call('EXISTS', P .. 'agents') == 1 then return end
+  local span = call('EXISTS', P .. 'dead') == 1 and WEEK or HOUR
+  for _, one in ipairs(BESIDE) do
+    local left = call('PTTL', P .. one)
+    if left ~= -2 and left < span * part then call('PEXPIRE', P .. one, span) end
+  end
+end
+
+local function stay()
+  for _, one in ipairs(BESIDE) do call('PERSIST', P .. one) end
+end
+
+-- How much of its time has to be left to what may fade, if that is looked at in this trip.
+local fading
 local function forget(of)
   call('DEL', P .. 'a:' .. of, P .. 'i:' .. of, P .. 'j:' .. of, P .. 'k:' .. of, P .. 'o:' .. of, P .. 'x0:' .. of, P .. 'x1:' .. of)
   for p = 0, 2 do call('DEL', P .. 's:' .. of .. ':' .. p, P .. 'v:' .. of .. ':' .. p) end
@@ -55,7 +76,7 @@ local function register(name, capacity, overflow, mode, visibility, attempts, ag
   if found and (others(found) or again ~= '1' and found.own == me) then return 'N' end
   if found then save(found) end
   call('HSET', P .. 'a:' .. name, 'settings', struct.pack(SETTINGS, capacity, visibility, attempts, overflow, mode, me))
-  call('SADD', P .. 'agents', name)
+  if call('SADD', P .. 'agents', name) == 1 and call('SCARD', P .. 'agents') == 1 then stay() end
   boxes[name] = nil
   local b = box(name)
   if not found then recover(b) elseif b.own ~= found.own and b.u > 0 then inherit(b) end
@@ -112,6 +133,7 @@ local function unregister(b)
   if b.b ~= '' then tell(b.b, 'b', name) end
   boxes[name] = nil
   forget(name)
+  fading = 1
   return 'K'
 end
 
@@ -127,6 +149,7 @@ local function beat(lease, born)
   call('HSET', lanes, 'beat', '1')
   call('PEXPIRE', lanes, 600000)
   call('SET', P .. 'born', born, 'NX')
+  fading = fading or 0.5
   local heard = pcall('PUBSUB', 'NUMSUB', P .. 'to:' .. me)
   return call('GET', P .. 'born') .. ' ' .. (heard[2] or 1)
 end
@@ -153,7 +176,7 @@ local function done(what, name, ...)
   end
   if what == 'bye' then
     call('DEL', P .. 'alive:' .. me, P .. 'rp:' .. me)
-    gone = true
+    gone, fading = true, 1
     return 'K'
   end
   sweep()
@@ -170,5 +193,7 @@ while at <= #ARGV do
 end
 local result = finish(table.concat(out))
 if gone then call('DEL', lanes) end
+-- Behind the counts of this trip, with which a key may have begun.
+if fading then fade(fading) end
 return result
 

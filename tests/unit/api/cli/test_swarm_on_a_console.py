@@ -99,6 +99,23 @@ def test_a_task_without_coins_has_no_split() -> None:
     assert "fair coin" not in written(on)
 
 
+def test_a_simulated_question_says_so_and_how_to_show_its_deliberation() -> None:
+    on = console()
+    facts = {"deliberation_id": "d-1", "orchestrator": "simulated", "simulated": True}
+    render_swarm(on, document(heads=None, tails=None, split_p_value=None, **facts))
+    assert "Simulated: no model was asked" in written(on)
+    assert "conclave show d-1" in written(on).splitlines()
+
+
+def test_a_swarm_that_lost_its_bus_says_so_and_times_nothing() -> None:
+    on = console()
+    failure = {"kind": "bus-unavailable", "message": "the redis bus is away"}
+    render_swarm(on, document(failure=failure, phases_ms={}, wall_ms=0.0, status="failed"))
+    assert "the redis bus is away" in written(on)
+    assert "from loaded to backed up" not in written(on)
+    assert "Simulated" not in written(on)
+
+
 def test_progress_shows_counts_and_the_split_so_far() -> None:
     on = console(60, terminal=True)
     progress = SwarmProgress(on, clock=lambda: 0.0)

@@ -80,6 +80,25 @@ async def test_a_stream_that_ends_with_the_terminal_event_says_nothing_more() ->
     assert "not the end" not in reader.text
 
 
+async def test_a_stream_of_what_had_ended_before_says_nothing_more_after_all_that_there_was() -> None:
+    async def events() -> AsyncGenerator[Event | None, None]:
+        yield None
+
+    reader = Reader()
+    await EventStream(events(), places=StreamPlaces(), had_ended=True)(SCOPE, reader.receive, reader.send)
+    assert "not the end" not in reader.text
+
+
+async def test_a_stream_of_what_had_ended_before_is_to_be_continued_where_the_store_went_away() -> None:
+    async def events() -> AsyncGenerator[Event | None, None]:
+        yield event(1)
+        raise DependencyUnavailableError(dependency="the database", problem="gone")
+
+    reader = Reader()
+    await EventStream(events(), places=StreamPlaces(), had_ended=True)(SCOPE, reader.receive, reader.send)
+    assert "not the end" in reader.text
+
+
 async def test_silence_is_broken_by_pings_at_their_interval() -> None:
     async def events() -> AsyncGenerator[Event | None, None]:
         for _ in range(50):
