@@ -21,11 +21,10 @@ class KeyTurns:
         self._in_flight: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
-    async def take(self, key_name: str, reserve: Callable[[], Awaitable[None]], *, own: int = 0) -> None:
-        """Reserve as soon as the budget of the key lets it; `land` has to follow once.
+    async def take(self, key_name: str, reserve: Callable[[], Awaitable[None]]) -> None:
+        """Reserve as soon as the budget of the key lets it; `land` has to follow once, and must not wait for anybody who takes.
 
-        Raises the `BudgetExceededError` of `reserve` when no call of the key is in flight that could still take less than it holds;
-        `own` of them are the caller's, who cannot wait for itself.
+        Raises the `BudgetExceededError` of `reserve` when no call of the key is in flight that could still take less than it holds.
         """
         if key_name in self._waiting:
             await self._wait(key_name)
@@ -33,7 +32,7 @@ class KeyTurns:
             try:
                 await reserve()
             except BudgetExceededError:
-                if self._in_flight[key_name] <= own:
+                if not self._in_flight[key_name]:
                     self._wake(key_name)
                     raise
                 await self._wait(key_name, first=True)

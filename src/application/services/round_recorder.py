@@ -112,8 +112,11 @@ class RoundRecorder:
     async def reserve(self, request: AgentRequest, forecast: Forecast, previous: AttemptEnd | None = None) -> None:
         """Hold what the call may take, once the calls in flight leave enough. Raises `BudgetExceededError`."""
         if previous is not None:
-            # Or the agent would wait for what it holds itself.
+            # Or the agent would wait for what it holds itself, and others for a call that is over: they may be who it waits for.
             self._settle(request, previous.call)
+            before = self._intended.get(request.agent_id)
+            if before is not None:
+                self._land(before)
         purse = self._purse
         if not purse.try_hold(forecast.hold):
             await purse.hold(forecast.hold)
@@ -151,21 +154,14 @@ class RoundRecorder:
         reservation = entry.reservation = Reservation(self._deliberation.key_name or "", day, forecast.hold)
         if previous is not None:
             entry.charge = self._charge(request, previous.call)
-        before = self._intended.get(request.agent_id)
         intent = self._intended[request.agent_id] = _Intent(request.attempt, forecast, reservation, charge=entry.charge)
-        if before is not None:
-            # Until the charge of the call before is on record nobody else can have what it did not take.
-            intent.is_in_flight, before.is_in_flight = before.is_in_flight, False
-        own = int(intent.is_in_flight)
         try:
-            await self._turns.take(reservation.key_name, lambda: self._record(entry, intent), own=own)
+            await self._turns.take(reservation.key_name, lambda: self._record(entry, intent))
         except BudgetExceededError:
             self._note_refusal(intent)
             raise
         intent.charge = None
         intent.is_in_flight = True
-        if own:
-            self._turns.land(reservation.key_name)
 
     async def agent_ended(
         self, request: AgentRequest, ending: AgentOutput | AgentFailure, last: CallEnd | None = None

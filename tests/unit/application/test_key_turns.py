@@ -51,13 +51,6 @@ async def test_with_nothing_in_flight_it_is_refused_at_once() -> None:
         await KeyTurns().take("k", Budget(0).reserve)
 
 
-async def test_nobody_waits_for_the_call_that_is_its_own() -> None:
-    turns, budget = KeyTurns(), Budget(1)
-    await turns.take("k", budget.reserve)
-    with pytest.raises(BudgetExceededError):
-        await turns.take("k", budget.reserve, own=1)
-
-
 async def test_calls_of_another_key_are_not_waited_for() -> None:
     turns = KeyTurns()
     await turns.take("other", Budget(1).reserve)

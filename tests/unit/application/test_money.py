@@ -191,6 +191,42 @@ async def test_a_further_attempt_that_the_key_cannot_pay_leaves_the_one_before_o
     await _audited(repository)
 
 
+async def test_agents_whose_further_attempts_find_the_key_empty_do_not_wait_for_each_other() -> None:
+    class Failing(Costly):
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            await super().invoke(request)
+            raise AgentInvocationError("no", kind="server_error", retryable=True, usage=Usage(1, 6, 4, 0.5))
+
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(2.2))})
+    began = asyncio.get_running_loop().time()
+    async with opened(build(Failing(0.5), repository, desk=Priced())) as house:
+        ended = await _ended(house, specification(2), key_name="saver")
+        took_s = asyncio.get_running_loop().time() - began
+    # What the one that gives up had not taken is enough for the other.
+    assert _states(ended) == {"over_budget": 1, "failed": 1}
+    assert took_s < 60
+    await _audited(repository)
+
+
+async def test_an_agent_that_waits_for_its_purse_again_is_not_waited_for_by_who_waits_for_the_key() -> None:
+    class FailingOnce(Costly):
+        async def invoke(self, request: AgentRequest) -> AgentOutput:
+            output = await super().invoke(request)
+            if self.calls.count(request.agent_id) == 1:
+                raise AgentInvocationError("no", kind="server_error", retryable=True, usage=Usage(1, 6, 4, 0.5))
+            return output
+
+    repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(1.7))})
+    began = asyncio.get_running_loop().time()
+    async with opened(build(FailingOnce(0.5), repository, desk=Priced())) as house:
+        # The purse has room for two calls at a time, the key for one.
+        ended = await _ended(house, _limited(3, max_cost_usd=2.0), key_name="saver")
+        took_s = asyncio.get_running_loop().time() - began
+    assert sum(_states(ended).values()) == 3
+    assert took_s < 60
+    await _audited(repository)
+
+
 async def test_a_deliberation_that_is_cancelled_lets_others_of_its_key_go_on() -> None:
     repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(2.0))})
     async with opened(build(Costly(0.1, hanging=["archon-0", "archon-1"]), repository, desk=Priced())) as house:
