@@ -112,6 +112,7 @@ async def test_the_child_is_told_everything_but_the_key(command: list[str], mode
     with pytest.raises(NoChildError):
         await model.start()
     assert command[1:] == [
+        "-P",
         "-m",
         "infrastructure.orchestrators.embedded_model_server",
         f"--model={model_file}",
