@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
+import threading
 from collections.abc import Mapping
 
 from api.cli.launched_run import arguments_from
@@ -45,6 +45,11 @@ def form_of(kind: RunKind) -> RunForm | None:
     return None if kind is RunKind.POPULATION else FORM
 
 
+def hang() -> None:
+    """Hold up the whole event loop for good."""
+    threading.Event().wait()
+
+
 async def work(observer: RunObserver, stop: StopSignal, *, kind: str, number: int) -> RunEnding:
     """Note `number` events, and then end, fail or refuse to as `kind` says."""
     if kind == "die":
@@ -58,16 +63,18 @@ async def work(observer: RunObserver, stop: StopSignal, *, kind: str, number: in
         raise ZeroDivisionError("of /a/secret/place")
     if kind == "hang":
         observer.note("fake.hanging", {"pid": os.getpid()})
-        time.sleep(600)  # noqa: ASYNC251 - it hangs
+        hang()
     while kind == "stubborn":
         try:
-            await asyncio.sleep(600)
+            await stop.wait()
+            observer.note("fake.asked_to_end", {})
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             continue
     if kind == "breed" and (child := os.fork()):
         observer.note("fake.bred", {"pid": child})
     elif kind == "breed":
-        time.sleep(600)  # noqa: ASYNC251 - it hangs
+        hang()
     if kind == "wait":
         reason = await stop.wait()
         return RunEnding(reason.status, {"counted": number})

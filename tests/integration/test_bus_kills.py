@@ -17,6 +17,7 @@ import pytest
 from application.ports.message_bus import BusStats, MessageBus
 from infrastructure.buses.file_bus import FileMessageBus
 from infrastructure.buses.shm_bus import SharedMemoryMessageBus
+from tests.patience import eventually_in_loop
 
 _logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ async def receive():
             await bus.register("sink", acknowledge=role)
             break
         except NameTakenError:
-            await asyncio.sleep(0.01)
+            await bus.stats()
     print(flush=True)
     while True:
         taken = await bus.receive_many("sink", batch)
@@ -150,10 +151,13 @@ class Play:
         await self.parts["sender"].end()
         assert self.parts["sender"].process.returncode == 0
         bus = observer(self.transport, self.place)
-        deadline = time.monotonic() + PATIENCE_S
-        while (counts := await bus.stats()).queued["sink"]:
-            assert time.monotonic() < deadline, counts
-            await asyncio.sleep(0.01)
+
+        async def emptied() -> BusStats | None:
+            counts = await bus.stats()
+            return None if counts.queued["sink"] else counts
+
+        counts = await eventually_in_loop(emptied, patience_s=PATIENCE_S)
+        assert counts is not None
         await self.kill(["receiver"])
         await bus.close()
         return counts

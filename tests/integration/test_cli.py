@@ -1,37 +1,19 @@
 """The command line as a person and a script meet it: real settings, a real database, simulated agents."""
 
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.cli.main import execute
+from tests.command_line import Command, Ran, commands
 
 OPTIONS = ("--option", "yes", "--option", "no", "--option", "weekends only")
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.stdout)
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -46,18 +28,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, st
 @pytest.fixture
 def conclave(settings: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs a command in this process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return Ran(code, written.out, written.err)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        yield run
 
 
 def spawned(*arguments: str, settings: Mapping[str, str], stdin: str | None = None, **more: str) -> Ran:

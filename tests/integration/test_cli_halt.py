@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.cli.main import execute
 from infrastructure.stubs.halt_channel_stub import HaltChannelStub
+from tests.command_line import Command, commands
 from tests.conclave_fixture import running_server
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.stdout)
-        return found
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -44,19 +25,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def conclave(folder: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs a command in this process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return Ran(code, written.out, written.err)
-
-    assert run("db", "upgrade").code == 0
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        assert run("db", "upgrade").code == 0
+        yield run
 
 
 def channels(**states: str) -> dict[str, dict[str, bool]]:

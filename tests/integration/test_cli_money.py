@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.cli.main import execute
 from infrastructure.stubs.in_memory_usage_reader import InMemoryUsageReader, SpentCall
+from tests.command_line import Command, commands
 from tests.conclave_fixture import running_server
 from tests.unit.api.cli.scripted_server import answer, scripted_server
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -23,18 +20,8 @@ def conclave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """Runs a command in this process, with simulated agents and an empty data folder."""
     monkeypatch.setenv("CONCLAVE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CONCLAVE_ORCHESTRATOR", "simulated")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return code, written.out, written.err
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        yield run
 
 
 def test_a_quote_takes_the_options_of_deliberate_and_asks_nobody(conclave: Command) -> None:

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from api.cli.main import execute
 from domain.models.pantheon import ROW, arguments_from_rest, command_line
+from tests.command_line import Command, commands
 from tests.llm_server.handle import LlmServer
 
 Write = Callable[[str], str]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.stdout)
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -44,18 +25,8 @@ def conclave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """Runs a command in this process, with simulated agents and an empty data folder."""
     monkeypatch.setenv("CONCLAVE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CONCLAVE_ORCHESTRATOR", "simulated")
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return Ran(code, written.out, written.err)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        yield run
 
 
 @pytest.fixture

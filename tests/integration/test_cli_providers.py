@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.cli.main import execute
+from tests.command_line import Command, Ran, commands
 from tests.llm_server.handle import LlmServer
 
 KEY = "sk-7f3a9c-very-secret"
 OPTIONS = ("--option", "yes", "--option", "no")
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.stdout)
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.stdout.split())
-
-
-Command = Callable[..., Ran]
 Writing = Callable[[str], None]
 
 
@@ -71,19 +51,14 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Writing:
 @pytest.fixture
 def conclave(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs a command in this process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    with commands(capsys) as run:
 
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        assert KEY not in written.out + written.err
-        return Ran(code, written.out, written.err)
+        def careful(*arguments: str) -> Ran:
+            ran = run(*arguments)
+            assert KEY not in ran.stdout + ran.stderr
+            return ran
 
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+        yield careful
 
 
 def one(server: LlmServer, *lines: str) -> str:

@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +23,9 @@ from domain.models.run_event import new_run_id
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.runs.file_run_registry import FileRunRegistry
 from infrastructure.settings import load_settings
+from tests.command_line import Command, Ran
 from tests.fake_run import main as fake_main
+from tests.patience import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 COMPLETED, CANCELLED, FAILED = DeliberationStatus.COMPLETED, DeliberationStatus.CANCELLED, DeliberationStatus.FAILED
@@ -56,11 +56,14 @@ class Site:
             text=True,
         )
         try:
-            until = time.monotonic() + _PATIENCE_S
-            while not (found := self.newest()) or len(self.registry.events(found.id)) < 2:
+
+            def begun() -> Run | None:
                 assert process.poll() is None, process.communicate()
-                assert time.monotonic() < until
-                time.sleep(0.02)
+                found = self.newest()
+                return found if found is not None and len(self.registry.events(found.id)) >= 2 else None
+
+            found = eventually(begun)
+            assert found is not None
             yield process, found
         finally:
             process.kill()
@@ -91,18 +94,6 @@ def site(tmp_path: Path, made: Path) -> Site:
     data.mkdir()
     (data / "conclave.db").write_bytes(made.read_bytes())
     return Site(data)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -207,9 +198,9 @@ def test_interrupted_it_winds_up_and_still_prints_what_was_counted(
 
 
 def test_interrupted_twice_it_leaves_work_that_does_not_wind_up(site: Site) -> None:
-    with site.running("stubborn", "2", "--json") as (process, _):
+    with site.running("stubborn", "2", "--json") as (process, held):
         process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        eventually(lambda: "fake.asked_to_end" in {event.type for event in site.registry.events(held.id)})
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(_PATIENCE_S) == 130

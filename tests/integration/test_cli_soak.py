@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.cli.main import execute
 from domain.models.soak import arguments_from_rest, command_line
 from infrastructure.soak.process_gauge import is_alive
+from tests.command_line import Command, commands
+from tests.patience import eventually
 from tests.soak.runs import PATIENCE_S, titles_of
 
-Command = Callable[..., tuple[int, str, str]]
 # Ten cycles: too few for growth and spread to be judged, which a busy machine is not to decide here.
 QUICK = ("--agents", "3", "--duration", "0.0084", "--interval", "0.05")
 
@@ -33,18 +31,8 @@ def conclave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """Runs a command in this process, in an empty folder."""
     monkeypatch.setenv("CONCLAVE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return code, written.out, written.err
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        yield run
 
 
 def soak_run(*more: str) -> tuple[str, ...]:
@@ -226,13 +214,6 @@ def started(repository_root: Path, folder: Path, *arguments: str) -> Iterator[su
             process.stdout.close()
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def rows_in(folder: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         return len((folder / "out/stability-metrics.jsonl").read_text().splitlines())
@@ -264,7 +245,7 @@ LONG = (
 
 def test_ctrl_c_ends_the_run_in_order_and_still_prints_what_was_counted(tmp_path: Path, repository_root: Path) -> None:
     with started(repository_root, tmp_path, *LONG) as process:
-        wait_until(lambda: rows_in(tmp_path) >= 3)
+        eventually(lambda: rows_in(tmp_path) >= 3)
         pids = [status_of(tmp_path, str(number))["pid"] for number in (1, 2, 3)]
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=PATIENCE_S)
@@ -280,7 +261,7 @@ def test_an_agent_of_its_own_process_joins_and_leaves_when_the_run_is_over(
 ) -> None:
     agent = ("soak", "agent", "--id", "77", "--coord-dir", "coord")
     with started(repository_root, tmp_path, *agent) as joined:
-        wait_until(lambda: status_of(tmp_path, "77").get("status") == "ready")
+        eventually(lambda: status_of(tmp_path, "77").get("status") == "ready")
         assert status_of(tmp_path, "77")["pid"] == joined.pid
         assert titles_of(joined.pid) == ("agent-worker-77", b"agent-worker-77\0")
         with started(
@@ -309,7 +290,7 @@ def test_a_run_that_was_killed_is_resumed_by_the_same_command(tmp_path: Path, re
         "out",
     )
     with started(repository_root, tmp_path, *command) as process:
-        wait_until(lambda: rows_in(tmp_path) >= 3)
+        eventually(lambda: rows_in(tmp_path) >= 3)
         process.kill()
     with started(repository_root, tmp_path, *command, "--resume", "--json") as process:
         out, _ = process.communicate(timeout=PATIENCE_S)

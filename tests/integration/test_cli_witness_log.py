@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import logging
 import os
 import re
 import signal
@@ -13,16 +12,14 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from api.bootstrap import verification_tools
-from api.cli.main import execute
 from domain.witness.checkpoint import (
     COSIGNATURE_V1,
     ED25519,
@@ -37,27 +34,12 @@ from domain.witness.merkle import leaf_hash, root_hash
 from domain.witness.proof import consistency_proof
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.signer import CheckpointSigner
+from tests.command_line import Command, commands
 from tests.conclave_fixture import running_server
 
 DEADLINE_S = 60.0
 QUESTION = "Close the centre to cars?"
 REASON = "the person asked for it"
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.stdout)
-
-
-Command = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -72,18 +54,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, st
 @pytest.fixture
 def conclave(settings: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs a command in this process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> Ran:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return Ran(code, written.out, written.err)
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        yield run
 
 
 @pytest.fixture

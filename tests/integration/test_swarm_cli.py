@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.bootstrap.swarm import Place, open_bus
-from api.cli.main import execute
 from application.ports.message_bus import MessageBus
 from domain.models.swarm import arguments_from_rest, command_line
 from infrastructure.settings import Settings
+from tests.command_line import Command, commands
 from tests.servers.redis import RedisServer
 
-Command = Callable[..., tuple[int, str, str]]
 PATIENCE_S = 60.0
 
 
@@ -32,18 +30,8 @@ def conclave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setenv("CONCLAVE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("CONCLAVE_ORCHESTRATOR", "simulated")
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = execute(arguments)
-        written = capsys.readouterr()
-        return code, written.out, written.err
-
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with commands(capsys) as run:
+        yield run
 
 
 def test_the_documents_lie_in_logs_unless_said_otherwise(conclave: Command, tmp_path: Path) -> None:

@@ -127,12 +127,12 @@ class _Rehearsal:
 
     async def ask_and_await(self, messages: Sequence[tuple[str, str]], *, wants_ballot: bool) -> str:
         """What CrewAI could take for a step."""
-        self.told.extend(messages if wants_ballot else ())
-        return "Action: x\nAction Input: {}"
+        return self.ask(messages, wants_ballot=wants_ballot)
 
     def ask(self, messages: Sequence[tuple[str, str]], *, wants_ballot: bool) -> str:
-        """Not used."""
-        raise NotImplementedError
+        """The same."""
+        self.told.extend(messages if wants_ballot else ())
+        return "Action: x\nAction Input: {}"
 
 
 def _kept_running(perform: Callable[..., str], *arguments: object) -> str:

@@ -28,7 +28,7 @@ async def test_a_sender_waits_for_room_and_gets_it(bus: MessageBus) -> None:
     await bus.register("b", capacity=1)
     await bus.send(said("first"))
     waiting = asyncio.create_task(bus.send(said("second"), timeout=PATIENCE_S))
-    await settle(waiting)
+    await settle(bus, waiting)
     assert await hear(bus, "b", 1) == ["first"]
     assert await asyncio.wait_for(waiting, PATIENCE_S)
     assert await hear(bus, "b", 1) == ["second"]
@@ -39,7 +39,7 @@ async def test_a_sender_elsewhere_waits_for_room_and_gets_it(place: BusPlace) ->
     await here.register("b", capacity=1)
     await there.send(said("first"))
     waiting = asyncio.create_task(there.send(said("second"), timeout=PATIENCE_S))
-    await settle(waiting)
+    await settle(there, waiting)
     assert await hear(here, "b", 2) == ["first", "second"]
     await asyncio.wait_for(waiting, PATIENCE_S)
 
@@ -59,7 +59,7 @@ async def test_senders_that_wait_for_room_come_in_order(bus: MessageBus) -> None
     waiting = []
     for number in range(1, 5):
         waiting.append(asyncio.create_task(bus.send(said(number), timeout=PATIENCE_S)))
-        await settle(waiting[-1])
+        await settle(bus, waiting[-1])
     assert await hear(bus, "b", 5) == [0, 1, 2, 3, 4]
     await ended(*waiting)
 
@@ -133,7 +133,7 @@ async def test_an_acknowledgement_lets_a_sender_in(bus: MessageBus) -> None:
     await bus.send(said("first"))
     taken = await bus.receive("b", timeout=PATIENCE_S)
     waiting = asyncio.create_task(bus.send(said("second"), timeout=PATIENCE_S))
-    await settle(waiting)
+    await settle(bus, waiting)
     await bus.acknowledge("b", taken.id)
     await asyncio.wait_for(waiting, PATIENCE_S)
     assert await hear(bus, "b", 1) == ["second"]

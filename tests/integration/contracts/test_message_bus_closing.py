@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -12,6 +11,7 @@ from application.ports.message_bus import Message, MessageBus
 from domain.errors.bus import BusClosedError, BusError, NameTakenError
 from tests.integration.contracts.bus_talk import ended, hear, said, settle
 from tests.integration.contracts.buses import PATIENCE_S, BusPlace
+from tests.patience import eventually_in_loop
 
 
 async def test_closing_wakes_everybody(bus: MessageBus) -> None:
@@ -24,7 +24,7 @@ async def test_closing_wakes_everybody(bus: MessageBus) -> None:
         asyncio.create_task(bus.send(said(), timeout=PATIENCE_S * 2)),
     ]
     for task in waiting:
-        await settle(task)
+        await settle(bus, task)
     await bus.close()
     assert [type(each) for each in await ended(*waiting)] == [BusClosedError] * 3
 
@@ -33,7 +33,7 @@ async def test_closing_wakes_who_waits_for_a_reply(bus: MessageBus) -> None:
     await bus.register("a")
     await bus.register("b")
     asking = asyncio.create_task(bus.request(said(), timeout=PATIENCE_S * 2))
-    await settle(asking)
+    await settle(bus, asking)
     await bus.close()
     assert [type(each) for each in await ended(asking)] == [BusClosedError]
 
@@ -112,20 +112,17 @@ async def test_the_names_of_a_closed_object_are_free(place: BusPlace) -> None:
         with pytest.raises(BusClosedError):
             await there.register("b")
         return
-    deadline = time.monotonic() + PATIENCE_S
-    while await _is_taken(there, "b"):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await eventually_in_loop(lambda: _took(there, "b"))
     await there.send(said("to the new one"))
     assert await hear(there, "b", 1) == ["to the new one"]
 
 
-async def _is_taken(bus: MessageBus, name: str) -> bool:
+async def _took(bus: MessageBus, name: str) -> bool:
     try:
         await bus.register(name)
     except NameTakenError:
-        return True
-    return False
+        return False
+    return True
 
 
 async def test_every_refusal_is_a_bus_error(bus: MessageBus) -> None:

@@ -28,9 +28,9 @@ async def test_a_cancelled_receiver_loses_no_message(bus: MessageBus) -> None:
 async def test_of_two_receivers_the_other_one_gets_what_a_cancelled_one_was_woken_for(bus: MessageBus) -> None:
     await bus.register("b")
     first = asyncio.create_task(bus.receive("b"))
-    await settle(first)
+    await settle(bus, first)
     second = asyncio.create_task(bus.receive("b"))
-    await settle(second)
+    await settle(bus, second)
     sending = asyncio.create_task(bus.send(said("kept")))
     await asyncio.sleep(0)
     first.cancel()
@@ -46,7 +46,7 @@ async def test_a_cancelled_sender_that_waited_for_room_sends_nothing(bus: Messag
     await bus.register("b", capacity=1)
     await bus.send(said("first"))
     waiting = asyncio.create_task(bus.send(said("given up"), timeout=PATIENCE_S))
-    await settle(waiting)
+    await settle(bus, waiting)
     waiting.cancel()
     await ended(waiting)
     await hear(bus, "b", 1)
@@ -110,7 +110,7 @@ async def test_idle_receivers_do_not_keep_a_message_from_another(bus: MessageBus
     for name in names:
         await bus.register(name)
     idle: list[asyncio.Task[object]] = [asyncio.create_task(bus.receive(name)) for name in names]
-    await settle(idle[-1])
+    await settle(bus, idle[-1])
     await bus.register("b")
     await bus.send(said("for one"))
     assert await hear(bus, "b", 1) == ["for one"]

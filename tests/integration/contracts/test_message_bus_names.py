@@ -175,7 +175,7 @@ async def test_what_an_agent_did_not_acknowledge_becomes_dead_letters_too(bus: M
 async def test_who_waits_for_a_message_learns_that_its_agent_is_gone(bus: MessageBus) -> None:
     await bus.register("b")
     waiting = asyncio.create_task(bus.receive("b"))
-    await settle(waiting)
+    await settle(bus, waiting)
     await bus.unregister("b")
     assert [type(each) for each in await ended(waiting)] == [UnknownAgentError]
 
@@ -184,7 +184,7 @@ async def test_who_waits_for_room_learns_that_the_agent_is_gone(bus: MessageBus)
     await bus.register("b", capacity=1)
     await bus.send(said())
     waiting = asyncio.create_task(bus.send(said("blocked"), timeout=PATIENCE_S))
-    await settle(waiting)
+    await settle(bus, waiting)
     await bus.unregister("b")
     assert [type(each) for each in await ended(waiting)] == [UnknownAgentError]
 
@@ -201,7 +201,7 @@ async def test_what_a_blocked_sender_could_not_send_is_a_dead_letter_of_who_unre
     await bus.register("b", capacity=1)
     await bus.send(said("inside"))
     waiting = asyncio.create_task(bus.send(said("outside"), timeout=PATIENCE_S))
-    await settle(waiting)
+    await settle(bus, waiting)
     await bus.unregister("b")
     await ended(waiting)
     letters = await letters_of(bus, 2, "b")

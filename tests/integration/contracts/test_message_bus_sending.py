@@ -78,7 +78,7 @@ async def test_an_agent_may_write_to_itself(bus: MessageBus) -> None:
 async def test_a_receiver_that_waits_gets_what_is_sent_later(bus: MessageBus) -> None:
     await bus.register("b")
     waiting = asyncio.create_task(bus.receive("b"))
-    await settle(waiting)
+    await settle(bus, waiting)
     await bus.send(said("at last"))
     assert (await asyncio.wait_for(waiting, PATIENCE_S)).payload == "at last"
 
@@ -87,7 +87,7 @@ async def test_an_object_hears_what_another_object_sends(place: BusPlace) -> Non
     here, there = place.open(), place.open()
     await here.register("b")
     waiting = asyncio.create_task(here.receive("b"))
-    await settle(waiting)
+    await settle(here, waiting)
     await there.send(said("across"))
     assert (await asyncio.wait_for(waiting, PATIENCE_S)).payload == "across"
 
@@ -123,7 +123,7 @@ async def test_receive_many_takes_what_is_there_and_no_more_than_asked_for(bus: 
 async def test_receive_many_waits_for_the_first(bus: MessageBus) -> None:
     await bus.register("b")
     waiting = asyncio.create_task(bus.receive_many("b", 10))
-    await settle(waiting)
+    await settle(bus, waiting)
     await bus.send(said("first"))
     assert [each.payload for each in await asyncio.wait_for(waiting, PATIENCE_S)] == ["first"]
 
