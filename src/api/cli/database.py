@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, want_command
+from api.cli.options import HelpOption, JsonOption, add_group, want_command
 
 __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(database)
-    group.command("upgrade")(upgrade)
-    app.add_typer(group, name="db")
+    add_group(app, "db", database, {"upgrade": upgrade})
 
 
 def database(context: typer.Context, _help: HelpOption = False) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, ServerOption, want_command
+from api.cli.options import HelpOption, JsonOption, ServerOption, add_group, want_command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -27,12 +27,7 @@ ReasonOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(halt)
-    group.command("status")(status)
-    group.command("set")(set_halt)
-    group.command("clear")(clear)
-    app.add_typer(group, name="halt")
+    add_group(app, "halt", halt, {"status": status, "set": set_halt, "clear": clear})
 
 
 def halt(context: typer.Context, _help: HelpOption = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Annotated
 
@@ -15,6 +15,7 @@ __all__ = [
     "HelpOption",
     "JsonOption",
     "ServerOption",
+    "add_group",
     "finite",
     "in_words_of_the_command_line",
     "show_help",
@@ -35,6 +36,20 @@ def show_help(context: typer.Context, wanted: bool) -> None:
 HelpOption = Annotated[
     bool, typer.Option("--help", help="Show this message and exit.", is_eager=True, callback=show_help)
 ]
+
+
+def add_group(
+    app: typer.Typer, name: str, opening: Callable[..., None], commands: Mapping[str, Callable[..., None]]
+) -> typer.Typer:
+    """Make the group `name` known, whose own help is the docstring of `opening`, with these commands by their names."""
+    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
+    group.callback(invoke_without_command=True)(opening)
+    for command, performed in commands.items():
+        group.command(command)(performed)
+    app.add_typer(group, name=name)
+    return group
+
+
 ServerOption = Annotated[
     str | None,
     typer.Option(

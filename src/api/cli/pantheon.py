@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, want_command
+from api.cli.options import HelpOption, JsonOption, add_group, want_command
 
 if TYPE_CHECKING:
     from application.ports.run_observer import RunObserver
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from domain.models.pantheon import PantheonRequest
     from domain.models.run import JsonValue, RunEnding
 
-__all__ = ["add_to", "pantheon_app"]
+__all__ = ["add_to"]
 
 TaskArgument = Annotated[
     str | None, typer.Argument(metavar="TASK", help="What the steps are given.", show_default=False)
@@ -50,15 +50,7 @@ RolesOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    app.add_typer(pantheon_app(), name="pantheon")
-
-
-def pantheon_app() -> typer.Typer:
-    """The commands about the pantheon."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(pantheon)
-    group.command("run")(run)
-    return group
+    add_group(app, "pantheon", pantheon, {"run": run})
 
 
 def pantheon(context: typer.Context, _help: HelpOption = False) -> None:

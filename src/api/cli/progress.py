@@ -15,6 +15,7 @@ from rich.text import Text
 
 from api.cli.account import describe_duration
 from api.cli.bars import bar, cut, draws_blocks, tally_lines
+from api.cli.live_drawing import live_drawing
 from api.cli.plain_text import visible
 
 __all__ = ["LineProgress", "LiveProgress", "Progress", "QuietProgress", "progress_on"]
@@ -22,7 +23,6 @@ __all__ = ["LineProgress", "LiveProgress", "Progress", "QuietProgress", "progres
 _MAX_BARS = 8
 _VOICES = 3
 _MAX_VOICE_CHARACTERS = 300
-_REFRESHES_PER_SECOND = 8
 _LINES_PER_ROUND = 4
 
 Document = Mapping[str, Any]
@@ -175,15 +175,7 @@ class LiveProgress:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        self._live = Live(
-            console=self._console,
-            get_renderable=self.view,
-            refresh_per_second=_REFRESHES_PER_SECOND,
-            transient=True,
-            redirect_stdout=False,
-            vertical_overflow="crop",
-        )
-        self._live.start(refresh=True)
+        self._live = live_drawing(self._console, self.view)
         return self
 
     def __exit__(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, want_command
+from api.cli.options import HelpOption, JsonOption, add_group, want_command
 
 if TYPE_CHECKING:
     from application.ports.run_observer import RunObserver
     from application.services.stop_signal import StopSignal
     from domain.models.run import JsonValue, RunEnding
 
-__all__ = ["add_to", "soak_app"]
+__all__ = ["add_to"]
 
 _MINUTE_S = 60.0
 _MIB = 1_048_576
@@ -89,17 +89,7 @@ PollOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    app.add_typer(soak_app(), name="soak")
-
-
-def soak_app() -> typer.Typer:
-    """The commands about soaks."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(soak)
-    group.command("run")(run)
-    group.command("agent")(agent)
-    group.command("monitor")(monitor)
-    return group
+    add_group(app, "soak", soak, {"run": run, "agent": agent, "monitor": monitor})
 
 
 def soak(context: typer.Context, _help: HelpOption = False) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, finite, want_command
+from api.cli.options import HelpOption, JsonOption, add_group, finite, want_command
 
 if TYPE_CHECKING:
     from application.ports.run_observer import RunObserver
@@ -117,11 +117,7 @@ WaitOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(swarm)
-    group.command("run")(run)
-    group.command("join")(join)
-    app.add_typer(group, name="swarm")
+    add_group(app, "swarm", swarm, {"run": run, "join": join})
 
 
 def swarm(context: typer.Context, _help: HelpOption = False) -> None:

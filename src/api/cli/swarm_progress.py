@@ -13,11 +13,11 @@ from rich.text import Text
 
 from api.cli.account import describe_duration
 from api.cli.bars import bar, cut, draws_blocks, tally_lines
+from api.cli.live_drawing import live_drawing
 from api.cli.plain_text import visible
 
 __all__ = ["SwarmProgress", "swarm_progress_on"]
 
-_REFRESHES_PER_SECOND = 8
 _WARNINGS = 4
 _MAX_WARNING = 200
 
@@ -39,15 +39,7 @@ class SwarmProgress:
 
     def __enter__(self) -> Self:
         if self._console is not None and not self._console.is_dumb_terminal:
-            self._live = Live(
-                console=self._console,
-                get_renderable=self.view,
-                refresh_per_second=_REFRESHES_PER_SECOND,
-                transient=True,
-                redirect_stdout=False,
-                vertical_overflow="crop",
-            )
-            self._live.start(refresh=True)
+            self._live = live_drawing(self._console, self.view)
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ import typer
 
 from api.cli import witness_log
 from api.cli.exit_codes import ExitCode
-from api.cli.options import HelpOption, JsonOption, want_command
+from api.cli.options import HelpOption, JsonOption, add_group, want_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,21 +18,12 @@ if TYPE_CHECKING:
     from domain.errors.witness import VerificationRefusedError
     from domain.witness.checkpoint import VerifierKey
 
-__all__ = ["add_to", "witness_app"]
+__all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    app.add_typer(witness_app(), name="witness")
-
-
-def witness_app() -> typer.Typer:
-    """The commands about the record."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(witness)
-    group.command("verify")(verify)
-    witness_log.add_to(group)
-    return group
+    witness_log.add_to(add_group(app, "witness", witness, {"verify": verify}))
 
 
 def witness(context: typer.Context, _help: HelpOption = False) -> None:

@@ -19,7 +19,7 @@ from api.rest.callers import Caller, Observer, OpenConclave, Operator
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
-from api.rest.operation import describe
+from api.rest.operation import describe, describe_stream
 from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
@@ -102,15 +102,7 @@ def add_deliberations(app: FastAPI) -> None:
         f"{path}/{{deliberation_id}}/events",
         events,
         methods=["GET"],
-        **describe(
-            "deliberations",
-            "streamEvents",
-            "Follow a deliberation as server-sent events",
-            {200: "Event"},
-            (401, 403, 404, 422, 503),
-            media_type="text/event-stream",
-            headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
-        ),
+        **describe_stream("deliberations", "streamEvents", "Follow a deliberation as server-sent events", "Event"),
     )
     app.add_api_route(
         f"{path}/{{deliberation_id}}/cancel",

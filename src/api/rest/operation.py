@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-__all__ = ["describe", "reference"]
+__all__ = ["describe", "describe_stream", "reference"]
 
 _TEXT = {"type": "string"}
 
@@ -60,3 +60,16 @@ def describe(
         "response_model": None,
         "openapi_extra": extra,
     }
+
+
+def describe_stream(tag: str, operation_id: str, summary: str, schema: str) -> dict[str, Any]:
+    """The same for a stream of server-sent events, each of which has that schema as its data."""
+    return describe(
+        tag,
+        operation_id,
+        summary,
+        {200: schema},
+        (401, 403, 404, 422, 503),
+        media_type="text/event-stream",
+        headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
+    )

@@ -16,7 +16,7 @@ from api.rest.callers import Observer, OpenConclave, Operator
 from api.rest.deliberations import Cursor, Limit, Status
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.json_response import JsonResponse
-from api.rest.operation import describe
+from api.rest.operation import describe, describe_stream
 from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
 from domain.errors.run import InvalidRunError, RunNotFoundError
@@ -62,15 +62,7 @@ def add_runs(app: FastAPI) -> None:
         f"{path}/{{run_id}}/events",
         events,
         methods=["GET"],
-        **describe(
-            "runs",
-            "streamRunEvents",
-            "Follow a run as server-sent events",
-            {200: "RunEvent"},
-            (401, 403, 404, 422, 503),
-            media_type="text/event-stream",
-            headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
-        ),
+        **describe_stream("runs", "streamRunEvents", "Follow a run as server-sent events", "RunEvent"),
     )
     app.add_api_route(
         f"{path}/{{run_id}}/cancel",
