@@ -6,6 +6,7 @@ override QUESTION := $(value QUESTION)
 export QUESTION
 
 MINUTES ?= 60
+TORCH ?= torch
 ENVIRONMENT := scripts/environment.sh
 SOURCES := src tests benchmarks migrations
 
@@ -25,7 +26,7 @@ deliberate serve: export CONCLAVE_ORCHESTRATOR := simulated
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: deliberate test check serve bench campaign lock format help clean
+.PHONY: deliberate test test-torch check serve bench campaign lock format help clean
 
 deliberate: ## Ask: make deliberate QUESTION="..." [SIMULATED=1] [ARGS="--agents 9 --json"]
 	@test -n "$$QUESTION" || { echo 'What is the question? make deliberate QUESTION="..."' >&2; exit 2; }
@@ -44,6 +45,10 @@ ifeq ($(strip $(ARGS)),)
 else
 	@.venv/bin/pytest $(ARGS)
 endif
+
+test-torch: ## Run the tests with torch in an environment of their own [TORCH="torch==2.13.0"]
+	@TORCH="$(TORCH)" $(ENVIRONMENT) torch
+	@.torch-venv/bin/python -m pytest tests/torch $(ARGS)
 
 check: ## Lint, formatting, types, layers and the locks
 	@$(ENVIRONMENT) project
@@ -74,8 +79,8 @@ lock: ## Write the locks anew, with the newest packages before the date in pypro
 	@$(ENVIRONMENT) lock
 
 clean: ## Remove environments, caches and builds, but no data
-	rm -rf .venv .bench-venv .crewai-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv .bench-venv .crewai-venv .torch-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -5,6 +5,7 @@
 #   scripts/environment.sh model     the same, with the model file that the extra `local` serves by default
 #   scripts/environment.sh bench     .bench-venv: Conclave and the peers that it is measured against
 #   scripts/environment.sh crewai    .crewai-venv: Conclave, the extra `crewai` and what runs tests/crewai
+#   scripts/environment.sh torch     .torch-venv: Conclave, its development tools and the build of torch that $TORCH names
 #   scripts/environment.sh lock      write all locks anew
 #   scripts/environment.sh addresses fail if a lock names a host or an option
 #
@@ -90,6 +91,16 @@ install_model() {
     cp requirements-model.lock .venv/.model
 }
 
+# Which build of torch fits depends on the machine, so that no lock names one; pip finds what the machine's own settings offer.
+install_torch() {
+    install .torch-venv requirements.lock
+    .torch-venv/bin/python -c 'import torch' 2>/dev/null && return
+    find_uv
+    "$UV" pip install --quiet --python .torch-venv/bin/python pip
+    echo "Installing ${TORCH:=torch} into .torch-venv"
+    .torch-venv/bin/python -m pip install --quiet --disable-pip-version-check "$TORCH"
+}
+
 # export_lock FILE EXPLANATION [OPTION...]
 export_lock() {
     file=$1
@@ -107,7 +118,7 @@ lock() {
     find_uv
     find_python
     "$UV" lock --python "$PYTHON" --upgrade
-    export_lock requirements.lock "Conclave, the extras 'local', 'population' and 'tracing' and the development tools." --extra local --extra population --extra tracing --group dev
+    export_lock requirements.lock "Conclave, all extras but 'crewai' and the development tools." --extra local --extra population --extra ray --extra lmdb --extra arrow --extra notes --extra tracing --group dev
     export_lock requirements-bench.lock "Conclave, the extra 'population' and the peers that it is measured against." --no-dev --extra population --group peers
     export_lock requirements-image.lock "Conclave and the extra 'tracing': what the container image runs." --no-dev --extra tracing
     export_lock requirements-crewai.lock "Conclave and the extras 'crewai' and 'tracing': what the image with CrewAI runs." --no-dev --extra crewai --extra tracing
@@ -131,7 +142,8 @@ model)
     ;;
 bench) install .bench-venv requirements-bench.lock ;;
 crewai) install .crewai-venv requirements-crewai.lock requirements-crewai-tests.lock ;;
+torch) install_torch ;;
 lock) lock ;;
 addresses) addresses ;;
-*) fail "Usage: scripts/environment.sh project|model|bench|crewai|lock|addresses" ;;
+*) fail "Usage: scripts/environment.sh project|model|bench|crewai|torch|lock|addresses" ;;
 esac

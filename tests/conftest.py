@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
     from tests.servers.redis import RedisServer
 
-# These run in an environment of their own, because what CrewAI wants does not go with the development tools.
-collect_ignore = [] if find_spec("crewai") else ["crewai"]
+# These run in environments of their own: what CrewAI wants does not go with the development tools, and no lock names a build of torch.
+collect_ignore = [folder for folder in ("crewai", "torch") if find_spec(folder) is None]
 
 _FOREIGN_PREFIXES = ("CONCLAVE_", "OPENAI_", "CREWAI_", "OTEL_", "PG", "XDG_")
 _FOREIGN_NAMES = ("REDIS_URL", "DATABASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
