@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infrastructure.population.own_behaviour import ShardView
 
-__all__ = ["Average", "Careless", "Deadly", "Exact", "Interrupted", "Raising", "Remembering"]
+__all__ = ["Average", "Bookkeeping", "Careless", "Deadly", "Eager", "Exact", "Interrupted", "Raising", "Remembering"]
 
 _TICK = 7
 
@@ -90,6 +92,24 @@ class Deadly:
         return np.asarray(view.opinion * 0.5 + view.uniform() * 0.5)
 
 
+class Eager:
+    """Asks the run to end before its first tick, where EAGER names a file that is not there yet: the first of all workers does."""
+
+    def __init__(self) -> None:
+        # The second signal would end the run at once.
+        try:
+            Path(os.environ["EAGER"]).touch(exist_ok=False)
+        except (KeyError, FileExistsError):
+            return
+        own = sys.modules["__main__"].__spec__
+        carries_shards = own is not None and own.name.endswith("shard_process")
+        os.kill(os.getppid() if carries_shards else os.getpid(), signal.SIGTERM)
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        return view.opinion
+
+
 class Interrupted:
     """Asks its process to end in the middle of a tick, where INTERRUPTED is set."""
 
@@ -99,3 +119,19 @@ class Interrupted:
         if view.tick == _TICK and view.id[0] == 0 and "INTERRUPTED" in os.environ:
             os.kill(os.getpid(), signal.SIGTERM)
         return view.opinion
+
+
+class Bookkeeping:
+    """Keeps in its working memory whom it heard last, counts its ticks in a metric of its own, and thinks what both come to."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        memory, metrics = view.memory, view.metrics
+        last = np.where(view.peers[:, 0] == 2**32 - 1, 0, view.peers[:, 0])
+        memory[:, :4] = last.astype("<u4").view(np.uint8).reshape(-1, 4)
+        view.keep_memory(memory)
+        metrics[:, 4] += 1
+        # The first ones are not its own to write.
+        metrics[:, 0] = -1
+        view.keep_metrics(metrics)
+        return np.asarray((last % 7 + view.metrics[:, 4] % 5) / 20.0)

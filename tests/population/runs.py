@@ -12,6 +12,7 @@ from application.services.population.run_population import RunPopulation
 from application.services.stop_signal import StopSignal
 from domain.models.population import PopulationSpecification
 from domain.models.run import JsonValue, RunEnding
+from infrastructure.population.engines import open_engine as open_engine_of
 from infrastructure.population.local_engine import LocalEngine
 from infrastructure.population.population_folder import PopulationFolder
 
@@ -33,7 +34,10 @@ class Listener(NullRunObserver):
 
 def _case(spec: PopulationSpecification, folder: PopulationFolder, cache: Path | None, wrap: Wrap) -> RunPopulation:
     def open_engine(tick: int) -> PopulationEngine:
-        return wrap(LocalEngine(spec, snapshots=folder.snapshots, tick=tick, cache=cache))
+        def local() -> PopulationEngine:
+            return LocalEngine(spec, snapshots=folder.snapshots, tick=tick, cache=cache, folder=folder.folder)
+
+        return wrap(open_engine_of(spec, local, snapshots=folder.snapshots, tick=tick, cache=cache))
 
     return RunPopulation(spec, open_engine=open_engine, record=folder, cores=2)
 
@@ -56,13 +60,13 @@ async def run_in(
         folder.close()
 
 
-async def resumed(out: Path, *, from_tick: int | None = None, cache: Path | None = None) -> RunEnding:
-    """What lies in `out`, taken to its end."""
+async def resumed(
+    out: Path, *, from_tick: int | None = None, cache: Path | None = None, wrap: Wrap = lambda engine: engine
+) -> RunEnding:
+    """What lies in `out`, taken to its end; `wrap` may put something in the engine's place."""
     folder = PopulationFolder(out, existing=True)
     try:
         spec, resumption = folder.specification, folder.rewind(from_tick)
-        return await _case(spec, folder, cache, lambda engine: engine).run(
-            Listener(), StopSignal(), resumption=resumption
-        )
+        return await _case(spec, folder, cache, wrap).run(Listener(), StopSignal(), resumption=resumption)
     finally:
         folder.close()

@@ -4,11 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, finite, want_command
+from api.cli.options import HelpOption, JsonOption, want_command
+from api.cli.population_export import export
+from api.cli.population_options import (
+    ActivityOption,
+    AgentsOption,
+    ArrivalsOption,
+    AskDeadlineOption,
+    AskingOption,
+    BeginOption,
+    BehaviourOption,
+    BenchTicksOption,
+    BoundOption,
+    BusNameOption,
+    BusOption,
+    CalibrationOption,
+    CommandOption,
+    DeadlineOption,
+    DegreeOption,
+    DeparturesOption,
+    DormancyOption,
+    EngineOption,
+    ExternalOption,
+    ExternalToOption,
+    FolderArgument,
+    FoldOption,
+    FromOption,
+    FromTickOption,
+    GraphOption,
+    HighOption,
+    InboxOption,
+    InferenceOption,
+    IntervalOption,
+    KernelOption,
+    KillOption,
+    LowOption,
+    MemoryOption,
+    MessagesOption,
+    MetricsOption,
+    NotesOption,
+    OutOption,
+    PeersOption,
+    SeedOption,
+    SeedsOption,
+    ShardsOption,
+    SnapshotOption,
+    StateOption,
+    SusceptibilityOption,
+    ThinkerOption,
+    ThinkersOption,
+    ThinkEveryOption,
+    TicksOption,
+    TopicOption,
+    WeightsOption,
+    WorkersOption,
+)
+from api.cli.population_tier_options import ColdOption, HotShareOption, TiersOption, WarmOption, WarmShareOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,107 +76,6 @@ if TYPE_CHECKING:
     from domain.models.run import JsonValue, RunEnding
 
 __all__ = ["add_to", "population_app"]
-
-AgentsOption = Annotated[int, typer.Option("--agents", metavar="N", help="How many agents, up to 10,000,000.")]
-TicksOption = Annotated[int, typer.Option("--ticks", metavar="N", help="How many ticks.")]
-ShardsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--shards", metavar="N", help="Into how many shards, up to 1,024; else one a core.", show_default=False
-    ),
-]
-EngineOption = Annotated[str, typer.Option("--engine", metavar="KIND", help="What carries them: local.")]
-KernelOption = Annotated[
-    str,
-    typer.Option(
-        "--kernel", metavar="KIND", help="What steps them: numba, numpy, or auto, the best one that is installed."
-    ),
-]
-WorkersOption = Annotated[
-    str, typer.Option("--workers", metavar="KIND", help="What carries the shards: threads, processes or auto.")
-]
-BehaviourOption = Annotated[
-    str,
-    typer.Option(
-        "--behaviour",
-        metavar="KIND",
-        help="bounded_confidence, degroot, voter, threshold, or a class of your own as module:Class.",
-    ),
-]
-BoundOption = Annotated[
-    float,
-    typer.Option(
-        "--bound", metavar="X", help="How far an opinion may lie away to be heard; the share that threshold takes."
-    ),
-]
-SusceptibilityOption = Annotated[
-    float, typer.Option("--susceptibility", metavar="X", help="The share of the way that an agent moves, 0 to 1.")
-]
-ActivityOption = Annotated[
-    float, typer.Option("--activity", metavar="X", help="The chance of an agent to speak in a tick, 0 to 1.")
-]
-DegreeOption = Annotated[int, typer.Option("--degree", metavar="N", help="How many others an agent knows.")]
-GraphOption = Annotated[
-    str,
-    typer.Option(
-        "--graph",
-        metavar="KIND",
-        help="random, small_world, scale_free, communities, mixed (a fresh partner each tick), or a file with an edge a line.",
-    ),
-]
-MessagesOption = Annotated[
-    int, typer.Option("--messages", metavar="N", help="Messages of each agent in a tick, up to 100.")
-]
-HighOption = Annotated[
-    int, typer.Option("--high-priority", metavar="PERCENT", help="Agents whose messages go before others.")
-]
-LowOption = Annotated[
-    int, typer.Option("--low-priority", metavar="PERCENT", help="Agents whose messages go after others.")
-]
-InboxOption = Annotated[
-    int,
-    typer.Option(
-        "--inbox-limit",
-        metavar="N",
-        help="Messages that a behaviour of your own is handed for an agent and tick; more are refused, 0 for all.",
-    ),
-]
-StateOption = Annotated[int, typer.Option("--state-bytes", metavar="N", help="State of each agent, 256 to 16384.")]
-FromOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="DELIBERATION_ID",
-        help="Begin with the answers of that deliberation: each of its agents is the beginning of a community.",
-        show_default=False,
-    ),
-]
-SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same population.")]
-IntervalOption = Annotated[
-    float,
-    typer.Option(
-        "--tick-interval", metavar="S", help="Seconds from tick to tick; 0 as fast as may be.", callback=finite
-    ),
-]
-SnapshotOption = Annotated[
-    int,
-    typer.Option("--snapshot-every", metavar="TICKS", help="Ticks from snapshot to snapshot; 0 about one a second."),
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Where everything is written; else ./population.", show_default=False),
-]
-BenchTicksOption = Annotated[int, typer.Option("--ticks", metavar="N", min=1, help="Ticks of each population.")]
-KillOption = Annotated[
-    int, typer.Option("--kill-at", metavar="N", min=0, help="The tick to be killed at and resumed from; 0 for no kill.")
-]
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the population.")]
-FromTickOption = Annotated[
-    int | None,
-    typer.Option(
-        "--from-tick", metavar="N", min=0, help="From the snapshot of that tick; else the last.", show_default=False
-    ),
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -137,6 +91,7 @@ def population_app() -> typer.Typer:
     group.command("resume")(resume)
     group.command("bench")(bench)
     group.command("plan")(plan)
+    group.command("export")(export)
     return group
 
 
@@ -163,16 +118,45 @@ def run(
     low_priority: LowOption = 0,
     inbox_limit: InboxOption = 0,
     state_bytes: StateOption = 256,
+    tiers: TiersOption = False,
+    warm: WarmOption = "lz4",
+    cold: ColdOption = "sqlite",
+    hot_percent: HotShareOption = 10,
+    warm_percent: WarmShareOption = 20,
     from_deliberation: FromOption = None,
     seed: SeedOption = 0,
+    seeds: SeedsOption = 1,
     tick_interval: IntervalOption = 0.0,
     snapshot_every: SnapshotOption = 0,
+    inference: InferenceOption = "none",
+    inference_weights: WeightsOption = None,
+    inference_agents: AskingOption = 0,
+    thinkers: ThinkersOption = 0,
+    thinker: ThinkerOption = "model",
+    think_every: ThinkEveryOption = 10,
+    ask_deadline: AskDeadlineOption = 10.0,
+    topic: TopicOption = None,
+    notes: NotesOption = "exact",
+    dormancy: DormancyOption = False,
+    command: CommandOption = None,
+    fold_every: FoldOption = 0,
+    begin_with: BeginOption = 0,
+    arrivals: ArrivalsOption = 0.0,
+    departures: DeparturesOption = 0.0,
+    memory_bytes: MemoryOption = 0,
+    metrics: MetricsOption = 0,
+    peers: PeersOption = 0,
+    external: ExternalOption = 0,
+    external_to: ExternalToOption = "external",
+    external_deadline: DeadlineOption = 0.05,
+    bus: BusOption = None,
+    bus_name: BusNameOption = "population",
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a population: every agent sends a message a tick, hears what it was sent, and changes its mind or not.
 
-    Writes ticks.jsonl, snapshots, an event log and report.json. What comes out is simulated: these are not people.
+    Writes ticks.jsonl, snapshots, an event log, report.json and report.html. What comes out is simulated: these are not people.
     """
     spec = _specification(
         agents=agents,
@@ -192,26 +176,58 @@ def run(
         low_priority=low_priority,
         inbox_limit=inbox_limit,
         state_bytes=state_bytes,
+        tiers=tiers,
+        warm=warm,
+        cold=cold,
+        hot_percent=hot_percent,
+        warm_percent=warm_percent,
         seed=seed,
+        seeds=seeds,
         tick_interval_s=tick_interval,
         snapshot_ticks=snapshot_every,
+        inference=inference,
+        # Where it lies, whatever folder it is resumed in.
+        inference_weights=str(inference_weights.absolute()) if inference_weights else "",
+        inference_agents=inference_agents,
+        thinkers=thinkers,
+        thinker=thinker,
+        think_every=think_every,
+        ask_deadline_s=ask_deadline,
+        **({} if topic is None else {"topic": topic}),
+        notes=notes,
+        dormancy=dormancy,
+        commands=tuple(command or ()),
+        fold_ticks=fold_every,
+        begin_with=begin_with,
+        arrivals=arrivals,
+        departures=departures,
+        memory_bytes=memory_bytes,
+        metrics=metrics,
+        peers=peers,
+        external=external,
+        external_to=external_to,
+        external_deadline_s=external_deadline,
+        bus=_kind_of(bus),
+        bus_name=bus_name,
     )
 
     def opened(settings: Any) -> AbstractContextManager[OpenedPopulation]:
         from api.bootstrap.population import open_population
 
-        return open_population(settings, _seeded(settings, spec, from_deliberation), out=out)
+        return open_population(settings, _seeded(settings, spec, from_deliberation), out=out, bus_url=_address_of(bus))
 
     _run(opened, as_json=as_json)
 
 
-def resume(folder: FolderArgument, from_tick: FromTickOption = None, as_json: JsonOption = False) -> None:
+def resume(
+    folder: FolderArgument, from_tick: FromTickOption = None, bus: BusOption = None, as_json: JsonOption = False
+) -> None:
     """Go on with a population that was ended in the middle, however that happened: the end is the same as without it."""
 
     def opened(settings: Any) -> AbstractContextManager[OpenedPopulation]:
         from api.bootstrap.population import resume_population
 
-        return resume_population(settings, folder, from_tick=from_tick)
+        return resume_population(settings, folder, from_tick=from_tick, bus_url=_address_of(bus))
 
     _run(opened, as_json=as_json)
 
@@ -254,21 +270,32 @@ def plan(
     degree: DegreeOption = 8,
     graph: GraphOption = "random",
     state_bytes: StateOption = 256,
+    tiers: TiersOption = False,
+    out: OutOption = None,
+    calibrate: CalibrationOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a population would need of this machine, and begin none.
+    """Say what a population would need and what this machine has, and begin none: memory, cores, devices, networks, disk, time.
 
     Exit code 0 where it fits, 1 otherwise.
     """
     spec = _specification(
-        agents=agents, shards=_counted(shards), kernel=kernel, degree=degree, graph=graph, state_bytes=state_bytes
+        agents=agents,
+        shards=_counted(shards),
+        kernel=kernel,
+        degree=degree,
+        graph=graph,
+        state_bytes=state_bytes,
+        tiers=tiers,
     )
-    from api.bootstrap.population import plan_population
+    from api.bootstrap import load_settings
+    from api.bootstrap.population import DEFAULT_OUT
+    from api.bootstrap.population_plan import plan_population
     from api.cli.exit_codes import ExitCode
     from api.cli.rendered_population import render_plan
     from api.cli.terminal import print_document, result_console
 
-    found = plan_population(spec)
+    found = plan_population(load_settings(), spec, out=out or Path(DEFAULT_OUT), calibrate=calibrate)
     if as_json:
         print_document(found)
     else:
@@ -311,10 +338,21 @@ def _seeded(settings: Any, spec: PopulationSpecification, deliberation_id: str |
     from dataclasses import replace
 
     from api.bootstrap import run as run_in_loop
-    from api.bootstrap.population import archetypes_from
+    from api.bootstrap.population import beginning_from
 
-    found = run_in_loop(archetypes_from(settings, deliberation_id))
-    return replace(spec, archetypes=tuple(found), deliberation=deliberation_id)
+    archetypes, decision = run_in_loop(beginning_from(settings, deliberation_id))
+    return replace(spec, archetypes=tuple(archetypes), decision=decision, deliberation=deliberation_id)
+
+
+def _kind_of(bus: str | None) -> str:
+    """The transport that is meant, not where it lies: addresses may hold passwords, and are written nowhere."""
+    if bus == "memory":
+        raise typer.BadParameter("--bus memory reaches no other process: take shm, file or redis")
+    return "redis" if _address_of(bus) else bus or "shm"
+
+
+def _address_of(bus: str | None) -> str | None:
+    return bus if bus is not None and "://" in bus else None
 
 
 def _counted(shards: int | None) -> int:
@@ -331,7 +369,14 @@ def _specification(**given: Any) -> PopulationSpecification:
     try:
         return PopulationSpecification(**given)
     except InvalidPopulationError as error:
-        named = {"/tick_interval_s": "--tick-interval", "/snapshot_ticks": "--snapshot-every"}
+        named = {
+            "/tick_interval_s": "--tick-interval",
+            "/snapshot_ticks": "--snapshot-every",
+            "/ask_deadline_s": "--ask-deadline",
+            "/fold_ticks": "--fold-every",
+            "/external_deadline_s": "--external-deadline",
+            **{f"/commands/{number}": "--command" for number in range(len(given.get("commands", ())))},
+        }
         problems = (
             f"{named.get(problem.pointer, '--' + problem.pointer[1:].replace('_', '-'))} {problem.message}"
             for problem in error.problems

@@ -34,6 +34,8 @@ def show_progress(type: str, data: Mapping[str, Any]) -> None:  # noqa: A002 - a
             f"tick {data['tick']:,} of {data['ticks']:,}: {data['tick_ms']:.1f} ms a tick, "
             f"{data['messages_per_second'] / 1e6:.1f} M messages/s"
         )
+    elif type == "population.seed":
+        console.print(f"seed {data['seed']}, after {data['done']} of {data['planned']}")
     elif type == "population.shard_lost":
         console.print(
             f"shard process {data['worker']} {data['problem']} after tick {data['tick']}: going back to the last snapshot"
@@ -55,7 +57,9 @@ def render_population(console: Console, document: Mapping[str, Any]) -> None:
             Text(f"{when:8}|{_sketch(found['histogram'])}| mean {found['mean']:.4f}, variance {found['variance']:.5f}")
         )
     page.gap()
-    _write_communities(page, opinions)
+    _write_subgroups(page, document["subgroups"])
+    _write_decision(page, document["decision"])
+    _write_seeds(page, document["replicates"])
     tick_ms, rate = document["tick_ms"], document["messages_per_second"]
     if tick_ms["mean"] is not None:
         page.paragraph(
@@ -67,34 +71,43 @@ def render_population(console: Console, document: Mapping[str, Any]) -> None:
         f"{document['cpu_fraction']:.0%} of all cores."
     )
     page.line(Text(f"state_hash {document['state_hash']}", style="dim"))
+    _write_external(page, document.get("external"))
     page.paragraph(
         "Simulated: these agents are rows of numbers, and say nothing about what people think.", style="yellow"
     )
 
 
-def _write_communities(page: Page, opinions: Mapping[str, Any]) -> None:
-    """How the communities of a deliberation's agents moved, by the answers that those gave."""
-    begun, ended = opinions["initial"].get("communities") or (), opinions["final"].get("communities") or ()
-    if not ended:
+def _write_external(page: Page, external: Mapping[str, Any] | None) -> None:
+    """Who spoke for some of the rows, and that the run cannot be repeated."""
+    if not external:
         return
-    page.line(Text("Communities by the answer that they began with", style="bold"))
-    for answer in dict.fromkeys(str(community["answer"]) for community in ended):
-        then, now = (
-            [community for community in when if community["answer"] == answer and community["agents"]]
-            for when in (begun, ended)
-        )
-        agents = sum(community["agents"] for community in now)
-        means = (
-            sum(community["agents"] * community["mean"] for community in when)
-            / max(1, sum(community["agents"] for community in when))
-            for when in (then, now)
-        )
-        first, last = means
-        name = visible(answer, limit=_MAX_ANSWER)
+    away = f" Away at the end: {visible(', '.join(external['away']))}." if external["away"] else ""
+    page.paragraph(
+        f"{external['rows']:,} agents were spoken for by other processes over {external['bus']}: this run cannot be repeated.{away}",
+        style="yellow",
+    )
+
+
+def _write_subgroups(page: Page, rows: Sequence[Mapping[str, Any]]) -> None:
+    """How the communities of a deliberation's agents moved, by the answers that those gave."""
+    if not rows:
+        return
+    page.line(Text("Simulated communities by the answer that they began with", style="bold"))
+    for row in rows:
+        begun, ended = row["initial"], row["final"]
+        name = visible(row["answer"], limit=_MAX_ANSWER)
         page.paragraph(
-            f"{name}: {len(now)} communities, {agents:,} agents, mean {first:.3f} -> {last:.3f}", indent=2, hang=2
+            f"{name}: {row['archetypes']} communities, {row['agents']:,} agents, mean {_from_to(begun['mean'], ended['mean'], '.3f')}, "
+            f"variance {_from_to(begun['variance'], ended['variance'], '.4f')}, "
+            f"share nearest to it {_from_to(begun['share'], ended['share'], '.1%')}",
+            indent=2,
+            hang=2,
         )
     page.gap()
+
+
+def _from_to(first: float | None, last: float | None, form: str) -> str:
+    return " -> ".join("-" if value is None else format(value, form) for value in (first, last))
 
 
 def render_bench(console: Console, document: Mapping[str, Any]) -> None:
@@ -126,7 +139,63 @@ def render_plan(console: Console, document: Mapping[str, Any]) -> None:
         f"{document['shards']} shards on {document['cores']} cores, kernel {document['kernel']}; up to "
         f"{document['fits_agents']:,} such agents fit."
     )
+    page.paragraph(_machine(document))
+    disk = document["disk"]
+    page.paragraph(
+        f"Snapshots take up to {disk['snapshots_bytes'] / 2**20:,.0f} MiB of disk; {disk['free_bytes'] / 2**30:,.1f} GiB are free."
+    )
+    if (tick := document["tick"]) is not None:
+        page.paragraph(
+            f"A tick would take about {tick['expected_ms']:,.1f} ms, {tick['messages_per_second'] / 1e6:,.1f} million messages a "
+            f"second, as {tick['measured_ticks']} ticks of {tick['measured_agents']:,} agents say."
+        )
     page.paragraph("It fits." if document["fits"] else "It does not fit.", style="green" if document["fits"] else "red")
+
+
+def _machine(document: Mapping[str, Any]) -> str:
+    devices = ", ".join(
+        f"{visible(device['name'], limit=_MAX_ANSWER)} with {device['memory_bytes'] / 2**30:,.0f} GiB"
+        for device in document["devices"]
+    )
+    networks = ", ".join(
+        f"{visible(network['name'], limit=_MAX_ANSWER)} "
+        + ("of unknown speed" if network["mbit_s"] is None else f"of {network['mbit_s']:,} Mbit/s")
+        for network in document["networks"]
+    )
+    return f"CUDA devices: {devices or 'none'}. Networks: {networks or 'none'}; a population on one machine sends nothing over them."
+
+
+def _write_seeds(page: Page, found: Mapping[str, Any] | None) -> None:
+    """How much of the end is chance."""
+    if found is None:
+        return
+    page.line(
+        Text(
+            f"Over {found['done']} of {found['planned']} seeds: mean, and where {found['level']:.0%} would lie",
+            style="bold",
+        )
+    )
+    rows = [(name, found[name]) for name in ("mean", "variance", "groups")]
+    rows += [
+        (f"share nearest to {visible(one['answer'], limit=_MAX_ANSWER)}", one["share"]) for one in found["answers"]
+    ]
+    for name, interval in rows:
+        said = " ".join("-" if interval[key] is None else f"{interval[key]:.5f}" for key in ("value", "low", "high"))
+        page.paragraph(f"{name}: {said}", indent=2, hang=2)
+    page.gap()
+
+
+def _write_decision(page: Page, found: Mapping[str, Any] | None) -> None:
+    """What the deliberation decided beside what most of the population ended nearest to."""
+    if found is None:
+        return
+    decided = "no decision" if found["answer"] is None else visible(found["answer"], limit=_MAX_ANSWER)
+    share = "-" if found["final_share"] is None else f"{found['final_share']:.1%}"
+    page.paragraph(
+        f"The deliberation decided: {decided}; in the end {share} of these simulated agents lie nearest to it, and most of them to "
+        f"{visible(found['final_leader'], limit=_MAX_ANSWER)}."
+    )
+    page.gap()
 
 
 def _sketch(histogram: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,8 @@ class TickOutcome:
     opinion_sum: int
     alive: int
     coordination_s: float
+    # Those parts of the population whose last fold failed, and whose value before it stands in `opinion_sum`.
+    stale_regions: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ class EngineMeasures:
     # Agents that went to another shard, so that all workers take as long.
     migrated_agents: int = 0
     access: Access = field(default_factory=Access)
+    # By name: what is attached to the population, and what it says of itself.
+    attached: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 class PopulationEngine(Protocol):

@@ -20,6 +20,8 @@ __all__ = [
     "PopulationFolderError",
     "PopulationFullError",
     "ShardLostError",
+    "StateConflictError",
+    "StateStoreFullError",
 ]
 
 
@@ -166,3 +168,30 @@ class PopulationDivergedError(PopulationError):
             "run the population again."
         )
         self.tick = tick
+
+
+class StateConflictError(PopulationError):
+    """A state was to be written over another version than the writer had read; nothing of its batch was written."""
+
+    slug: ClassVar[str] = "state-conflict"
+
+    def __init__(self, *, agent: int, expected: int, found: int) -> None:
+        super().__init__(
+            f"the state of agent row {agent} has version {found} and not {expected}: somebody else wrote it; read it again and decide anew."
+        )
+        self.agent = agent
+        self.expected = expected
+        self.found = found
+
+
+class StateStoreFullError(PopulationError):
+    """There is no room for so many states; nothing of the batch was written."""
+
+    slug: ClassVar[str] = "state-store-full"
+
+    def __init__(self, *, wanted: int, free: int) -> None:
+        super().__init__(
+            f"{wanted} states were to be written and there is room for {free}: drop some first, or give it more room."
+        )
+        self.wanted = wanted
+        self.free = free

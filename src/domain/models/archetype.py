@@ -10,7 +10,7 @@ from domain.errors.population import InvalidPopulationError
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.voting.ballot import Answer, Ballot
 
-__all__ = ["MAX_ARCHETYPES", "Archetype", "archetypes_of", "rows_of_archetypes"]
+__all__ = ["MAX_ARCHETYPES", "Archetype", "Decision", "archetypes_of", "decision_of", "rows_of_archetypes"]
 
 MAX_ARCHETYPES = 1_000
 
@@ -43,6 +43,19 @@ class Archetype:
         return 0.5 * (1.0 - self.confidence)
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the deliberation decided, and its place between 0 and 1, None where it has none; `answer` is None without a decision."""
+
+    answer: str | None
+    opinion: float | None = None
+
+    def problem(self) -> str | None:
+        """What is wrong with it."""
+        placed = self.opinion is None or 0.0 <= self.opinion <= 1.0
+        return None if placed else "has an opinion that is none from 0 to 1"
+
+
 def archetypes_of(form: AnswerFormat, ballots: Sequence[Ballot]) -> list[Archetype]:
     """One archetype for each ballot that answers, all of one size.
 
@@ -51,12 +64,7 @@ def archetypes_of(form: AnswerFormat, ballots: Sequence[Ballot]) -> list[Archety
     Raises `InvalidPopulationError` where nothing has one.
     """
     answered = [ballot for ballot in ballots if not ballot.abstains]
-    numbers = [float(ballot.answer) for ballot in answered if isinstance(ballot.answer, int | float)]
-    least, most = (form.minimum, form.maximum) if form.kind is AnswerKind.SCORE else (None, None)
-    if form.kind is AnswerKind.PROBABILITY:
-        least, most = 0.0, 1.0
-    if least is None or most is None:
-        least, most = min(numbers, default=0.0), max(numbers, default=0.0)
+    least, most = _range_of(form, answered)
     found = []
     for ballot in answered:
         place = _place(ballot.answer, form, least, most)
@@ -71,6 +79,14 @@ def archetypes_of(form: AnswerFormat, ballots: Sequence[Ballot]) -> list[Archety
     return found
 
 
+def decision_of(form: AnswerFormat, ballots: Sequence[Ballot], decided: str | float | None) -> Decision:
+    """Where what was `decided` lies, on the scale that these ballots have as archetypes."""
+    if decided is None:
+        return Decision(None)
+    least, most = _range_of(form, [ballot for ballot in ballots if not ballot.abstains])
+    return Decision(str(decided), _place(decided, form, least, most))
+
+
 def rows_of_archetypes(archetypes: Sequence[Archetype], agents: int, *, locality: int) -> list[range]:
     """The rows of each community, in order: shares by quota, whole localities where there are enough of them."""
     total = sum(archetype.quota for archetype in archetypes)
@@ -81,6 +97,17 @@ def rows_of_archetypes(archetypes: Sequence[Archetype], agents: int, *, locality
         ends.append(agents * sum_ // total // unit * unit)
     ends[-1] = agents
     return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _range_of(form: AnswerFormat, answered: Sequence[Ballot]) -> tuple[float, float]:
+    """The answers that lie at 0 and at 1."""
+    numbers = [float(ballot.answer) for ballot in answered if isinstance(ballot.answer, int | float)]
+    least, most = (form.minimum, form.maximum) if form.kind is AnswerKind.SCORE else (None, None)
+    if form.kind is AnswerKind.PROBABILITY:
+        least, most = 0.0, 1.0
+    if least is None or most is None:
+        least, most = min(numbers, default=0.0), max(numbers, default=0.0)
+    return least, most
 
 
 def _place(answer: Answer, form: AnswerFormat, least: float, most: float) -> float | None:

@@ -11,7 +11,17 @@ from typing import Any
 
 from domain.errors.deliberation import FieldProblem
 from domain.errors.population import InvalidPopulationError
-from domain.models.archetype import MAX_ARCHETYPES, Archetype
+from domain.models.archetype import MAX_ARCHETYPES, Archetype, Decision
+from domain.models.population_demands import problems_with
+from domain.models.population_engines import ENGINES, engine_problems
+from domain.models.population_minds import (
+    ASKING_A_MODEL,
+    DEFAULT_TOPIC,
+    INFERENCES_OVER_REST,
+    asks_models,
+    mind_problems,
+)
+from domain.models.population_tiers import tier_problems
 from domain.models.run import JsonValue
 
 __all__ = [
@@ -42,7 +52,6 @@ ADOPTED = 0.95
 
 BEHAVIOURS = ("bounded_confidence", "degroot", "voter", "threshold")
 GRAPHS = ("random", "small_world", "scale_free", "communities", "mixed")
-_ENGINES = ("local",)
 _KERNELS = ("auto", "numba", "numpy")
 _WORKERS = ("auto", "threads", "processes")
 _MAX_DEGREE = 1_000
@@ -50,9 +59,11 @@ _MAX_MESSAGES = 100
 _STATE_BYTES = (256, 16_384)
 _MAX_TICKS = 10_000_000
 _MAX_SEED = 2**63 - 1
+_MAX_SEEDS = 100
 _MAX_INTERVAL_S = 3_600.0
 _MAX_REST_AGENTS = 1_000_000
 _MAX_REST_TICKS = 100_000
+_DELIBERATION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -92,6 +103,53 @@ class PopulationSpecification:
     # Whose communities the agents begin in, and from which deliberation; none: opinions begin uniform on 0-1.
     archetypes: tuple[Archetype, ...] = ()
     deliberation: str | None = None
+    # What that deliberation decided, to compare the end with.
+    decision: Decision | None = None
+    # So many populations, each with the next seed, say how much of what comes out is chance.
+    seeds: int = 1
+    # Localities in which nothing can move anybody are neither stepped nor, where nobody near could be moved, sent for.
+    dormancy: bool = False
+    # What the root has the workers of regions do before a tick: `TICK:WHAT[:REGIONS]`, see `Command`.
+    commands: tuple[str, ...] = ()
+    # Ticks from one fold of extremes and histograms to the next; 0: once, at the end.
+    fold_ticks: int = 0
+    # How many agents there are at first, 0: one in each row; and the shares of all rows that come, of the living that leave, in a tick.
+    begin_with: int = 0
+    arrivals: float = 0.0
+    departures: float = 0.0
+    # Columns beside the others: bytes to work with, counts of each agent's own, and whom it heard last.
+    memory_bytes: int = 0
+    metrics: int = 0
+    peers: int = 0
+    # The first so many rows are spoken for by others, over a bus: their names, apart by commas, and how long a tick waits for them.
+    external: int = 0
+    external_to: str = "external"
+    external_deadline_s: float = 0.05
+    bus: str = "shm"
+    bus_name: str = "population"
+
+    # What each agent acts by in each tick beside its behaviour.
+    inference: str = "none"
+    # An .npz file of the network's weights; none: weights by the seed.
+    inference_weights: str = ""
+    # How many agents ask in a tick; 0: all, or those that a model of text may be asked by.
+    inference_agents: int = 0
+    # Agents with an object behind them, what that is, and from how many ticks to how many it is asked.
+    thinkers: int = 0
+    thinker: str = "model"
+    think_every: int = 10
+    # The longest that a tick waits for whoever was asked.
+    ask_deadline_s: float = 10.0
+    # What models and thinking agents are asked about.
+    topic: str = DEFAULT_TOPIC
+    # How notes are searched.
+    notes: str = "exact"
+    # Whether the states lie in tiers, what keeps those that are not hot, and how many percent are hot and warm.
+    tiers: bool = False
+    warm: str = "lz4"
+    cold: str = "sqlite"
+    hot_percent: int = 10
+    warm_percent: int = 20
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
@@ -99,7 +157,12 @@ class PopulationSpecification:
 
     def document(self) -> dict[str, JsonValue]:
         """All fields by name."""
-        return {**asdict(self), "archetypes": [asdict(archetype) for archetype in self.archetypes]}
+        return {
+            **asdict(self),
+            "archetypes": [asdict(archetype) for archetype in self.archetypes],
+            "decision": None if self.decision is None else asdict(self.decision),
+            "commands": list(self.commands),
+        }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> PopulationSpecification:
@@ -112,6 +175,10 @@ class PopulationSpecification:
         given = dict(document)
         if isinstance(found := given.get("archetypes"), list | tuple):
             given["archetypes"] = tuple(one if isinstance(one, Archetype) else Archetype(**one) for one in found)
+        if isinstance(decided := given.get("decision"), Mapping):
+            given["decision"] = Decision(**decided)
+        if isinstance(commands := given.get("commands"), list):
+            given["commands"] = tuple(commands)
         return cls(**given)
 
     @property
@@ -120,9 +187,24 @@ class PopulationSpecification:
         return None if self.graph in GRAPHS else Path(self.graph)
 
     @property
+    def asks_models(self) -> bool:
+        """Whether language models are asked, for which a provider has to be set."""
+        return self.inference == "openai" or (self.thinkers > 0 and asks_models(self.thinker))
+
+    @property
+    def asking_agents(self) -> int:
+        """How many agents ask in a tick; 0: all."""
+        return self.inference_agents or (ASKING_A_MODEL if self.inference == "openai" else 0)
+
+    @property
     def localities(self) -> int:
         """How many community blocks there are."""
         return -(-self.agents // LOCALITY)
+
+    @property
+    def rests(self) -> bool:
+        """Whether there may be localities that a tick passes over."""
+        return bool(self.dormancy or self.commands or self.begin_with or self.arrivals or self.departures)
 
 
 def _problems(given: PopulationSpecification) -> list[FieldProblem]:
@@ -130,7 +212,7 @@ def _problems(given: PopulationSpecification) -> list[FieldProblem]:
         _whole("agents", given.agents, 1, MAX_AGENTS),
         _whole("ticks", given.ticks, 0, _MAX_TICKS),
         _whole("shards", given.shards, 0, MAX_SHARDS),
-        _named("engine", given.engine, _ENGINES),
+        _named("engine", given.engine, ENGINES),
         _named("kernel", given.kernel, _KERNELS),
         _named("workers", given.workers, _WORKERS),
         _fraction("bound", given.bound),
@@ -144,6 +226,7 @@ def _problems(given: PopulationSpecification) -> list[FieldProblem]:
         _whole("state_bytes", given.state_bytes, *_STATE_BYTES),
         _whole("seed", given.seed, 0, _MAX_SEED),
         _whole("snapshot_ticks", given.snapshot_ticks, 0, _MAX_TICKS),
+        _whole("seeds", given.seeds, 1, _MAX_SEEDS),
         _interval(given.tick_interval_s),
     ]
     problems = [problem for problem in found if problem is not None]
@@ -160,12 +243,20 @@ def _problems(given: PopulationSpecification) -> list[FieldProblem]:
         for number, archetype in enumerate(given.archetypes)
         if (problem := archetype.problem())
     ]
+    if given.decision is not None and (problem := given.decision.problem()):
+        problems.append(FieldProblem("/decision", problem))
+    if given.seed + given.seeds - 1 > _MAX_SEED:
+        problems.append(FieldProblem("/seeds", f"goes beyond the last seed, {_MAX_SEED}"))
     if given.high_priority + given.low_priority > 100:
         problems.append(FieldProblem("/low_priority", "and /high_priority are more than 100 percent together"))
     if given.graph in GRAPHS[:-1] and given.degree >= given.agents:
         problems.append(FieldProblem("/degree", "must be less than the number of agents"))
     if given.state_bytes % 8:
         problems.append(FieldProblem("/state_bytes", "must be a multiple of 8"))
+    problems += problems_with(given)
+    problems += engine_problems(given)
+    problems += mind_problems(given)
+    problems += tier_problems(given)
     return problems
 
 
@@ -198,14 +289,34 @@ _REST = {
     "ticks": "ticks",
     "shards": "shards",
     "engine": "engine",
+    "kernel": "kernel",
+    "workers": "workers",
     "behaviour": "behaviour",
     "bound": "bound",
+    "susceptibility": "susceptibility",
+    "activity": "activity",
     "degree": "degree",
     "graph": "graph",
     "messages": "messages",
+    "high_priority": "high_priority",
+    "low_priority": "low_priority",
+    "inbox_limit": "inbox_limit",
     "state_bytes": "state_bytes",
+    "from": "deliberation",
     "seed": "seed",
+    "seeds": "seeds",
     "tick_interval": "tick_interval_s",
+    "snapshot_every": "snapshot_ticks",
+    "dormancy": "dormancy",
+    "fold_every": "fold_ticks",
+    "begin_with": "begin_with",
+    "arrivals": "arrivals",
+    "departures": "departures",
+    "memory_bytes": "memory_bytes",
+    "metrics": "metrics",
+    "peers": "peers",
+    "inference": "inference",
+    "tiers": "tiers",
 }
 
 
@@ -222,9 +333,17 @@ def arguments_from_rest(document: Mapping[str, object]) -> tuple[dict[str, JsonV
     if "behaviour" in given and given["behaviour"] not in BEHAVIOURS:
         found.append(FieldProblem("/arguments/behaviour", f"must be one of {', '.join(BEHAVIOURS)}"))
         del given["behaviour"]
+    if "inference" in given and given["inference"] not in INFERENCES_OVER_REST:
+        found.append(FieldProblem("/arguments/inference", f"must be one of {', '.join(INFERENCES_OVER_REST)}"))
+        del given["inference"]
     if "graph" in given and given["graph"] not in GRAPHS:
         found.append(FieldProblem("/arguments/graph", f"must be one of {', '.join(GRAPHS)}"))
         del given["graph"]
+    if not isinstance(named := given.get("deliberation"), str | None) or (
+        named is not None and not _DELIBERATION.fullmatch(named)
+    ):
+        found.append(FieldProblem("/arguments/from", "must be the id of a deliberation"))
+        del given["deliberation"]
     for name, most in (("agents", _MAX_REST_AGENTS), ("ticks", _MAX_REST_TICKS)):
         value = given.get(name)
         if isinstance(value, int) and value > most:
@@ -252,5 +371,6 @@ def command_line(arguments: Mapping[str, JsonValue]) -> list[str]:
     if not given.get("shards"):
         # One for each core is what is done unasked.
         given.pop("shards", None)
-    options = (f"--{name.replace('_', '-')}={value}" for name, value in given.items())
-    return ["population", "run", *options]
+    flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is True]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if not isinstance(value, bool)]
+    return ["population", "run", *options, *flags]

@@ -48,6 +48,12 @@ TARGETS = (
     Target("warm", "warm access, p99", "us", 50_000, 50),
     Target("cold", "cold access, p99", "us", 500_000, 5_000),
     Target("hot_hits", "hot hits at Zipf 1.2", "%", 90, 95, more=True),
+    Target("inferences_100k", "100,000 inferences, policy network", "s", 10, 0.1),
+    Target("inferences_1m", "1,000,000 inferences, policy network", "s", 10, 1),
+    # Only where a CUDA device is at hand.
+    Target("cuda_batch", "CUDA: batch of 16,384 inferences", "ms", 100, 5),
+    Target("cuda_utilisation", "CUDA: utilisation", "%", 80, 90, more=True),
+    Target("cuda_tick", "CUDA: whole tick, mean", "ms", 20, 2),
     Target("small_tick_ms", "10,000 agents, one core: whole tick, mean", "ms", 100, 1),
     Target("small_memory", "10,000 agents, one core: memory", "MB", 1_000, 150),
     Target("small_delivery", "10,000 agents, one core: delivery, p99", "ms", 1, 1),

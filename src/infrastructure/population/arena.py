@@ -20,6 +20,7 @@ from domain.errors.population import NotEnoughMemoryError
 __all__ = ["Arena", "Layout", "Place"]
 
 _LINE = 64
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 # MADV_POPULATE_WRITE of Linux 5.14, which the module has no name for.
 _POPULATE_WRITE = 23
 
@@ -65,10 +66,11 @@ class Layout:
 class Arena:
     """Zeroed arrays in memory without a name: `shared`, in an anonymous file, which ends with the last process that has it open.
 
-    All of it is reserved when it is made, so that memory that runs out is an error then and no signal later.
+    All of it is reserved when it is made, so that memory that runs out is an error then and no signal later; but for a `sparse`
+    one, of which only what is written to is taken.
     """
 
-    def __init__(self, layout: Layout, *, shared: bool = True, file: int | None = None) -> None:
+    def __init__(self, layout: Layout, *, shared: bool = True, sparse: bool = False, file: int | None = None) -> None:
         """Make one, or join that of the descriptor `file`. Raises `NotEnoughMemoryError`."""
         self.layout = layout
         self.file = -1
@@ -77,8 +79,8 @@ class Arena:
             self.file = _reserved(size) if file is None else file
             self._memory = mmap.mmap(self.file, 0)
         else:
-            self._memory = _private(size)
-        if file is None:
+            self._memory = mmap.mmap(-1, size, flags=_PRIVATE) if sparse else _private(size)
+        if file is None and not sparse:
             _take_all(self._memory)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -99,7 +101,7 @@ class Arena:
 
 
 def _private(size: int) -> mmap.mmap:
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = mmap.mmap(-1, size, flags=_PRIVATE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # Random rows are reached without a walk through the page table each time.
         with contextlib.suppress(OSError):

@@ -63,7 +63,9 @@ async def _measured(task: dict[str, Any], began: float) -> dict[str, Any]:
         engines: list[_Watched] = []
 
         def open_engine(tick: int) -> PopulationEngine:
-            engine = LocalEngine(spec, snapshots=folder.snapshots, tick=tick, cache=Path(task["cache"]))
+            engine = LocalEngine(
+                spec, snapshots=folder.snapshots, tick=tick, cache=Path(task["cache"]), folder=folder.folder
+            )
             # Once it is a tick further than before, the population is back.
             watched = _Watched(engine, kill_at=task.get("kill_at", 0), note_at=task.get("note_at", 0))
             engines.append(watched)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,17 +15,22 @@ from domain.models.population import GRID, GRID_BITS, PopulationSpecification
 from infrastructure.population.arena import Arena, Layout
 from infrastructure.population.randomness import Purpose, draw, key_of
 
-__all__ = ["HIGH", "LOW", "NORMAL", "Columns", "add_columns", "on_grid"]
+__all__ = ["HIGH", "LOW", "NOBODY", "NORMAL", "Columns", "add_columns", "on_grid"]
 
 HIGH, NORMAL, LOW = 0, 1, 2
+NOBODY = 2**32 - 1
+"""Stands in `peers` where nobody was heard yet."""
+
 _PIECE = 1 << 24
+_OPTIONAL = {"memory": np.uint8, "metrics": np.int64, "peers": np.uint32}
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Views of the shared columns. A row that is not `alive` is free; `generation` counts who has had it.
 
-    `opinion` has two buffers: that of tick t is the one at t % 2. Each `state` is so many bytes of the agent's own.
+    `opinion` has two buffers: that of tick t is the one at t % 2. Each `state` is so many bytes of the agent's own. `memory`, `metrics`
+    and `peers` are as wide as was asked for, and no part of the population where that is 0.
     """
 
     id: NDArray[np.uint64]
@@ -38,6 +43,9 @@ class Columns:
     susceptibility: NDArray[np.float64]
     activity: NDArray[np.float64]
     state: NDArray[np.uint8]
+    memory: NDArray[np.uint8]
+    metrics: NDArray[np.int64]
+    peers: NDArray[np.uint32]
     # Of all agents: how many rows were ever given out, which are free, and how many of those there are.
     born: NDArray[np.int64]
     free: NDArray[np.uint32]
@@ -46,7 +54,12 @@ class Columns:
     @classmethod
     def of(cls, arena: Arena) -> Columns:
         """The columns that lie in `arena`."""
-        return cls(**{field.name: arena[f"column.{field.name}"] for field in fields(cls)})
+        found = {field.name: arena[f"column.{field.name}"] for field in fields(cls) if field.name not in _OPTIONAL}
+        rows = found["id"].shape[0]
+        for name, kind in _OPTIONAL.items():
+            there = f"column.{name}" in arena
+            found[name] = arena[f"column.{name}"] if there else np.zeros((rows, 0), kind)
+        return cls(**found)
 
     @property
     def rows(self) -> int:
@@ -57,12 +70,16 @@ class Columns:
         """All columns after `tick`, by name and in order."""
         for field in fields(self):
             column = getattr(self, field.name)
-            yield field.name, column[tick % 2] if field.name == "opinion" else column
+            if field.name not in _OPTIONAL or column.shape[1]:
+                yield field.name, column[tick % 2] if field.name == "opinion" else column
 
-    def state_hash(self, tick: int) -> str:
-        """SHA-256 in hex over the SHA-256 of each 16 MiB of each column in agent order, with the columns' names and types."""
+    def state_hash(self, tick: int, *, beside: Iterable[tuple[str, NDArray[Any]]] = ()) -> str:
+        """SHA-256 in hex over the SHA-256 of each 16 MiB of each column in agent order, with the columns' names and types.
+
+        Columns `beside` these, of what is attached to the population, follow them.
+        """
         pieces: list[tuple[str, memoryview]] = []
-        for name, column in self.at(tick):
+        for name, column in (*self.at(tick), *beside):
             flat = np.ascontiguousarray(column).reshape(-1).view(np.uint8).data
             label = f"{name} {column.dtype.str} {column.shape}"
             pieces += [
@@ -90,12 +107,17 @@ def add_columns(layout: Layout, spec: PopulationSpecification) -> None:
         ("bound", np.float64, (rows,)),
         ("susceptibility", np.float64, (rows,)),
         ("activity", np.float64, (rows,)),
-        ("state", np.uint8, (rows, spec.state_bytes)),
+        # States that lie in tiers lie nowhere else.
+        ("state", np.uint8, (rows, 0 if spec.tiers else spec.state_bytes)),
         ("born", np.int64, (1,)),
         ("free", np.uint32, (rows,)),
         ("free_count", np.int64, (1,)),
+        ("memory", np.uint8, (rows, spec.memory_bytes)),
+        ("metrics", np.int64, (rows, spec.metrics)),
+        ("peers", np.uint32, (rows, spec.peers)),
     ):
-        layout.add(f"column.{name}", kind, *shape)
+        if name not in _OPTIONAL or shape[-1]:
+            layout.add(f"column.{name}", kind, *shape)
 
 
 def on_grid(opinions: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -20,6 +20,8 @@ __all__ = [
     "BATCH_TIMES",
     "BUCKETS",
     "COUNT_BITS",
+    "SILENT",
+    "STILL",
     "Behaviour",
     "Count",
     "Field",
@@ -37,6 +39,9 @@ BUCKETS = 512
 
 COUNT_BITS = 12
 """Bits of a word that count what was heard, below the sum of it; 39 bits of opinion and twice these are 63."""
+
+STILL, SILENT = 1, 2
+"""Of a community block at rest: nobody in it is stepped; nobody in it is sent for."""
 
 _RINGS_IN_FLIGHT = 4
 _SMALLEST_RING = 16
@@ -108,6 +113,8 @@ class Field:
     block_shard: NDArray[np.uint16]
     # The exact sum of the opinions of each community block after the last tick.
     block_sums: NDArray[np.int64]
+    # Which community blocks are at rest, None where none ever is.
+    block_rest: NDArray[np.uint8] | None
     own: NDArray[np.int64]
     rows: NDArray[np.uint32]
     # Where in `rows` the agents of each own shard begin, and where the last ones end.
@@ -144,6 +151,7 @@ class Field:
             graph=graph,
             block_shard=arena["shard.of_block"],
             block_sums=arena["block.sums"],
+            block_rest=arena["block.rest"] if spec.rests else None,
             own=own,
             rows=rows,
             starts=starts,
@@ -195,6 +203,8 @@ def layout_of(spec: PopulationSpecification, *, shards: int, workers: int, batch
     capacity = ring_capacity(shards, batch, rings=rings, messages=spec.agents * spec.messages)
     layout.add("shard.of_block", np.uint16, spec.localities)
     layout.add("block.sums", np.int64, spec.localities)
+    if spec.rests:
+        layout.add("block.rest", np.uint8, spec.localities)
     layout.add("ring.heads", np.int64, lanes, shards, shards)
     layout.add("ring.tails", np.int64, lanes, shards, shards)
     layout.add("ring.who", np.uint64, rings * capacity)

@@ -24,6 +24,14 @@ class Kernel(Protocol):
         """Begin with the columns after `tick`: what was heard before is forgotten."""
         ...
 
+    def attend(self, rows: NDArray[np.uint32]) -> None:
+        """Let places be those in these rows from now on, in place of all rows of the own shards."""
+        ...
+
+    def forget(self, rows: NDArray[np.uint32], tick: int) -> None:
+        """Let these rows, which were not stepped for a while, begin after `tick` with nothing heard."""
+        ...
+
     def begin(self, keys: TickKeys) -> None:
         """Take the random numbers of the next tick."""
         ...
@@ -31,8 +39,8 @@ class Kernel(Protocol):
     def emit(self, source: int, start: int, stop: int, position: NDArray[np.int64]) -> tuple[int, int]:
         """Put messages `start` to `stop` of shard `source` into the rings, as far as there is room.
 
-        Messages are counted as places in `rows` times the messages of an agent. Returns where to go on and how many were put;
-        `position` is set to the heads that make them visible, by lane and destination, once they are published.
+        Messages are counted as places among the rows attended to, times the messages of an agent. Returns where to go on and how
+        many were put; `position` is set to the heads that make them visible, by lane and destination, once they are published.
         """
         ...
 
@@ -42,6 +50,10 @@ class Kernel(Protocol):
 
     def take(self) -> Taken:
         """Take what is in the rings of the own shards without folding it: the higher priority first."""
+        ...
+
+    def hear(self, taken: Taken) -> None:
+        """Fold what was taken, counting what is delivered and expired."""
         ...
 
     def step(self, start: int, stop: int) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from application.ports.message_bus import MessageBus
 from application.ports.population_engine import (
-    CommunitySummary,
+    Access,
     EngineFacts,
     EngineMeasures,
     Latency,
@@ -24,34 +23,41 @@ from domain.errors.population import DamagedRecordError
 from domain.models.population import LOCALITY, PopulationSpecification
 from infrastructure.population.adjacency import Adjacency
 from infrastructure.population.arena import Arena
+from infrastructure.population.attachment import Attachment, Host
 from infrastructure.population.balance import Move, move_for
 from infrastructure.population.columns import Columns
-from infrastructure.population.field import Behaviour, Count, layout_of, shards_of_blocks
+from infrastructure.population.field import Behaviour, Count, layout_of
+from infrastructure.population.founding import populate
 from infrastructure.population.graphs import graph_of
-from infrastructure.population.making import behaviour_of, chosen_kernel, make_worker
+from infrastructure.population.making import attachments_of, behaviour_of, chosen_kernel, make_worker
 from infrastructure.population.memory_plan import plan_memory
+from infrastructure.population.mover import Mover
+from infrastructure.population.opinion_summary import summary_of
 from infrastructure.population.process_team import ProcessTeam
 from infrastructure.population.process_usage import cores, cpu_seconds, peak_rss_bytes, resident_bytes
 from infrastructure.population.rings import percentile_us
 from infrastructure.population.slab import Slab
+from infrastructure.population.snapshot_writer import SnapshotWriter
 from infrastructure.population.snapshots import DamagedSnapshotError, Snapshots
+from infrastructure.population.thinking.minds import Minds
 from infrastructure.population.thread_team import ThreadTeam
+from infrastructure.population.tree import Tree
 from infrastructure.population.worker_team import WorkerTeam
 
 __all__ = ["LocalEngine", "batch_of", "shards_and_workers"]
 
-_BINS = 100
 # Ticks from one look at the balance to the next, and so long must they have taken to be worth it.
 _BALANCE_TICKS = 64
 _BALANCE_US = 50_000
-_REGION = 100
+# Columns that every tick changes, where they are there.
+_EACH_TICK = ("opinion", "metrics", "peers")
 # Below so many agents a tick is over before another process could begin.
 _WORTH_A_PROCESS = 20_000
 
 
 def batch_of(kernel: str) -> int:
     """Messages that are sent at a time: few enough to be delivered soon, enough to be worth a call of that kernel."""
-    return 4_000 if kernel == "numba" else 10_000
+    return 4_000 if kernel == "numba" else 5_000
 
 
 def shards_and_workers(spec: PopulationSpecification) -> tuple[int, int]:
@@ -64,18 +70,28 @@ class LocalEngine:
     """See `PopulationEngine`."""
 
     def __init__(
-        self, spec: PopulationSpecification, *, snapshots: Snapshots, tick: int = 0, cache: Path | None = None
+        self,
+        spec: PopulationSpecification,
+        *,
+        snapshots: Snapshots,
+        tick: int = 0,
+        cache: Path | None = None,
+        folder: Path | None = None,
+        minds: Minds | None = None,
+        open_bus: Callable[[], MessageBus] | None = None,
     ) -> None:
         """Spawn all agents, put the snapshot of `tick` in their place where it is not 0, and start the workers.
+
+        What is attached keeps its files in `folder`, and asks `minds` for opinions; others speak for rows over what `open_bus` opens.
 
         Raises `NotEnoughMemoryError` before it takes any, `EdgeFileError`, `InvalidPopulationError`, `DamagedRecordError`.
         """
         self._spec = spec
         self._snapshots = snapshots
         self._team: WorkerTeam | None = None
-        self._writer: ThreadPoolExecutor | None = None
-        self._writing: Future[None] | None = None
+        self._writer = SnapshotWriter(snapshots)
         self._migrated = 0
+        self._attached: list[Attachment] = []
         kernel = chosen_kernel(spec.kernel)
         batch = batch_of(kernel)
         shards, workers = shards_and_workers(spec)
@@ -86,10 +102,12 @@ class LocalEngine:
         layout = layout_of(spec, shards=shards, workers=workers, batch=batch, edges=edges)
         self._arena = Arena(layout, shared=apart)
         self._columns = Columns.of(self._arena)
+        self._mover = Mover(self._columns, self._arena["block.sums"])
         self._tick = tick
         self._busy = np.zeros(workers)
-        spawned = self._fill(graph, shards)
+        spawned = populate(self._arena, spec, graph, shards=shards)
         del graph
+        known = Adjacency(self._arena["graph.offsets"], self._arena["graph.targets"]) if edges is not None else None
         self._facts = EngineFacts(
             engine="local",
             kernel=kernel,
@@ -98,11 +116,28 @@ class LocalEngine:
             worker_count=workers,
             spawn_us_per_agent=spawned / spec.agents * 1e6,
         )
-        # Columns beside the opinions change only where agents come and go, and where a behaviour keeps bytes of its own.
-        self._all_columns = behaviour_of(spec) is Behaviour.OWN
+        # Columns beside the opinions change only where agents come and go, are commanded, and where a behaviour keeps bytes of its own.
+        self._all_columns = behaviour_of(spec) is Behaviour.OWN or spec.rests
+        self._tree = Tree(spec, behaviour_of(spec), self._arena, known)
         try:
+            self._attached = attachments_of(
+                Host(
+                    spec,
+                    self._columns,
+                    self.slab,
+                    known,
+                    kernel,
+                    folder,
+                    self._mover,
+                    minds,
+                    open_bus,
+                    self._arena["block.rest"] if spec.rests else None,
+                )
+            )
             if tick:
                 self._restore(tick)
+            else:
+                self._tree.begin(0, {})
             plan = {"specification": spec.document(), "kernel": kernel, "batch": batch}
             if apart:
                 self._team = ProcessTeam(self._arena, plan, workers, cache=cache)
@@ -149,6 +184,7 @@ class LocalEngine:
     def refresh(self) -> None:
         """Let the workers see agents that came, went or were changed since the last tick."""
         self._all_columns = True
+        self._tree.look_again()
         self._members.refresh(self._tick)
 
     def migrate(self, move: Move) -> None:
@@ -163,67 +199,47 @@ class LocalEngine:
             self._balance()
         self._members.tick(number)
         self._tick = number
+        changed = [one.after_tick(number) for one in self._attached]
+        moved = self._mover.take_moved()
+        if any(changed):
+            self.refresh()
+        turned = self._tree.after_tick(number, changed=any(changed))
+        if moved or turned:
+            self._members.refresh(number)
         counts = self._arena["worker.counts"].sum(axis=0)
-        began = time.perf_counter()
-        # Localities to regions to the root, so that nobody sums more than a hundred.
-        localities = self._arena["block.sums"]
-        regions = np.add.reduceat(localities, np.arange(0, localities.size, _REGION))
-        total = int(regions.sum())
+        fold = self._tree.fold()
         return TickOutcome(
             tick=number,
             sent=int(counts[Count.SENT]),
             delivered=int(counts[Count.DELIVERED]),
             expired=int(counts[Count.EXPIRED]),
             refused=int(counts[Count.REFUSED]),
-            opinion_sum=total,
+            opinion_sum=fold.total,
             alive=self._columns.rows - int(self._columns.free_count[0]),
-            coordination_s=time.perf_counter() - began,
+            coordination_s=fold.coordination_s,
+            stale_regions=fold.stale,
         )
 
     def opinions(self) -> OpinionSummary:
         """See `PopulationEngine`."""
-        columns = self._columns
-        opinions, kinds = columns.opinion[self._tick % 2], columns.type
-        if columns.free_count[0]:
-            living = columns.alive == 1
-            opinions, kinds = opinions[living], kinds[living]
-        histogram, _ = np.histogram(opinions, bins=_BINS, range=(0.0, 1.0))
-        return OpinionSummary(
-            mean=float(opinions.mean()) if opinions.size else 0.0,
-            variance=float(opinions.var()) if opinions.size else 0.0,
-            histogram=[int(count) for count in histogram],
-            communities=[
-                CommunitySummary(
-                    name=archetype.name,
-                    answer=archetype.answer,
-                    agents=own.size,
-                    mean=float(own.mean()) if own.size else 0.0,
-                    variance=float(own.var()) if own.size else 0.0,
-                )
-                for kind, archetype in enumerate(self._spec.archetypes, 1)
-                for own in (opinions[kinds == kind],)
-            ],
-        )
+        return summary_of(self._columns, self._spec, self._tick)
 
     def state_hash(self) -> str:
         """See `PopulationEngine`."""
-        return self._columns.state_hash(self._tick)
+        return self._columns.state_hash(self._tick, beside=self._attached_columns())
 
     def save(self, tick: int) -> None:
         """See `PopulationEngine`."""
-        self.settle()
+        self._writer.settle()
         kept: dict[str, NDArray[Any]] = {
-            name: column.copy() for name, column in self._columns.at(tick) if self._all_columns or name == "opinion"
+            name: column.copy() for name, column in self._columns.at(tick) if self._all_columns or name in _EACH_TICK
         }
-        if self._writer is None:
-            self._writer = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        self._writing = self._writer.submit(self._snapshots.write, tick, kept)
+        kept |= {name: column.copy() for name, column in self._attached_columns()} | self._tree.kept()
+        self._writer.write(tick, kept)
 
     def settle(self) -> None:
         """See `PopulationEngine`."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
+        self._writer.settle()
 
     def measures(self) -> EngineMeasures:
         """See `PopulationEngine`."""
@@ -238,6 +254,8 @@ class LocalEngine:
             peak_rss_bytes=self._peak,
             cpu_s=cpu_seconds(self._team.processes if self._team else ()),
             migrated_agents=self._migrated,
+            access=next((one.access for one in self._attached if one.access is not None), Access()),
+            attached={"tree": self._tree.document()} | {one.name: dict(one.document()) for one in self._attached},
         )
 
     def close(self) -> None:
@@ -245,9 +263,10 @@ class LocalEngine:
         if self._team is not None:
             self._team.close()
             self._team = None
-        if self._writer is not None:
-            self._writer.shutdown()
-            self._writer = None
+        for one in self._attached:
+            one.close()
+        self._attached = []
+        self._writer.close()
         self._arena.close()
 
     @property
@@ -255,19 +274,6 @@ class LocalEngine:
         if self._team is None:
             raise RuntimeError("the engine is closed")
         return self._team
-
-    def _fill(self, graph: Adjacency | None, shards: int) -> float:
-        """Put the graph and the agents in; seconds that the agents took."""
-        if graph is not None:
-            self._arena["graph.offsets"][:] = graph.offsets
-            self._arena["graph.targets"][:] = graph.targets
-        self._arena["shard.of_block"][:] = shards_of_blocks(self._spec, shards)
-        began = time.perf_counter()
-        self.slab.open()
-        self.slab.spawn(self._spec.agents)
-        if self._spec.archetypes:
-            self.slab.seed()
-        return time.perf_counter() - began
 
     def _restore(self, tick: int) -> None:
         try:
@@ -283,7 +289,17 @@ class LocalEngine:
         for name, column in self._columns.at(tick):
             if name in found:
                 column[:] = found[name]
-        self._all_columns = self._all_columns or len(found) > 1
+        for one in self._attached:
+            beginning = f"{one.name}."
+            one.restore(
+                {name[len(beginning) :]: kept for name, kept in found.items() if name.startswith(beginning)}, tick
+            )
+        self._all_columns = self._all_columns or "id" in found
+        self._tree.begin(tick, found)
+
+    def _attached_columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        for one in self._attached:
+            yield from ((f"{one.name}.{name}", column) for name, column in one.columns())
 
     def _balance(self) -> None:
         busy = self._arena["worker.counts"][:, Count.BUSY].astype(np.float64)

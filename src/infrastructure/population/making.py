@@ -10,12 +10,13 @@ from domain.errors.deliberation import FieldProblem
 from domain.errors.population import InvalidPopulationError
 from domain.models.population import BEHAVIOURS, PopulationSpecification
 from infrastructure.population.arena import Arena
+from infrastructure.population.attachment import Attachment, Host
 from infrastructure.population.field import Behaviour, Field
 from infrastructure.population.kernel import Kernel
 from infrastructure.population.own_behaviour import load_behaviour
 from infrastructure.population.shard_worker import ShardWorker
 
-__all__ = ["behaviour_of", "chosen_kernel", "make_worker"]
+__all__ = ["attachments_of", "behaviour_of", "chosen_kernel", "make_worker"]
 
 
 def chosen_kernel(wanted: str) -> str:
@@ -34,6 +35,24 @@ def behaviour_of(spec: PopulationSpecification) -> Behaviour:
     return Behaviour(BEHAVIOURS.index(spec.behaviour)) if spec.behaviour in BEHAVIOURS else Behaviour.OWN
 
 
+def attachments_of(host: Host) -> list[Attachment]:
+    """What that population is run with beside its columns, in the order of their turns; imported only where it is asked for."""
+    found: list[Attachment] = []
+    if host.spec.inference != "none" or host.spec.thinkers:
+        from infrastructure.population.thinking.attaching import attached_minds
+
+        found += attached_minds(host)
+    if host.spec.external:
+        from infrastructure.population.external.rows import ExternalRows
+
+        found.append(ExternalRows(host))
+    if host.spec.tiers:
+        from infrastructure.population.tiers.state_tiers import StateTiers
+
+        found.append(StateTiers(host))
+    return found
+
+
 def make_worker(
     arena: Arena,
     spec: PopulationSpecification,
@@ -44,12 +63,13 @@ def make_worker(
     batch: int,
     cache: Path | None,
     orphaned: Callable[[], bool] = lambda: False,
+    beside: Callable[[], None] | None = None,
 ) -> ShardWorker:
     """Worker number `worker` of `workers`. Raises `InvalidPopulationError` where the user's behaviour cannot be made."""
     behaviour = behaviour_of(spec)
     field = Field.of(arena, spec, behaviour, worker=worker, workers=workers)
     own = load_behaviour(spec.behaviour) if behaviour is Behaviour.OWN else None
-    return ShardWorker(field, _kernel(kernel, field, cache), batch=batch, own=own, orphaned=orphaned)
+    return ShardWorker(field, _kernel(kernel, field, cache), batch=batch, own=own, orphaned=orphaned, beside=beside)
 
 
 def _kernel(name: str, field: Field, cache: Path | None) -> Kernel:

@@ -19,6 +19,9 @@ __all__ = ["Measuring"]
 
 _DEADLINE_S = 3_600
 _AFTER = 10
+# Ticks of a population that is measured by its size: so many for each agent, within bounds.
+_AGENT_TICKS = 60_000_000
+_FEWEST_TICKS, _MOST_TICKS = 12, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,32 @@ class Measuring:
 
     def figures(self, *, ticks: int, kill_at: int) -> dict[str, float | None]:
         """What was measured, by the names of the targets: over `ticks` ticks, and killed after tick `kill_at` (0: not at all)."""
-        return {**self._million(ticks), **self._small(ticks), **self._middle(ticks), **self._resumed(kill_at)}
+        return {
+            **self._million(ticks),
+            **self._tiers(ticks),
+            **self._inferences(),
+            **self._small(ticks),
+            **self._middle(ticks),
+            **self._resumed(kill_at),
+        }
+
+    def grown(self, agents: int) -> dict[str, float]:
+        """A population of that size: tick times, messages delivered in M/s, memory in GiB and seconds to spawn it."""
+        ticks = max(_FEWEST_TICKS, min(_MOST_TICKS, _AGENT_TICKS // agents))
+        report = self._run(f"{agents:,} agents, {ticks} ticks", agents=agents, ticks=ticks)
+        took = report["tick_ms"]
+        return {
+            "median_ms": took["p50"],
+            "mean_ms": took["mean"],
+            "per_agent_ns": took["p50"] / agents * 1e6,
+            "messages": report["messages_per_second"] / 1e6,
+            "memory": report["peak_rss_bytes"] / 2**30,
+            "spawn_s": report["spawn_us_per_agent"] * agents / 1e6,
+        }
 
     def _million(self, ticks: int) -> dict[str, float | None]:
         report = self._run("1,000,000 agents", agents=1_000_000, ticks=ticks, state_bytes=1_024)
-        access, delivery = report["state_access_us"], report["delivery_us"]
-        hits = report["hot_hit_rate"]["zipf_1.2"]
+        delivery = report["delivery_us"]
         return {
             "tick_ms": report["tick_ms"]["mean"],
             "messages": report["messages_per_second"] / 1e6,
@@ -45,11 +68,21 @@ class Measuring:
             "same_shard": _ms(delivery["same_shard"]["p99"]),
             "cross_shard": _ms(delivery["cross_shard"]["p99"]),
             "coordination": report["coordination_ms"],
-            "hot": access["hot"]["p99"],
-            "warm": access["warm"]["p99"],
-            "cold": access["cold"]["p99"],
+        }
+
+    def _tiers(self, ticks: int) -> dict[str, float | None]:
+        report = self._run("1,000,000 agents with tiers", agents=1_000_000, ticks=ticks, state_bytes=1_024, tiers=True)
+        access, hits = report["state_access_us"], report["hot_hit_rate"]["zipf_1.2"]
+        return {
+            **{tier: access[tier]["p99"] for tier in ("hot", "warm", "cold")},
             "hot_hits": None if hits is None else hits * 100,
         }
+
+    def _inferences(self) -> dict[str, float | None]:
+        from infrastructure.population.inference.measured_inference import inference_figures
+
+        self.say("1,000,000 inferences, no two of them alike")
+        return inference_figures()
 
     def _small(self, ticks: int) -> dict[str, float | None]:
         report = self._run("10,000 agents on one core", agents=10_000, ticks=ticks, shards=1)

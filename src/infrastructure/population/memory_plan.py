@@ -14,8 +14,21 @@ __all__ = ["MemoryPlan", "available_bytes", "plan_memory"]
 
 _PROGRAM = 160 << 20
 _EACH_PROCESS = 60 << 20
-# Of each worker: the lists of its rows and what its agents heard.
-_WORKING_BYTES_PER_AGENT = 8 + 32
+# Of each agent in one worker: its row, also as an index, its counter for random numbers, and where its neighbours begin.
+_WORKING_BYTES_PER_AGENT = 4 + 8 + 8 + 8
+# Of each agent in every worker: what it heard, and its bound.
+_HEARING_BYTES_PER_AGENT = 16 + 8
+# Of each message, where what agents heard is written down: it is copied, joined and sorted.
+_WRITING_BYTES_PER_MESSAGE = 40
+# While it is looked who could be moved by whom.
+_FOLLOWING_BYTES = 64 << 20
+# Of each agent that acts by inference: its row, its features, its pull, and how it was read before and after.
+_INFERRING_BYTES_PER_AGENT = 8 + 8 + 2 + 2
+# Besides: what is known already, activations, and the libraries that compute them.
+_INFERRING_BYTES = 64 << 20
+_TORCH_BYTES = 512 << 20
+# Of each agent that thinks: its object, its notes and their vectors.
+_THINKING_BYTES = 64 << 10
 # While a graph is sorted, for each end of an edge.
 _SORTING_BYTES_PER_END = 48
 _MARGIN = 0.95
@@ -46,7 +59,11 @@ def plan_memory(spec: PopulationSpecification, *, shards: int, workers: int, bat
     ends = edges or 0
     sorting = ends * _SORTING_BYTES_PER_END if spec.graph not in {"random", "mixed"} else ends * 8
     # What is sorted is given back before the agents are spawned, but the columns lie there already.
-    needed = layout.size + spec.agents * _WORKING_BYTES_PER_AGENT + sorting + _PROGRAM + workers * _EACH_PROCESS
+    writing = spec.agents * spec.messages * _WRITING_BYTES_PER_MESSAGE if spec.metrics or spec.peers else 0
+    writing += _FOLLOWING_BYTES if spec.dormancy else 0
+    hearing = workers * _HEARING_BYTES_PER_AGENT
+    working = spec.agents * (_WORKING_BYTES_PER_AGENT + hearing) + writing + _minds(spec) + _tiers(spec)
+    needed = layout.size + working + sorting + _PROGRAM + workers * _EACH_PROCESS
     free = available_bytes()
     each = max(1.0, (needed - _PROGRAM - workers * _EACH_PROCESS) / spec.agents)
     fits = int(max(0.0, (free - _PROGRAM - workers * _EACH_PROCESS) / each))
@@ -62,6 +79,21 @@ def available_bytes() -> int:
     if limit is not None:
         found.append(limit - (_number_in(_CGROUP / "memory.current") or 0))
     return int(max(0, min(found)) * _MARGIN)
+
+
+def _minds(spec: PopulationSpecification) -> int:
+    needed = spec.thinkers * _THINKING_BYTES
+    if spec.inference != "none":
+        needed += spec.agents * _INFERRING_BYTES_PER_AGENT + _INFERRING_BYTES
+    return needed + (_TORCH_BYTES if spec.inference == "torch" else 0)
+
+
+def _tiers(spec: PopulationSpecification) -> int:
+    if not spec.tiers:
+        return 0
+    from infrastructure.population.tiers.opening import tier_bytes
+
+    return tier_bytes(spec)
 
 
 def _edges(spec: PopulationSpecification) -> int | None:

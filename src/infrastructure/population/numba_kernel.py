@@ -51,6 +51,7 @@ class NumbaKernel:
         self._offsets = field.graph.offsets if field.graph else none
         self._targets = field.graph.targets if field.graph else np.zeros(0, np.uint32)
         self._degree = field.graph.degree if field.graph else -1
+        self._rows = field.rows
         self._taken = np.zeros((field.own.size, field.shards), np.int64)
         self._presents = np.zeros(numba_loops.AHEAD, np.int64)
         self._everyone = self._numbered = False
@@ -70,6 +71,16 @@ class NumbaKernel:
         self._share = float(share) if bool(np.all(columns.susceptibility == share)) else -1.0
         if len(self._heard):
             self._loops.begin_heard(int(field.behaviour), field.rows, columns.opinion[tick % 2], self._heard)
+
+    def attend(self, rows: NDArray[np.uint32]) -> None:
+        """See `Kernel`."""
+        self._rows = rows
+
+    def forget(self, rows: NDArray[np.uint32], tick: int) -> None:
+        """See `Kernel`."""
+        if len(self._heard) and rows.size:
+            now = self._field.columns.opinion[tick % 2]
+            self._loops.begin_heard(int(self._field.behaviour), rows, now, self._heard)
 
     def begin(self, keys: TickKeys) -> None:
         """See `Kernel`."""
@@ -92,7 +103,7 @@ class NumbaKernel:
             source,
             start,
             stop,
-            field.rows,
+            self._rows,
             field.spec.messages,
             np.uint64(keys.recipient),
             np.uint64(keys.activity),
@@ -133,6 +144,33 @@ class NumbaKernel:
             self._reader.tally(time.perf_counter_ns())
         return taken
 
+    def hear(self, taken: Taken) -> None:
+        """See `Kernel`. What was taken is one ring more, which nobody else reads."""
+        field = self._field
+        who, values, _ = taken
+        nobody = np.zeros((1, 1), np.int64)
+        heads, tails = np.full((1, 1, 1), who.size, np.int64), np.zeros((1, 1, 1), np.int64)
+        self._loops.drain(
+            int(field.behaviour),
+            self._packed,
+            self._bound,
+            np.zeros(1, np.int64),
+            heads,
+            tails,
+            1 << max(1, who.size - 1).bit_length(),
+            who,
+            values,
+            field.columns.alive,
+            not field.has_free_rows,
+            self._heard,
+            field.columns.bound,
+            np.uint64(self._keys.choice),
+            nobody,
+            nobody.copy(),
+            field.counts[field.worker],
+            self._presents,
+        )
+
     def step(self, start: int, stop: int) -> None:
         """See `Kernel`."""
         field, columns, tick = self._field, self._field.columns, self._keys.tick
@@ -142,7 +180,7 @@ class NumbaKernel:
             self._share,
             start,
             stop,
-            field.rows,
+            self._rows,
             self._heard,
             columns.opinion[(tick - 1) % 2],
             columns.opinion[tick % 2],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -11,19 +12,29 @@ from numpy.typing import NDArray
 from domain.models.population import ADOPTED, GRID, LOCALITY
 from infrastructure.population.field import COUNT_BITS, Behaviour, Count, Field, TickKeys
 from infrastructure.population.kernel import Taken
-from infrastructure.population.randomness import STRIDE, draw, partners_of
+from infrastructure.population.numpy_pieces import Letters, Part, fitting, orders, taken
+from infrastructure.population.randomness import STRIDE, draw, finish, partners_of
 from infrastructure.population.rings import RingReader
 
 __all__ = ["NumpyKernel"]
 
 _NEVER = np.int64(2**63 - 1)
 _UNIT = 2.0**-53
+_GRID = float(GRID)
 _11, _32, _1 = np.uint64(11), np.uint64(32), np.uint64(1)
 _COUNT_MASK = (1 << COUNT_BITS) - 1
+_LOCALITY = np.uint64(LOCALITY)
+_BYTE = 255
+# With more shards than these a message finds its place in its ring by itself.
+_FEW_BINS = 8
+# The share of a ring that has to be free before it is sent to.
+_WORTH_A_PIECE = 4
+# Parts are kept for rows that send and rows that are stepped.
+_PARTS = 2
 
 
 class NumpyKernel:
-    """See `Kernel`."""
+    """See `Kernel`. Calls are few, since each costs as much as some hundred messages; rows are read a community at a time."""
 
     name = "numpy"
 
@@ -31,73 +42,140 @@ class NumpyKernel:
         self._field = field
         self._reader = RingReader(field)
         self._keys = TickKeys.of(field.spec, 0)
-        rows = 0 if field.behaviour is Behaviour.OWN else field.columns.rows
-        # Sum and count in one word, so that a message is folded by one addition.
+        self._whole, self._now = True, field.columns.opinion[1]
+        self._shards, self._bins = field.shards, field.lanes * field.shards
+        self._heads, self._tails = field.heads.data, field.tails.data
         self._packed = field.packs
-        self._degree = field.graph.degree if field.graph else -1
-        self._numbered = False
-        self._first = np.zeros(rows, np.int64)
-        self._second = np.zeros(0 if self._packed else rows, np.int64)
-        self._opinion = np.zeros(rows, np.int64)
+        # What a row heard lies in one line of the cache: its opinion, then sum and count in one word where they are packed, else
+        # in two; for `voter` the least chance drawn, and the opinion that came with it.
+        words = 2 if self._packed or field.behaviour is Behaviour.VOTER else 4
+        rows = 0 if field.behaviour is Behaviour.OWN else field.columns.rows
+        self._heard = np.zeros((rows, words), np.int64)
+        flat = self._heard.reshape(-1)
+        self._first, self._second, self._third = flat, flat[1:], flat[2:]
+        # A word of the rings, moved by so much, says where in `flat` its recipient is: row numbers of senders have fewer bits.
+        self._place_shift = np.uint64(33 - words.bit_length())
+        self._row_shift = words.bit_length() - 1
+        # Neighbours are read, and not listened to.
+        self._listens = field.graph is None or field.behaviour not in {Behaviour.DEGROOT, Behaviour.THRESHOLD}
         self._bound = np.zeros(rows, np.int64)
+        self._degree = field.graph.degree if field.graph else -1
+        self._among = np.uint64(max(0, self._degree))
+        self._shard_of = field.block_shard.astype(np.uint8 if field.shards <= _BYTE else np.uint16)
+        # Rows that lie beside each other wherever there are some: a community, or less where the last one is not whole.
+        self._width = math.gcd(field.columns.rows, LOCALITY)
         self._everyone = True
         self._uniform_bound: int | None = None
         self._share: float | None = None
-        self._rows = field.rows.astype(np.int64)
+        self._parts: list[Part] = []
+        self.attend(field.rows)
 
     def refresh(self, tick: int) -> None:
         """See `Kernel`."""
         columns = self._field.columns
         self._everyone = bool(np.all(columns.activity >= 1.0))
-        self._numbered = bool(np.array_equal(columns.id, np.arange(columns.rows, dtype=np.uint64)))
-        if not self._first.size:
+        attended = self._parts[0].attended
+        self._parts.clear()
+        self.attend(attended)
+        if not self._heard.size:
             return
-        self._opinion[:] = columns.opinion[tick % 2] * GRID
+        self._heard[:] = 0
+        self._heard[:, 0] = self._unheard(columns.opinion[tick % 2])
         self._bound[:] = columns.bound * GRID
         least, most = int(self._bound.min()), int(self._bound.max())
         self._uniform_bound = least if least == most else None
         share = float(columns.susceptibility[0])
         self._share = share if bool(np.all(columns.susceptibility == share)) else None
 
+    def attend(self, rows: NDArray[np.uint32]) -> None:
+        """See `Kernel`."""
+        part = next((part for part in self._parts if part.attended is rows), None)
+        if part is None:
+            part = Part.of(rows, self._field.columns.id, width=self._width, degree=self._degree)
+        self._parts = [part, *(other for other in self._parts if other is not part)][:_PARTS]
+
+    def forget(self, rows: NDArray[np.uint32], tick: int) -> None:
+        """See `Kernel`."""
+        if self._heard.size and rows.size:
+            self._heard[rows] = 0
+            self._heard[rows, 0] = self._unheard(self._field.columns.opinion[tick % 2][rows])
+
     def begin(self, keys: TickKeys) -> None:
         """See `Kernel`."""
         self._keys = keys
-        self._first.fill(_NEVER if self._field.behaviour is Behaviour.VOTER else 0)
-        self._second.fill(0)
+        self._whole = not self._field.has_free_rows
+        self._now = self._field.columns.opinion[(keys.tick - 1) % 2]
 
     def emit(self, source: int, start: int, stop: int, position: NDArray[np.int64]) -> tuple[int, int]:
         """See `Kernel`."""
-        field, messages = self._field, self._field.spec.messages
-        places = np.arange(start, stop, dtype=np.int64)
-        rows = self._rows[start:stop] if messages == 1 else self._rows[places // messages]
+        field, shards = self._field, self._shards
+        room = self._room(source)
+        if room < field.capacity // _WORTH_A_PIECE and self._bins <= _FEW_BINS:
+            # Nearly full: to draw a piece anew for each few that fit would take longer than whoever receives them.
+            return start, 0
         position[:] = field.heads[:, source, :]
-        places, rows, targets = self._addressed(places, rows)
-        shards, bins = field.shards, field.lanes * field.shards
-        key = field.block_shard[targets // np.uint64(LOCALITY)] if shards > 1 else np.zeros(places.size, np.uint16)
-        if field.lanes > 1:
-            key = key + field.columns.priority[rows].astype(np.uint16) * np.uint16(shards)
-        room = field.capacity - (position - field.tails[:, :, source]).reshape(-1)
-        amounts = np.bincount(key, minlength=bins)
-        if bool(np.any(amounts > room)):
+        letters = self._letters(start, stop)
+        key = self._key_of(letters)
+        if letters.size > room:
             # As many as fit, in their order.
-            fitting = _fitting(key, room)
-            if fitting < places.size:
-                stop = int(places[fitting])
-            places, rows, targets, key = places[:fitting], rows[:fitting], targets[:fitting], key[:fitting]
-            amounts = np.bincount(key, minlength=bins)
-        if not places.size:
+            count = fitting(key, field.capacity - (position - field.tails[:, :, source]).reshape(-1))
+            if count < letters.size:
+                stop = start + count if letters.places is None else int(letters.places[count])
+                letters, key = letters.first(count), key[:count]
+        if not letters.size:
             return stop, 0
-        words = targets << _32
-        words |= rows.view(np.uint64)
-        if self._opinion.size:
-            values = self._opinion.take(rows)
+        words = letters.targets
+        words <<= _32
+        words |= letters.rows.view(np.uint64)
+        heads = position.reshape(-1)
+        if self._bins <= _FEW_BINS:
+            for number, order in enumerate(orders(key, self._bins)):
+                if order.size:
+                    ring = (number // shards * shards + source) * shards + number % shards
+                    self._put(ring * field.capacity, int(heads[number]), order, words, letters.values)
+                    heads[number] += order.size
         else:
-            values = (field.columns.opinion[(self._keys.tick - 1) % 2].take(rows) * GRID).astype(np.int64)
-        if bins > 1:
-            order = np.argsort(key.astype(np.uint8) if bins <= 256 else key, kind="stable")
-            words, values, key = words.take(order), values.take(order), key.take(order)
-        self._put(source, words, values, key, amounts, position)
-        return stop, int(places.size)
+            order = np.argsort(key, kind="stable")
+            key = key.take(order)
+            self._scatter(source, words.take(order), letters.values.take(order), key, heads)
+        return stop, letters.size
+
+    def _room(self, source: int) -> int:
+        """The messages that any ring of that shard has room for."""
+        field, heads, tails = self._field, self._heads, self._tails
+        if self._bins > _FEW_BINS:
+            return field.capacity - int((field.heads[:, source, :] - field.tails[:, :, source]).max())
+        waiting = [
+            heads[lane, source, dest] - tails[lane, dest, source]
+            for lane in range(field.lanes)
+            for dest in range(self._shards)
+        ]
+        return field.capacity - max(waiting)
+
+    def _letters(self, start: int, stop: int) -> Letters:
+        """What these places have to say, and to whom."""
+        field, keys, part = self._field, self._keys, self._parts[0]
+        graph, messages, degree = field.graph, field.spec.messages, self._degree
+        now = self._now
+        if graph is not None and degree > 0 and messages == 1 and self._everyone and self._whole:
+            # All of these rows speak: nothing is asked of each of them.
+            rows = part.rows[start:stop]
+            chosen = part.counters[start:stop] + np.uint64(keys.recipient)
+            finish(chosen)
+            chosen >>= _32
+            chosen *= self._among
+            chosen >>= _32
+            edges = chosen.view(np.int64)
+            edges += part.edges[start:stop]
+            targets = graph.targets.take(edges).astype(np.uint64)
+            # Rings that were full may have ended the last piece anywhere.
+            whole = start % self._width == 0
+            said = taken(now, part.units_of(start, stop), self._width).reshape(-1) if whole else now.take(rows)
+            return Letters(None, rows, targets, self._on_grid(said))
+        places = np.arange(start, stop, dtype=np.int64)
+        rows = part.rows[start:stop] if messages == 1 else part.rows.take(places // messages)
+        places, rows, targets = self._addressed(places, rows)
+        return Letters(places, rows, targets, self._on_grid(now.take(rows)))
 
     def _addressed(
         self, places: NDArray[np.int64], rows: NDArray[np.int64]
@@ -105,8 +183,8 @@ class NumpyKernel:
         """Who of these rows speaks, and to whom."""
         field, columns, keys = self._field, self._field.columns, self._keys
         speaks: NDArray[np.bool_] | None = None
-        if field.has_free_rows:
-            speaks = columns.alive[rows] == 1
+        if not self._whole:
+            speaks = columns.alive.take(rows) == 1
         if not self._everyone:
             chance = (draw(keys.activity, columns.id[rows]) >> _11).astype(np.float64) * _UNIT
             eager = chance < columns.activity[rows]
@@ -133,29 +211,53 @@ class NumpyKernel:
                 these = places % messages == number
                 targets[these] = partners_of(pairing, rows[these].astype(np.uint64))
             return places, rows, targets
-        counters = rows.view(np.uint64) if self._numbered else columns.id.take(rows)
+        counters = columns.id.take(rows)
         if messages > 1:
             counters = counters + (places % messages).astype(np.uint64) * np.uint64(STRIDE)
         chosen = ((draw(keys.recipient, counters) >> _32) * degree.astype(np.uint64)) >> _32
         first += chosen.astype(np.int64)
         return places, rows, field.graph.targets.take(first).astype(np.uint64)
 
+    def _key_of(self, letters: Letters) -> NDArray[Any]:
+        """The ring of the sender's shard that each of these belongs into."""
+        field = self._field
+        if field.shards > 1:
+            key: NDArray[Any] = self._shard_of.take((letters.targets // _LOCALITY).view(np.int64))
+        else:
+            key = np.zeros(letters.size, np.uint8)
+        if field.lanes > 1:
+            kind = np.uint8 if self._bins <= _BYTE else np.uint16
+            lanes: NDArray[Any] = field.columns.priority.take(letters.rows).astype(kind)
+            lanes *= kind(self._shards)
+            key = key + lanes
+        return key
+
     def _put(
+        self, ring: int, head: int, order: NDArray[np.int64], words: NDArray[np.uint64], values: NDArray[np.int64]
+    ) -> None:
+        """Write these of the messages behind the head of the ring that begins there, in one piece or in two."""
+        field, place = self._field, head % self._field.capacity
+        whole = min(order.size, field.capacity - place)
+        for begin, piece in ((ring + place, order[:whole]), (ring, order[whole:])):
+            if piece.size:
+                end = begin + piece.size
+                words.take(piece, out=field.who[begin:end], mode="clip")
+                values.take(piece, out=field.values[begin:end], mode="clip")
+
+    def _scatter(
         self,
         source: int,
         words: NDArray[np.uint64],
         values: NDArray[np.int64],
         key: NDArray[Any],
-        amounts: NDArray[np.int64],
-        position: NDArray[np.int64],
+        heads: NDArray[np.int64],
     ) -> None:
-        """Write sorted messages behind the heads of their rings."""
+        """Write messages that are sorted by ring behind the heads of many rings."""
         field, shards = self._field, self._field.shards
-        heads = position.reshape(-1)
-        numbers = np.arange(field.lanes * shards, dtype=np.int64)
+        numbers = np.arange(heads.size, dtype=np.int64)
         rings = (numbers // shards * shards + source) * shards + numbers % shards
-        ends = np.cumsum(amounts)
-        slots = np.arange(words.size) + (heads - (ends - amounts)).take(key)
+        amounts = np.bincount(key, minlength=heads.size)
+        slots = np.arange(words.size) + (heads - (np.cumsum(amounts) - amounts)).take(key)
         slots &= field.capacity - 1
         slots += (rings * field.capacity).take(key)
         field.who[slots] = words
@@ -174,44 +276,57 @@ class NumpyKernel:
             return 0
         counts = field.counts[field.worker]
         counts[Count.DELIVERED] += moved - expired
-        counts[Count.EXPIRED] += expired
+        if expired:
+            counts[Count.EXPIRED] += expired
         self._reader.tally(time.perf_counter_ns())
         return moved
+
+    def hear(self, taken: Taken) -> None:
+        """See `Kernel`."""
+        who, values, _ = taken
+        expired = self._hear(who, values)
+        counts = self._field.counts[self._field.worker]
+        counts[Count.DELIVERED] += who.size - expired
+        counts[Count.EXPIRED] += expired
 
     def _hear(self, who: NDArray[np.uint64], values: NDArray[np.int64]) -> int:
         """Fold these messages; how many of them were to agents who have retired."""
         field = self._field
-        rows = (who >> _32).view(np.int64)
         expired = 0
-        if field.has_free_rows:
-            living = field.columns.alive.take(rows) == 1
-            expired = int(rows.size - np.count_nonzero(living))
+        if not self._whole:
+            living = field.columns.alive.take((who >> _32).view(np.int64)) == 1
+            expired = int(who.size - np.count_nonzero(living))
             if expired:
-                rows, values, who = rows[living], values[living], who[living]
-        self._fold(rows, values, who)
+                values, who = values[living], who[living]
+        if self._listens:
+            self._fold((who >> self._place_shift).view(np.int64), values, who)
         return expired
 
-    def _fold(self, rows: NDArray[np.int64], values: NDArray[np.int64], who: NDArray[np.uint64]) -> None:
+    def _fold(self, places: NDArray[np.int64], values: NDArray[np.int64], who: NDArray[np.uint64]) -> None:
         kind = self._field.behaviour
         if kind is Behaviour.VOTER:
-            chance = (draw(self._keys.choice, who) >> _1).astype(np.int64)
-            np.minimum.at(self._first, rows, chance)
-            chosen = self._first.take(rows) == chance
-            self._second[rows[chosen]] = values[chosen]
+            chance = (draw(self._keys.choice, who) >> _1).view(np.int64)
+            np.minimum.at(self._first, places, chance)
+            chosen = self._first.take(places) == chance
+            self._second[places[chosen]] = values[chosen]
             return
         if kind is Behaviour.BOUNDED_CONFIDENCE:
-            bound = self._bound.take(rows) if self._uniform_bound is None else self._uniform_bound
-            apart = self._opinion.take(rows)
+            apart = self._first.take(places)
             apart -= values
-            near = np.flatnonzero(np.abs(apart, out=apart) <= bound)
-            rows, values = rows.take(near), values.take(near)
+            np.abs(apart, out=apart)
+            bound: Any = self._uniform_bound
+            bound = self._bound.take(places >> self._row_shift) if bound is None else bound
+            near = (apart <= bound).nonzero()[0]
+            places, values = places.take(near), values.take(near)
         elif kind is Behaviour.THRESHOLD:
             values = (values >= int(ADOPTED * GRID)).astype(np.int64)
         if self._packed:
-            np.add.at(self._first, rows, (values << COUNT_BITS) + 1)
+            values = values << COUNT_BITS
+            values += 1
+            np.add.at(self._second, places, values)
         else:
-            np.add.at(self._first, rows, values)
-            np.add.at(self._second, rows, 1)
+            np.add.at(self._second, places, values)
+            np.add.at(self._third, places, 1)
 
     def take(self) -> Taken:
         """See `Kernel`."""
@@ -222,70 +337,83 @@ class NumpyKernel:
 
     def step(self, start: int, stop: int) -> None:
         """See `Kernel`."""
-        field, columns, tick = self._field, self._field.columns, self._keys.tick
-        rows = self._rows[start:stop]
-        if not rows.size:
+        field, columns, tick, width = self._field, self._field.columns, self._keys.tick, self._width
+        units = self._parts[0].units_of(start, stop)
+        if not units.size:
             return
-        where = _where(rows)
-        present = self._opinion[where]
-        found = self._next(where, present)
-        if field.has_free_rows:
-            living = columns.alive[where] == 1
+        heard = taken(self._heard, units, width)
+        voter = field.behaviour is Behaviour.VOTER
+        present = self._on_grid(taken(self._now, units, width)) if voter else heard[:, :, 0].copy()
+        found = self._next(units, present, heard)
+        counted = found
+        if not self._whole:
+            living = taken(columns.alive, units, width) == 1
             found = np.where(living, found, present)
             counted = np.where(living, found, 0)
+        columns.opinion[tick % 2].reshape(-1, width)[units] = found * (1.0 / GRID)
+        heard[:, :, 1:] = 0
+        heard[:, :, 0] = _NEVER if voter else found
+        self._heard.reshape(-1, width, heard.shape[2])[units] = heard
+        sums = counted.sum(axis=1)
+        if width == LOCALITY:
+            field.block_sums[units] = sums
         else:
-            counted = found
-        columns.opinion[tick % 2][where] = found * (1.0 / GRID)
-        self._opinion[where] = found
-        blocks = rows // LOCALITY
-        begins = np.flatnonzero(np.diff(blocks, prepend=-1))
-        field.block_sums[blocks[begins]] = np.add.reduceat(counted, begins)
+            blocks = units * width // LOCALITY
+            begins = np.flatnonzero(np.diff(blocks, prepend=-1))
+            field.block_sums[blocks[begins]] = np.add.reduceat(sums, begins)
 
-    def _next(self, where: Any, present: NDArray[np.int64]) -> NDArray[np.int64]:
-        columns, kind = self._field.columns, self._field.behaviour
+    def _next(
+        self, units: NDArray[np.int64], present: NDArray[np.int64], heard: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The next opinions in these units, by what is held there and what was heard."""
+        columns, kind, width = self._field.columns, self._field.behaviour, self._width
         if kind is Behaviour.VOTER:
-            chance = (draw(self._keys.adoption, columns.id[where]) >> _11).astype(np.float64) * _UNIT
-            adopts = (self._first[where] != _NEVER) & (chance < columns.susceptibility[where])
-            return np.where(adopts, self._second[where], present)
-        total, count = self._total_and_count(where)
+            chance = (draw(self._keys.adoption, taken(columns.id, units, width)) >> _11).astype(np.float64) * _UNIT
+            adopts = (heard[:, :, 0] != _NEVER) & (chance < taken(columns.susceptibility, units, width))
+            return np.where(adopts, heard[:, :, 1], present)
+        total, count = self._total_and_count(units, heard)
         if kind is Behaviour.THRESHOLD:
-            enough = (count > 0) & (total.astype(np.float64) >= columns.bound[where] * count)
+            enough = (count > 0) & (total.astype(np.float64) >= taken(columns.bound, units, width) * count)
             return np.where(enough, np.int64(GRID), present)
         # Nothing where nothing was heard.
-        way = (total - count * present) / np.maximum(count, 1)
-        way *= columns.susceptibility[where] if self._share is None else self._share
+        total -= count * present
+        way = total / np.maximum(count, 1)
+        way *= taken(columns.susceptibility, units, width) if self._share is None else self._share
         return present + np.rint(way, out=way).astype(np.int64)
 
-    def _total_and_count(self, where: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        field, kind = self._field, self._field.behaviour
-        if field.graph is None or kind is Behaviour.BOUNDED_CONFIDENCE:
+    def _total_and_count(
+        self, units: NDArray[np.int64], heard: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The sum of the opinions that each of them takes into account, which may be written to, and how many they are."""
+        graph, width = self._field.graph, self._width
+        if graph is None or self._listens:
             if self._packed:
-                packed = self._first[where]
+                packed = heard[:, :, 1]
                 return packed >> COUNT_BITS, packed & _COUNT_MASK
-            return self._first[where], self._second[where]
-        now = field.columns.opinion[(self._keys.tick - 1) % 2]
-        rows = np.arange(where.start, where.stop) if isinstance(where, slice) else where
-        first = field.graph.offsets.take(rows)
-        count = field.graph.offsets.take(rows + 1) - first
+            return heard[:, :, 1].copy(), heard[:, :, 2]
+        now = self._now
+        threshold = self._field.behaviour is Behaviour.THRESHOLD
+        if self._degree > 0:
+            known = now.take(taken(graph.targets.reshape(-1, self._degree), units, width))
+            units_of_grid = known >= ADOPTED if threshold else (known * GRID).astype(np.int64)
+            return units_of_grid.sum(axis=2, dtype=np.int64), np.full(known.shape[:2], self._degree, np.int64)
+        rows = (units[:, None] * width + np.arange(width)).reshape(-1)
+        first = graph.offsets.take(rows)
+        count = graph.offsets.take(rows + 1) - first
         ends = np.cumsum(count)
         edges = np.arange(int(ends[-1])) + np.repeat(first - (ends - count), count)
-        heard = now.take(field.graph.targets.take(edges))
-        units = (heard >= ADOPTED).astype(np.int64) if kind is Behaviour.THRESHOLD else (heard * GRID).astype(np.int64)
-        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(units)])
-        return sums[ends] - sums[ends - count], count
+        known = now.take(graph.targets.take(edges))
+        sums = np.zeros(edges.size + 1, np.int64)
+        np.cumsum(known >= ADOPTED if threshold else (known * GRID).astype(np.int64), out=sums[1:])
+        return (sums[ends] - sums[ends - count]).reshape(-1, width), count.reshape(-1, width)
 
+    @staticmethod
+    def _on_grid(opinions: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Opinions that lie on the grid already, in units of it."""
+        found = np.empty(opinions.shape, np.int64)
+        np.multiply(opinions, _GRID, out=found, casting="unsafe")
+        return found
 
-def _where(rows: NDArray[np.int64]) -> Any:
-    """The rows as a slice where they lie in a row, which spares a copy."""
-    first, last = int(rows[0]), int(rows[-1])
-    return slice(first, last + 1) if last - first == rows.size - 1 else rows
-
-
-def _fitting(key: NDArray[Any], room: NDArray[np.int64]) -> int:
-    """How many of the first messages fit into their rings, none of which may overflow."""
-    order = np.argsort(key, kind="stable")
-    amounts = np.bincount(key, minlength=room.size)
-    ranks = np.empty(key.size, np.int64)
-    ranks[order] = np.arange(key.size) - np.repeat(np.cumsum(amounts) - amounts, amounts)
-    late = np.flatnonzero(ranks >= room.take(key))
-    return int(late[0]) if late.size else int(key.size)
+    def _unheard(self, opinions: NDArray[np.float64]) -> Any:
+        """The first word of what was heard by rows that hold these opinions, before they hear anything."""
+        return _NEVER if self._field.behaviour is Behaviour.VOTER else opinions * GRID

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from domain.errors.deliberation import FieldProblem
 from domain.errors.population import BehaviourError, InvalidPopulationError
+from infrastructure.population.agent_ledger import KEPT_METRICS
 from infrastructure.population.field import Field, TickKeys
 from infrastructure.population.randomness import draw, mixed
 
@@ -81,6 +82,30 @@ class ShardView:
     def keep(self, state: NDArray[np.uint8]) -> None:
         """Write the agents' bytes back."""
         self._field.columns.state[self.rows] = state
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """The agents' working memory, shape (agents, memory bytes); a copy, which `keep_memory` writes back."""
+        return self._field.columns.memory[self.rows]
+
+    def keep_memory(self, memory: NDArray[np.uint8]) -> None:
+        """Write the working memory back."""
+        self._field.columns.memory[self.rows] = memory
+
+    @property
+    def metrics(self) -> NDArray[np.int64]:
+        """The agents' metrics before this tick, shape (agents, metrics); the first ones are those of `KEPT_METRICS`."""
+        return self._field.columns.metrics[self.rows]
+
+    def keep_metrics(self, metrics: NDArray[np.int64]) -> None:
+        """Write the metrics behind the first ones back, of as many columns as `metrics` has."""
+        own = len(KEPT_METRICS)
+        self._field.columns.metrics[self.rows, own:] = metrics[:, own:]
+
+    @property
+    def peers(self) -> NDArray[np.uint32]:
+        """The rows of those whom the agents heard last before this tick, the latest first, shape (agents, peers); `NOBODY` where none."""
+        return self._field.columns.peers[self.rows]
 
     @property
     def neighbours(self) -> Neighbours:

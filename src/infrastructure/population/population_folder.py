@@ -1,4 +1,4 @@
-"""The folder of one population: what it is, its ticks, its event log, its snapshots and its report."""
+"""The folder of one population: what it is, its ticks, its event log, its snapshots, how its opinions lay, and its report."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from application.ports.population_engine import TickOutcome
-from application.ports.population_record import Resumption
-from domain.errors.conclave_error import ConclaveError
+from application.ports.population_record import Resumption, Sample
 from domain.errors.population import DamagedRecordError, PopulationFolderError
-from domain.models.population import PopulationSpecification
+from domain.models.population import GRID, PopulationSpecification
 from domain.models.run import JsonValue
 from infrastructure.population.event_log import DamagedLogError, EventLog, LoggedTick, read_events
+from infrastructure.population.population_about import ABOUT, about_in, specification_in
+from infrastructure.population.report_page import page_of
+from infrastructure.population.samples_file import line_of, read_samples
 from infrastructure.population.snapshots import DamagedSnapshotError, Snapshots
+from infrastructure.population.thinking.answer_record import RECORD
+from infrastructure.population.tick_curve import curve_of
 
-__all__ = ["PopulationFolder"]
+__all__ = ["PopulationFolder", "is_waiting_for_seeds"]
 
-_ABOUT, _TICKS, _EVENTS, _REPORT, _LOCK = "population.json", "ticks.jsonl", "events.jsonl", "report.json", "lock"
-_PAGE = "report.html"
+_TICKS, _EVENTS, _REPORT, _LOCK = "ticks.jsonl", "events.jsonl", "report.json", "lock"
+_PAGE, _SAMPLES, _REPLICATES = "report.html", "samples.jsonl", "replicates"
 
 
 class PopulationFolder:
@@ -39,7 +44,7 @@ class PopulationFolder:
         self._events: IO[bytes] | None = None
         self._log: EventLog | None = None
         self._lock = -1
-        if existing and not (folder / _ABOUT).is_file():
+        if existing and not (folder / ABOUT).is_file():
             raise self._unusable("holds no population", "Name the folder that `conclave population run` wrote to.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,14 +59,17 @@ class PopulationFolder:
 
     def start(self, spec: PopulationSpecification) -> None:
         """Begin a new population here. Raises `PopulationFolderError` where an unfinished one lies."""
-        if self._has_ticks() and not (self.folder / _REPORT).exists():
+        if self._has_ticks() and not self._is_whole():
             raise self._unusable(
                 "holds an unfinished population",
                 f"Go on with it: conclave population resume {self.folder}; or name another --out, or empty it.",
             )
         try:
-            for name in (_REPORT, _PAGE, _TICKS, _EVENTS, _ABOUT):
+            for name in (_REPORT, _PAGE, _TICKS, _EVENTS, _SAMPLES, ABOUT):
                 (self.folder / name).unlink(missing_ok=True)
+            (self.folder / RECORD).unlink(missing_ok=True)
+            if self.replicates.is_dir():
+                shutil.rmtree(self.replicates)
             self.snapshots.clear()
             self._keep_about({"specification": spec.document()})
             self._open(checksum=0)
@@ -71,25 +79,29 @@ class PopulationFolder:
     @property
     def specification(self) -> PopulationSpecification:
         """That of the population which lies here. Raises `PopulationFolderError`."""
-        about = self._about()
-        try:
-            return PopulationSpecification.from_document(about["specification"])
-        except (KeyError, TypeError, ConclaveError) as error:
-            raise self._unusable(f"holds no readable {_ABOUT}", "Run the population again.") from error
+        return specification_in(self.folder)
+
+    @property
+    def replicates(self) -> Path:
+        """Where the same population under other seeds has its folders."""
+        return self.folder / _REPLICATES
 
     def rewind(self, to: int | None = None) -> Resumption:
         """Go back to the last snapshot, or to that of tick `to`: later ticks are forgotten, since they will be taken again.
 
         Raises `DamagedRecordError` where the last snapshot or the log is damaged, with the last good one.
         """
-        about = self._about()
+        about = about_in(self.folder)
         self._close_files()
         try:
             events = self._events_until(to)
             tick = self._start_of(events, to)
             self._cut(events, tick)
-            (self.folder / _REPORT).unlink(missing_ok=True)
+            for name in (_REPORT, _PAGE):
+                (self.folder / name).unlink(missing_ok=True)
             self.snapshots.drop_after(tick)
+            samples = [sample for sample in read_samples(self.folder / _SAMPLES) if sample.tick <= tick]
+            self.replace_samples(samples)
             before = events[tick - 1] if tick else None
             self._open(checksum=before.checksum if before else 0)
         except OSError as error:
@@ -99,6 +111,7 @@ class PopulationFolder:
             messages_routed=sum(event.delivered for event in events[:tick]),
             initial=about.get("initial"),
             logged={event.tick: event.opinion_sum for event in events[tick:]},
+            samples=samples,
         )
 
     @property
@@ -109,16 +122,29 @@ class PopulationFolder:
             return found if isinstance(found, dict) else None
         return None
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a population here that can be gone on with."""
+        return (self.folder / ABOUT).is_file() and self._has_ticks()
+
     def begin(self, initial: Mapping[str, JsonValue]) -> None:
         """See `PopulationRecord`."""
         try:
-            self._keep_about({**self._about(), "initial": dict(initial)})
+            self._keep_about({**about_in(self.folder), "initial": dict(initial)})
         except OSError as error:
             raise self._failed(error) from error
 
     def note(self, outcome: TickOutcome, tick_s: float) -> None:
         """See `PopulationRecord`."""
-        line = json.dumps({"tick": outcome.tick, "tick_ms": round(tick_s * 1e3, 6), "messages": outcome.delivered})
+        line = json.dumps(
+            {
+                "tick": outcome.tick,
+                "tick_ms": round(tick_s * 1e3, 6),
+                "messages": outcome.delivered,
+                "mean": round(outcome.opinion_sum / GRID / max(1, outcome.alive), 9),
+                "agents": outcome.alive,
+            }
+        )
         try:
             if self._log is None or self._ticks is None:
                 raise self._unusable("was not begun", "Begin or resume a population first.")
@@ -128,9 +154,32 @@ class PopulationFolder:
         except OSError as error:
             raise self._failed(error) from error
 
+    def note_sample(self, sample: Sample) -> None:
+        """See `PopulationRecord`."""
+        try:
+            with (self.folder / _SAMPLES).open("ab") as file:
+                file.write(line_of(sample))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def replace_samples(self, samples: Sequence[Sample]) -> None:
+        """See `PopulationRecord`."""
+        try:
+            self._replace(_SAMPLES, b"".join(map(line_of, samples)))
+        except OSError as error:
+            raise self._failed(error) from error
+
     def finish(self, report: Mapping[str, JsonValue]) -> None:
         """See `PopulationRecord`."""
         try:
+            page = page_of(
+                report,
+                self.specification,
+                samples=read_samples(self.folder / _SAMPLES),
+                curve=curve_of(self.folder / _TICKS),
+            )
+            self._replace(_PAGE, page.encode())
+            # The report is what says that all of it is there.
             self._replace(_REPORT, json.dumps(report, indent=2, allow_nan=False).encode() + b"\n")
         except OSError as error:
             raise self._failed(error) from error
@@ -141,6 +190,11 @@ class PopulationFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def _is_whole(self) -> bool:
+        """Whether nothing is left to be done here."""
+        report = self.finished
+        return report is not None and not is_waiting_for_seeds(report)
 
     def _has_ticks(self) -> bool:
         """Whether there is anything that a resume would spare."""
@@ -210,15 +264,8 @@ class PopulationFolder:
                     file.close()
         self._ticks = self._events = self._log = None
 
-    def _about(self) -> dict[str, Any]:
-        try:
-            found = json.loads((self.folder / _ABOUT).read_bytes())
-        except (OSError, ValueError) as error:
-            raise self._unusable(f"holds no readable {_ABOUT}", "Run the population again.") from error
-        return found if isinstance(found, dict) else {}
-
     def _keep_about(self, about: Mapping[str, Any]) -> None:
-        self._replace(_ABOUT, json.dumps(about, indent=2, allow_nan=False).encode() + b"\n")
+        self._replace(ABOUT, json.dumps(about, indent=2, allow_nan=False).encode() + b"\n")
 
     def _replace(self, name: str, content: bytes) -> None:
         beside = self.folder / f"{name}.new"
@@ -239,6 +286,12 @@ class PopulationFolder:
 
     def _unusable(self, problem: str, remedy: str) -> PopulationFolderError:
         return PopulationFolderError(folder=str(self.folder), problem=problem, remedy=remedy)
+
+
+def is_waiting_for_seeds(report: Mapping[str, Any]) -> bool:
+    """Whether populations with other seeds are still to be run before the report is whole."""
+    replicates = report.get("replicates")
+    return isinstance(replicates, Mapping) and replicates.get("done") != replicates.get("planned")
 
 
 def _tick_in(line: bytes) -> int:

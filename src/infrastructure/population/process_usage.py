@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -9,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["cores", "cpu_seconds", "peak_rss_bytes", "resident_bytes"]
+__all__ = ["cores", "cpu_seconds", "peak_rss_bytes", "resident_bytes", "resident_now"]
 
 _PROC = Path("/proc")
 
@@ -34,6 +35,26 @@ def peak_rss_bytes() -> int:
 def resident_bytes(processes: Sequence[int]) -> int:
     """The memory of these processes together, shared pages once; 0 where the system does not say."""
     return sum(_proportional_bytes(process) for process in processes)
+
+
+def resident_now() -> int:
+    """The memory of this process and of its children now, in bytes, shared pages once; 0 where the system does not say."""
+    children = _children()
+    if children:
+        return resident_bytes([os.getpid(), *children])
+    try:
+        return int((_PROC / "self" / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for task in (_PROC / "self" / "task").glob("*/children"):
+        # A thread that has just ended has none.
+        with contextlib.suppress(OSError):
+            found += [int(process) for process in task.read_text().split()]
+    return found
 
 
 def _cpu_of(process: int) -> float:

@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "FIRST",
     "GOLDEN",
+    "SECOND",
     "STRIDE",
     "Pairing",
     "Purpose",
     "draw",
+    "finish",
     "key_of",
     "mixed",
     "pairing_of",
@@ -28,7 +31,7 @@ Words: TypeAlias = NDArray[np.uint64]
 GOLDEN = 0x9E3779B97F4A7C15
 # Between the messages that one agent sends in one tick.
 STRIDE = 0xD1342543DE82EF95
-_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+FIRST, SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 _ROUNDS = 6
 
@@ -46,12 +49,20 @@ class Purpose(IntEnum):
     PRIORITY = 8
     SHARD = 9
     OWN = 10
+    NETWORK = 21
+    LISTENING = 22
+    ASKING = 23
+    THINKING = 24
+    ARRIVAL = 31
+    DEPARTURE = 32
+    VISIT = 31
+    POPULARITY = 32
 
 
 def mixed(word: int) -> int:
     """The finaliser of SplitMix64 (Steele, Lea, Flood, 2014): a bijection of 64-bit words."""
-    word = ((word ^ (word >> 30)) * _FIRST) & _MASK
-    word = ((word ^ (word >> 27)) * _SECOND) & _MASK
+    word = ((word ^ (word >> 30)) * FIRST) & _MASK
+    word = ((word ^ (word >> 27)) * SECOND) & _MASK
     return word ^ (word >> 31)
 
 
@@ -67,12 +78,20 @@ def draw(key: int, counters: Words) -> Words:
     """64 random bits for each counter."""
     words = counters * np.uint64(GOLDEN)
     words += np.uint64(key)
-    words ^= words >> np.uint64(30)
-    words *= np.uint64(_FIRST)
-    words ^= words >> np.uint64(27)
-    words *= np.uint64(_SECOND)
-    words ^= words >> np.uint64(31)
+    finish(words)
     return words
+
+
+def finish(words: Words) -> None:
+    """Make random bits, in place, of counters that were multiplied by GOLDEN and added to a key."""
+    shifted = words >> np.uint64(30)
+    words ^= shifted
+    words *= np.uint64(FIRST)
+    np.right_shift(words, np.uint64(27), out=shifted)
+    words ^= shifted
+    words *= np.uint64(SECOND)
+    np.right_shift(words, np.uint64(31), out=shifted)
+    words ^= shifted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from domain.errors.population import PopulationFullError
 from domain.models.archetype import rows_of_archetypes
 from domain.models.population import GRID, LOCALITY, PopulationSpecification
-from infrastructure.population.columns import Columns, first_opinions, first_priorities
+from infrastructure.population.columns import NOBODY, Columns, first_opinions, first_priorities
 
 __all__ = ["Slab"]
 
@@ -71,6 +71,7 @@ class Slab:
         columns.bound[where] = spec.bound
         columns.susceptibility[where] = spec.susceptibility
         columns.activity[where] = spec.activity
+        columns.peers[where] = NOBODY
         return rows
 
     def retire(self, rows: NDArray[np.uint32]) -> None:
@@ -79,6 +80,8 @@ class Slab:
         rows = rows[columns.alive[rows] == 1]
         columns.alive[rows] = 0
         columns.state[rows] = 0
+        columns.memory[rows] = 0
+        columns.metrics[rows] = 0
         free = int(columns.free_count[0])
         columns.free[free : free + rows.size] = rows
         columns.free_count[0] = free + rows.size

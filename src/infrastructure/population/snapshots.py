@@ -75,6 +75,8 @@ class Snapshots:
                 found = {name: _column_from(file, about) for name, about in head["columns"].items()}
                 if head["tick"] != tick or file.read(1):
                     raise DamagedSnapshotError("is not the snapshot that its name says")
+                if not _are_opinions(found.get("opinion")):
+                    raise DamagedSnapshotError("holds opinions that are none from 0 to 1")
                 return found
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedSnapshotError(f"cannot be read ({error})") from error
@@ -96,6 +98,11 @@ class Snapshots:
         for later in self.ticks():
             if later > tick:
                 self.path(later).unlink(missing_ok=True)
+
+
+def _are_opinions(column: NDArray[Any] | None) -> bool:
+    """Whether all of them are numbers from 0 to 1, which a NaN is not."""
+    return column is None or (column.dtype == np.float64 and bool(((column >= 0.0) & (column <= 1.0)).all()))
 
 
 def _write_to(file: Any, tick: int, columns: Mapping[str, NDArray[Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from domain.errors.population import InvalidPopulationError
+from domain.models.archetype import Decision
 from domain.models.population import PopulationSpecification, arguments_from_rest, command_line
 
 
@@ -79,7 +80,16 @@ def test_arguments_from_rest_have_defaults() -> None:
         ({"behaviour": "mine:Class"}, "/arguments/behaviour"),
         ({"graph": "/etc/passwd"}, "/arguments/graph"),
         ({"out": "/tmp"}, "/arguments/out"),  # noqa: S108 - refused
-        ({"kernel": "numpy"}, "/arguments/kernel"),
+        ({"kernel": "fortran"}, "/arguments/kernel"),
+        ({"seeds": 101}, "/arguments/seeds"),
+        ({"seeds": 0}, "/arguments/seeds"),
+        ({"seed": 2**63 - 1, "seeds": 2}, "/arguments/seeds"),
+        ({"snapshot_every": -1}, "/arguments/snapshot_every"),
+        ({"from": 7}, "/arguments/from"),
+        ({"from": ""}, "/arguments/from"),
+        ({"from": "../etc/passwd"}, "/arguments/from"),
+        ({"archetypes": []}, "/arguments/archetypes"),
+        ({"decision": {"answer": "yes"}}, "/arguments/decision"),
         ({"agents": 1_000_001}, "/arguments/agents"),
         ({"agents": "many"}, "/arguments/agents"),
         ({"ticks": 100_001}, "/arguments/ticks"),
@@ -96,6 +106,41 @@ def test_rest_may_name_neither_code_nor_files_nor_more_than_its_share(
     arguments, problems = arguments_from_rest(document)
     assert not arguments
     assert [problem.pointer for problem in problems] == [pointer]
+
+
+def test_a_seeded_population_keeps_what_was_decided() -> None:
+    spec = PopulationSpecification(agents=50, decision=Decision("yes", 1.0), seeds=3)
+    assert PopulationSpecification.from_document(spec.document()) == spec
+    with pytest.raises(InvalidPopulationError):
+        PopulationSpecification(decision=Decision("yes", float("nan")))
+
+
+def test_every_option_that_names_neither_code_nor_files_may_be_set_over_rest() -> None:
+    arguments, problems = arguments_from_rest(
+        {
+            "agents": 500,
+            "kernel": "numpy",
+            "workers": "threads",
+            "susceptibility": 0.25,
+            "activity": 0.5,
+            "high_priority": 10,
+            "low_priority": 20,
+            "inbox_limit": 5,
+            "seeds": 3,
+            "snapshot_every": 7,
+            "from": "dlb_1-a",
+        }
+    )
+    assert problems == []
+    words = set(command_line(arguments))
+    assert {"--from=dlb_1-a", "--seeds=3", "--snapshot-every=7", "--kernel=numpy", "--activity=0.5"} <= words
+    assert {"--high-priority=10", "--low-priority=20", "--inbox-limit=5", "--workers=threads"} <= words
+
+
+def test_nobody_is_begun_with_unless_named() -> None:
+    arguments, _ = arguments_from_rest({})
+    assert arguments["from"] is None
+    assert not any(word.startswith("--from") for word in command_line(arguments))
 
 
 def test_the_command_line_of_arguments_says_each_in_one_word() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from application.ports.population_engine import EngineFacts, EngineMeasures, OpinionSummary, TickOutcome
+from application.services.population.intervals import replicates_document
+from application.services.population.subgroups import decision_document, groups_in, subgroups_of
 from domain.models.population import PopulationSpecification
 from domain.models.run import JsonValue
 
-__all__ = ["TickBook", "report_of"]
+__all__ = ["TickBook", "report_of", "with_replicates"]
 
 
 class TickBook:
@@ -69,12 +72,17 @@ def report_of(
     measures: EngineMeasures,
     cpu_fraction: float,
     state_hash: str | None,
-    initial: Mapping[str, JsonValue],
+    initial: Mapping[str, Any],
     final: OpinionSummary,
 ) -> dict[str, JsonValue]:
-    """The document of contract section 7, with `simulated` and a few fields more. What was not measured is null."""
+    """The document of contract section 7, with `simulated` and a few fields more. What was not measured is null.
+
+    What is attached to the population stands under its own name.
+    """
     access = measures.access
-    return {
+    ended = final.document()
+    subgroups = subgroups_of(spec.archetypes, initial, ended)
+    report: dict[str, JsonValue] = {
         "simulated": True,
         "agents": spec.agents,
         "shards": facts.shards,
@@ -98,11 +106,24 @@ def report_of(
         "peak_rss_bytes": measures.peak_rss_bytes,
         "cpu_fraction": cpu_fraction,
         "state_hash": state_hash,
-        "opinions": {"initial": dict(initial), "final": final.document()},
+        "opinions": {"initial": dict(initial), "final": ended},
+        "groups": {"initial": groups_in(initial["histogram"]), "final": groups_in(final.histogram)},
+        "subgroups": list(subgroups),
         "deliberation_id": spec.deliberation,
+        "decision": decision_document(spec.decision, subgroups, final.mean),
+        "replicates": None,
         "behaviour": spec.behaviour,
         "graph": "edge file" if spec.edge_file else spec.graph,
         "state_bytes": spec.state_bytes,
         "migrated_agents": measures.migrated_agents,
         "workers": {"kind": facts.workers, "count": facts.worker_count},
+        **measures.attached,
     }
+    return with_replicates(report, [report] if ticks >= spec.ticks else [], planned=spec.seeds)
+
+
+def with_replicates(
+    report: Mapping[str, JsonValue], reports: Sequence[Mapping[str, JsonValue]], *, planned: int
+) -> dict[str, JsonValue]:
+    """That report with the intervals over `reports`, of which it is the first where it has ended; none where one seed is planned."""
+    return {**report, "replicates": replicates_document(reports, planned=planned) if planned > 1 else None}

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeVar
 
-from application.ports.population_engine import PopulationEngine, TickOutcome
+from application.ports.population_engine import OpinionSummary, PopulationEngine, TickOutcome
 from application.ports.population_record import PopulationRecord, Resumption
 from application.ports.run_observer import RunObserver
+from application.services.population.history import OpinionHistory
 from application.services.population.report import TickBook, report_of
 from application.services.stop_signal import StopReason, StopSignal
 from domain.errors.population import (
@@ -20,6 +21,7 @@ from domain.errors.population import (
 )
 from domain.models.deliberation import DeliberationStatus
 from domain.models.population import PopulationSpecification
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, RunEnding
 
 __all__ = ["OpenEngine", "RunPopulation"]
@@ -47,14 +49,20 @@ class RunPopulation:
         open_engine: OpenEngine,
         record: PopulationRecord,
         cores: int,
+        counts: PopulationCounts | None = None,
+        memory: Callable[[], int] = int,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`counts` goes on over several populations of one run; `memory` says how many bytes its processes hold now."""
         self._spec = spec
         self._open = open_engine
         self._record = record
         self._cores = cores
+        self._counts = counts if counts is not None else PopulationCounts()
+        self._memory = memory
         self._clock = clock
         self._book = TickBook()
+        self._history = OpinionHistory()
         self._tick = 0
         self._logged: Mapping[int, int] = {}
         self._initial: Mapping[str, JsonValue] = {}
@@ -83,12 +91,16 @@ class RunPopulation:
 
     async def _run_from(self, resumption: Resumption | None, observer: RunObserver, stop: StopSignal) -> RunEnding:
         self._tick = self._saved_tick = resumption.tick if resumption else 0
-        self._logged = resumption.logged if resumption else {}
+        # What other processes say is not said again, so that nothing has to come out as it did before.
+        self._logged = resumption.logged if resumption and not self._spec.external else {}
         self._book = TickBook(messages_before=resumption.messages_routed if resumption else 0)
+        self._history = OpinionHistory(resumption.samples if resumption else ())
         engine = await asyncio.to_thread(self._open, self._tick)
         try:
             await asyncio.to_thread(self._begin, engine, resumption)
             facts = engine.facts
+            self._counts.agents = self._spec.begin_with or self._spec.agents
+            observer.tally(self._counts)
             observer.note(
                 "population.started",
                 {
@@ -96,6 +108,7 @@ class RunPopulation:
                     "tick": self._tick,
                     "shards": facts.shards,
                     "kernel": facts.kernel,
+                    "seed": self._spec.seed,
                     "simulated": True,
                 },
             )
@@ -105,6 +118,7 @@ class RunPopulation:
             share = spent / (wall * self._cores) if wall else 0.0
             report = await self._in_thread(self._finish, engine, share, stop)
         finally:
+            observer.tally(self._counts)
             await asyncio.shield(asyncio.to_thread(engine.close))
         done = self._tick >= self._spec.ticks
         status = DeliberationStatus.COMPLETED if done or stop.reason is None else stop.reason.status
@@ -126,6 +140,8 @@ class RunPopulation:
             initial = engine.opinions().document()
             self._record.begin(initial)
         self._initial = initial
+        if self._history.due(self._tick, self._clock()):
+            self._sample(engine)
         self._saved_at = self._clock()
 
     async def _take_all(self, engine: PopulationEngine, observer: RunObserver, stop: StopSignal) -> None:
@@ -152,6 +168,8 @@ class RunPopulation:
             if self._snapshot_due(began):
                 self._save(engine, began)
             self._take(engine, began)
+            if self._history.due(self._tick, self._clock()):
+                self._sample(engine)
             if self._spec.tick_interval_s or self._clock() >= until:
                 return
 
@@ -167,7 +185,25 @@ class RunPopulation:
         tick_s = self._clock() - began
         self._record.note(outcome, tick_s)
         self._book.add(outcome, tick_s)
+        self._counts.add(
+            delivered=outcome.delivered,
+            expired=outcome.expired,
+            refused=outcome.refused,
+            alive=outcome.alive,
+            tick_s=tick_s,
+        )
         self._tick = number
+
+    def _sample(self, engine: PopulationEngine) -> OpinionSummary:
+        """How the opinions lie now, kept."""
+        began = self._clock()
+        found = engine.opinions()
+        memory = self._memory()
+        if self._history.add(self._tick, found, resident_bytes=memory, began=began, ended=self._clock()):
+            self._record.replace_samples(self._history.samples)
+        else:
+            self._record.note_sample(self._history.samples[-1])
+        return found
 
     def _check(self, outcome: TickOutcome) -> None:
         """Nothing may be lost, and what was taken before must come out as it did before."""
@@ -197,6 +233,7 @@ class RunPopulation:
     def _finish(self, engine: PopulationEngine, cpu_fraction: float, stop: StopSignal) -> dict[str, JsonValue]:
         if self._tick != self._saved_tick:
             self._save(engine, self._clock())
+        final = engine.opinions() if self._history.last_tick == self._tick else self._sample(engine)
         engine.settle()
         report = report_of(
             self._spec,
@@ -208,19 +245,21 @@ class RunPopulation:
             # Hashing gigabytes takes longer than a halted system waits.
             state_hash=None if stop.reason is StopReason.HALTED else engine.state_hash(),
             initial=self._initial,
-            final=engine.opinions(),
+            final=final,
         )
         if self._tick >= self._spec.ticks:
             self._record.finish(report)
         return report
 
     def _note_progress(self, observer: RunObserver) -> None:
+        observer.tally(self._counts)
         tick_ms = self._book.tick_ms()
         observer.note(
             "population.progress",
             {
                 "tick": self._tick,
                 "ticks": self._spec.ticks,
+                "seed": self._spec.seed,
                 "tick_ms": tick_ms["mean"],
                 "messages_per_second": round(self._book.messages_per_second),
             },
