@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from domain.errors.deliberation import UnreadableBallotError
@@ -29,6 +30,18 @@ _LOOSE_TOKEN = re.compile(
        | (?P<word>\b(?:None|True|False)\b) | (?P<open>[{\[]) | (?P<close>[}\]]) """,
     re.DOTALL | re.VERBOSE,
 )
+_MAX_NUMBER_CHARACTERS = 128
+_NUMBER_WITH_UNIT = re.compile(
+    r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*(\D{0,64})", re.ASCII
+)
+_MAX_REFUSAL_CHARACTERS = 300
+_REFUSAL = re.compile(
+    r"(?:(?:i'm|i am) (?:very |truly )?sorry|sorry|i apologi[sz]e|unfortunately)?[,.;:]?\s*(?:but )?"
+    r"(?:as an ai(?: language)? (?:model|assistant)[,.]? ?)?"
+    r"i(?: am|'m)? ?(?:can't|cannot|can not|won't|will not|unable to|not able to|must decline to|decline to)"
+    r" (?:help|assist|answer|respond|comply|engage|provide|participate|discuss|fulfil|take part|continue)",
+    re.IGNORECASE,
+)
 _WORDS = {"None": "null", "True": "true", "False": "false"}
 _IN_SINGLE_QUOTES = re.compile(r"""\\(.)|(")""", re.DOTALL)
 
@@ -39,7 +52,8 @@ def read_ballot(agent_id: str, reply: str, expected: AnswerFormat) -> Ballot:
     The JSON object may be fenced, surrounded by prose or follow thoughts in `<think>`, but there must be exactly one that holds an
     answer, and the answer must be of the expected kind. Where there is none, one in single quotes, with Python's words or with a
     comma too many is taken, as long as it can be read in one way only. Raises `UnreadableBallotError` otherwise; its kind is one of
-    `empty_reply`, `unreadable_reply`, `several_answers` and `wrong_answer`.
+    `empty_reply`, `unreadable_reply`, `several_answers`, `refusal` and `wrong_answer`. Whatever else the object holds has no
+    effect: the ballot is that of `agent_id`, whoever signs it.
     """
     if not reply.strip():
         raise UnreadableBallotError(kind="empty_reply", problem="it is empty")
@@ -63,6 +77,8 @@ def _only_answer(reply: str) -> dict[str, Any]:
         if isinstance(found := _parse(block.strip()), dict) and "answer" in found
     ]
     candidates = fenced or list(_embedded_objects(said)) or list(_loose_objects(said))
+    if not candidates and _declines(said.strip()):
+        raise UnreadableBallotError(kind="refusal", problem="it declines to answer")
     if not candidates:
         raise UnreadableBallotError(kind="unreadable_reply", problem="it holds no JSON object with an answer")
     if any(candidate["answer"] != candidates[0]["answer"] for candidate in candidates[1:]):
@@ -151,9 +167,34 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_distinct_keys, parse_constant=_re
 def _confidence(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    number = _number_in(value, unit=None, in_percent=True) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
         raise UnreadableBallotError(kind="wrong_answer", problem="its confidence is no number from 0 to 1")
-    return float(value)
+    return float(number)
+
+
+def _number_in(text: str, *, unit: str | None, in_percent: bool) -> float | None:
+    """The number that a text is, alone or with the unit that was asked for; None for one with other words or separators.
+
+    Where percent stand for hundredths, `70%` is 0.7.
+    """
+    found = _NUMBER_WITH_UNIT.fullmatch(text.strip()) if len(text) <= _MAX_NUMBER_CHARACTERS else None
+    if found is None:
+        return None
+    number, named = found[1], fold(found[2])
+    if named == "%" and in_percent:
+        return float(_hundredth(number))
+    return float(number) if not named or (unit is not None and named == fold(unit)) else None
+
+
+def _hundredth(number: str) -> Decimal:
+    """A hundredth of the number in these digits, without a rounding of its own."""
+    return Decimal(number).scaleb(-2)
+
+
+def _declines(text: str) -> bool:
+    """Whether the text is a formula of refusal and little more; an answer may well begin with one and go on."""
+    return len(text) <= _MAX_REFUSAL_CHARACTERS and _REFUSAL.match(" ".join(text.split()).replace("’", "'")) is not None
 
 
 def _answer(value: Any, expected: AnswerFormat) -> Answer:
@@ -168,8 +209,10 @@ def _answer(value: Any, expected: AnswerFormat) -> Answer:
     if kind.is_estimate:
         return _number(value, expected)
     if kind is AnswerKind.TEXT:
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str) or not fold(value):
             raise UnreadableBallotError(kind="wrong_answer", problem="its answer is no text")
+        if _declines(value):
+            raise UnreadableBallotError(kind="refusal", problem="it declines to answer")
         return clean(value)
     return _options(value, expected)
 
@@ -189,6 +232,8 @@ def _option(value: Any, options: tuple[str, ...]) -> str:
 def _options(value: Any, expected: AnswerFormat) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise UnreadableBallotError(kind="wrong_answer", problem="its answer is no list of options")
+    if any(item is None or item == "" for item in value):
+        raise UnreadableBallotError(kind="wrong_answer", problem="its list of options has a gap")
     named = tuple(_option(item, expected.options) for item in value)
     if len(set(named)) < len(named):
         raise UnreadableBallotError(kind="wrong_answer", problem="its answer names an option twice")
@@ -198,13 +243,15 @@ def _options(value: Any, expected: AnswerFormat) -> tuple[str, ...]:
 
 
 def _number(value: Any, expected: AnswerFormat) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_probability = expected.kind is AnswerKind.PROBABILITY
+    said = _number_in(value, unit=expected.unit, in_percent=is_probability) if isinstance(value, str) else value
+    if isinstance(said, bool) or not isinstance(said, int | float):
         raise UnreadableBallotError(kind="wrong_answer", problem="its answer is no number")
     try:
-        number = float(value)
+        number = float(said)
     except OverflowError:
         number = math.inf
-    low, high = (0.0, 1.0) if expected.kind is AnswerKind.PROBABILITY else (expected.minimum, expected.maximum)
+    low, high = (0.0, 1.0) if is_probability else (expected.minimum, expected.maximum)
     if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
         raise UnreadableBallotError(kind="wrong_answer", problem="its answer is outside the range asked for")
     return number

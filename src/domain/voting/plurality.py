@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from domain.voting.profile import Profile
+from domain.voting.standing import Standing, by_score
 
-from domain.models.outcome import Outcome, OutcomeStatus
-from domain.voting.ballot import Ballot
-from domain.voting.tally import first_choice, leaders, report_dissent, tally_first_choices
-
-__all__ = ["plurality_outcome"]
+__all__ = ["plurality"]
 
 
-def plurality_outcome(ballots: Sequence[Ballot], options: Sequence[str]) -> Outcome:
-    """The outcome by plurality; `no_majority` when nobody answered. The order of options never breaks a tie."""
-    tally = tally_first_choices(ballots, options)
-    first, most, second = leaders(tally)
-    if most == 0:
-        return Outcome(OutcomeStatus.NO_MAJORITY, "plurality", tally=tally, margin=0)
-    if len(first) > 1:
-        return Outcome(
-            OutcomeStatus.TIED,
-            "plurality",
-            tally=tally,
-            margin=0,
-            votes_to_flip=1,
-            dissent=report_dissent(ballots, first_choice, None),
-        )
-    # Moving one ballot from the winner to the runner-up closes the gap by two, which no other change does.
-    return Outcome(
-        OutcomeStatus.DECIDED,
-        "plurality",
-        decision=first[0],
-        tally=tally,
-        margin=most - second,
-        votes_to_flip=(most - second) // 2 + 1,
-        dissent=report_dissent(ballots, first_choice, first[0]),
-    )
+def plurality(profile: Profile) -> Standing:
+    """The standing by first choices; the margin is in votes. `votes_to_flip` is exact, for whole votes."""
+    votes = profile.first_places()
+    groups = by_score(votes)
+    margin = votes[groups[0][0]] - votes[groups[1][0]] if len(groups) > 1 else 0
+    flips = None
+    if profile.scale == 1:
+        # Moving one ballot from the winner to the runner-up closes the gap by two, which no other change does.
+        flips = 1 if len(groups[0]) > 1 else margin // 2 + 1
+    return Standing(groups, votes, margin, flips, scale=profile.scale)

@@ -1,13 +1,13 @@
-"""Counting first choices and reporting who holds which position: what the counting rules share."""
+"""First choices, and who holds which position: what the counting rules share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from domain.models.outcome import Dissent, Position
 from domain.voting.ballot import Ballot
 
-__all__ = ["MAX_REASONS", "first_choice", "leaders", "report_dissent", "tally_first_choices"]
+__all__ = ["MAX_REASONS", "first_choice", "report_dissent"]
 
 MAX_REASONS = 72
 
@@ -17,23 +17,6 @@ def first_choice(ballot: Ballot) -> str | None:
     if isinstance(ballot.answer, tuple):
         return ballot.answer[0] if ballot.answer else None
     return ballot.answer if isinstance(ballot.answer, str) else None
-
-
-def tally_first_choices(ballots: Iterable[Ballot], options: Sequence[str]) -> dict[str, int]:
-    """Votes for each option, in the order of the options, zeros included."""
-    tally = dict.fromkeys(options, 0)
-    for ballot in ballots:
-        choice = first_choice(ballot)
-        if choice is not None:
-            tally[choice] += 1
-    return tally
-
-
-def leaders(tally: Mapping[str, int]) -> tuple[list[str], int, int]:
-    """The options with the most votes, how many votes that is, and the votes of the best of the others."""
-    most = max(tally.values(), default=0)
-    first = [option for option, votes in tally.items() if votes == most]
-    return first, most, max((votes for votes in tally.values() if votes < most), default=0)
 
 
 def report_dissent(

@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import replace
 
-from domain.models.outcome import Outcome, OutcomeStatus
-from domain.voting.ballot import Ballot
-from domain.voting.tally import first_choice, leaders, report_dissent, tally_first_choices
+from domain.voting.plurality import plurality
+from domain.voting.profile import Profile
+from domain.voting.standing import Standing
+from domain.voting.weights import exactly
 
-__all__ = ["threshold_outcome"]
+__all__ = ["threshold"]
 
 
-def threshold_outcome(ballots: Sequence[Ballot], options: Sequence[str], *, asked: int, fraction: float) -> Outcome:
-    """The outcome by threshold: decided by the only leader that reaches `fraction` of `asked`, exact at the boundary.
+def threshold(profile: Profile, *, asked: int, fraction: float) -> Standing:
+    """The standing by first choices, short unless the best reach `fraction` of `asked`, exact at the boundary.
 
-    Tied when several lead with the same reaching count, `no_majority` when nobody reaches it.
+    Where votes are weighted, everyone asked still counts as a whole vote.
     """
-    tally = tally_first_choices(ballots, options)
-    first, most, second = leaders(tally)
-    needed = max(1, math.ceil(Fraction(str(fraction)) * asked))
+    found = plurality(profile)
+    most = found.tally[found.first[0]]
+    needed = max(1, math.ceil(exactly(fraction) * asked * profile.scale))
     if most < needed:
-        return Outcome(
-            OutcomeStatus.NO_MAJORITY,
-            "threshold",
-            tally=tally,
-            margin=most - second if len(first) == 1 else 0,
-            dissent=report_dissent(ballots, first_choice, None),
-        )
-    if len(first) > 1:
-        return Outcome(
-            OutcomeStatus.TIED,
-            "threshold",
-            tally=tally,
-            margin=0,
-            votes_to_flip=1,
-            dissent=report_dissent(ballots, first_choice, None),
-        )
-    flips = max((most - second) // 2 + 1, needed - second)
-    answered = sum(tally.values())
-    return Outcome(
-        OutcomeStatus.DECIDED,
-        "threshold",
-        decision=first[0],
-        tally=tally,
-        margin=most - second,
-        votes_to_flip=flips if second + flips <= answered else None,
-        dissent=report_dissent(ballots, first_choice, first[0]),
-    )
+        return replace(found, is_short=True, votes_to_flip=None)
+    if len(found.first) > 1 or profile.scale != 1:
+        return found
+    second = most - found.margin
+    flips = max(found.margin // 2 + 1, needed - second)
+    return replace(found, votes_to_flip=flips if second + flips <= sum(found.tally) else None)

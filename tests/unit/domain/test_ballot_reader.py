@@ -154,7 +154,7 @@ def test_what_is_no_ballot_is_refused_with_its_kind(reply: str, kind: str) -> No
 
 def test_numbers_are_read_within_their_range_only() -> None:
     assert read_ballot("archon-1", '{"answer": 7}', SCORE).answer == 7.0
-    for answer in ("0.99", "10.01", '"7"', "true", "1e999", "9" * 400):
+    for answer in ("0.99", "10.01", '"seven"', "true", "1e999", "9" * 400):
         assert refused(f'{{"answer": {answer}}}', SCORE) == "wrong_answer"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
@@ -14,15 +15,23 @@ from domain.models.outcome import Outcome, OutcomeStatus
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.voting.ballot import Answer, Ballot
 from domain.voting.median import median_outcome, quantile
-from domain.voting.plurality import plurality_outcome
-from domain.voting.rule import Rule, RuleKind, apply_rule, default_rule
-from domain.voting.threshold import threshold_outcome
+from domain.voting.rule import Rule, RuleKind, applicable, apply_rule, default_rule, rules_for
 
 OPTIONS = ("yes", "no", "weekends only")
 
 
 def ballots(*answers: Answer) -> list[Ballot]:
     return [Ballot(f"archon-{n}", answer, None, f"reason {n}") for n, answer in enumerate(answers, 1)]
+
+
+def plurality_outcome(cast: Sequence[Ballot], options: Sequence[str]) -> Outcome:
+    answer = AnswerFormat(AnswerKind.CHOICE, tuple(options))
+    return apply_rule(Rule(RuleKind.PLURALITY), answer, cast, asked=len(cast))
+
+
+def threshold_outcome(cast: Sequence[Ballot], options: Sequence[str], *, asked: int, fraction: float) -> Outcome:
+    answer = AnswerFormat(AnswerKind.CHOICE, tuple(options))
+    return apply_rule(Rule(RuleKind.THRESHOLD, fraction), answer, cast, asked=asked)
 
 
 def votes(**counts: int) -> list[Ballot]:
@@ -175,11 +184,27 @@ def test_who_votes_what_changes_nothing_only_how_many_do(
     )
 
 
-def test_each_kind_that_can_be_counted_has_a_default_rule() -> None:
+@pytest.mark.parametrize(
+    ("kind", "rules"),
+    [
+        ("choice", "plurality threshold"),
+        ("verdict", "threshold plurality"),
+        ("approval", "approval"),
+        ("ranking", "schulze borda copeland minimax irv plurality"),
+        ("score", "median trimmed_mean"),
+        ("probability", "median trimmed_mean mean_odds"),
+        ("number", "median trimmed_mean"),
+        ("text", "synthesis"),
+    ],
+)
+def test_each_kind_of_answer_has_its_rules_the_default_first(kind: str, rules: str) -> None:
+    assert [rule.value for rule in rules_for(AnswerKind(kind))] == rules.split()
+
+
+def test_a_default_rule_comes_with_its_fraction() -> None:
     assert default_rule(AnswerKind.VERDICT) == Rule(RuleKind.THRESHOLD, 0.5)
     assert default_rule(AnswerKind.CHOICE) == Rule(RuleKind.PLURALITY)
-    assert default_rule(AnswerKind.NUMBER) == Rule(RuleKind.MEDIAN)
-    assert default_rule(AnswerKind.TEXT) is None
+    assert applicable(AnswerFormat(AnswerKind.NUMBER)) == (Rule(RuleKind.MEDIAN), Rule(RuleKind.TRIMMED_MEAN, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +215,19 @@ def test_each_kind_that_can_be_counted_has_a_default_rule() -> None:
         (Rule(RuleKind.PLURALITY, 0.5), AnswerKind.CHOICE, "/rule/fraction"),
         (Rule(RuleKind.THRESHOLD, 0.0), AnswerKind.VERDICT, "/rule/fraction"),
         (Rule(RuleKind.THRESHOLD, 1.01), AnswerKind.VERDICT, "/rule/fraction"),
+        (Rule(RuleKind.THRESHOLD, float("nan")), AnswerKind.VERDICT, "/rule/fraction"),
+        (Rule(RuleKind.TRIMMED_MEAN, 0.5), AnswerKind.NUMBER, "/rule/fraction"),
+        (Rule(RuleKind.TRIMMED_MEAN, 0.0), AnswerKind.NUMBER, "/rule/fraction"),
+        (Rule(RuleKind.MEAN_ODDS), AnswerKind.NUMBER, "/rule/kind"),
+        (Rule(RuleKind.SCHULZE), AnswerKind.APPROVAL, "/rule/kind"),
+        (Rule(RuleKind.BORDA, strength="margins"), AnswerKind.RANKING, "/rule/strength"),
+        (Rule(RuleKind.SCHULZE, strength="votes"), AnswerKind.RANKING, "/rule/strength"),
+        (Rule(RuleKind.SCHULZE, tie_break="schulze"), AnswerKind.RANKING, "/rule/tie_break"),
+        (Rule(RuleKind.SCHULZE, tie_break="median"), AnswerKind.RANKING, "/rule/tie_break"),
+        (Rule(RuleKind.MEDIAN, tie_break="lottery"), AnswerKind.NUMBER, "/rule/tie_break"),
+        (Rule(RuleKind.PLURALITY, tie_break="coin"), AnswerKind.CHOICE, "/rule/tie_break"),
+        (Rule(RuleKind.PLURALITY, weighted_by="wealth"), AnswerKind.CHOICE, "/rule/weighted_by"),
+        (Rule(RuleKind.SYNTHESIS, weighted_by="confidence"), AnswerKind.TEXT, "/rule/weighted_by"),
     ],
 )
 def test_a_rule_that_does_not_fit_is_named_where_it_stands(rule: Rule, kind: AnswerKind, pointer: str) -> None:
