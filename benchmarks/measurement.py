@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Contender", "Run", "Sample", "alternate", "report"]
+__all__ = ["Contender", "Run", "Sample", "alternate", "machine", "report"]
 
 Run = Callable[[], Awaitable[object]]
 
@@ -95,7 +95,7 @@ def report(
     print("|---|---|---|---|---|---|")
     for row in rows:
         print("| {name} | {wall_ms:.1f} | {ratio:.2f} | {above_us:.1f} | {cpu_us:.0f} | {runs} |".format(**row))
-    document = {"title": title, "agents": agents, "ideal_ms": ideal_ms, "machine": _machine(), "rows": rows}
+    document = {"title": title, "agents": agents, "ideal_ms": ideal_ms, "machine": machine(), "rows": rows}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a") as file:
@@ -115,7 +115,8 @@ def _row(contender: Contender, first_ms: float, agents: int) -> Mapping[str, Any
     }
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What was measured on, and when."""
     return {
         "python": platform.python_version(),
         "system": platform.system(),

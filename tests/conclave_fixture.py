@@ -34,8 +34,13 @@ from application.services.deliberation_output_service import DeliberationOutputS
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
 from application.services.halt_service import HaltService
 from application.services.quote_service import QuoteService
+from application.services.recount_service import RecountService
+from application.services.resolution_service import ResolutionService
 from application.services.run_service import RunService
+from application.services.topic_balance import TopicBalance
+from application.services.track_record_service import TrackRecordService
 from application.services.witness_service import WitnessService
+from application.services.worth_service import WorthService
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.agent_pool import AgentPool
 from domain.models.run import Run
@@ -46,7 +51,9 @@ from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from infrastructure.stubs.halt_channel_stub import HaltChannelStub
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.halt_notes_stub import HaltNotesStub
+from infrastructure.stubs.in_memory_ballot_history import InMemoryBallotHistory
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
+from infrastructure.stubs.in_memory_resolution_history import InMemoryResolutionHistory
 from infrastructure.stubs.in_memory_run_registry import InMemoryRunRegistry
 from infrastructure.stubs.in_memory_usage_reader import InMemoryUsageReader
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
@@ -76,6 +83,7 @@ async def open_stub_conclave(
     desk: ModelDesk | None = None,
     usage: UsageReader | None = None,
     open_runs: Callable[[HaltChecker], RunService] | None = None,
+    watch_topics: bool = False,
 ) -> AsyncIterator[Conclave]:
     """An open Conclave that needs nothing outside the process.
 
@@ -92,6 +100,11 @@ async def open_stub_conclave(
     fan_out = ConcurrentDeliberationService(
         orchestrator=orchestrator or AgentOrchestratorStub(), halt_checker=obeyed, pool=pool, metrics=metrics, desk=desk
     )
+    log = store.log if isinstance(store, InMemoryRepository) else InMemoryWitnessLog()
+    resolved = InMemoryResolutionHistory(store, log)
+    worth = WorthService(InMemoryBallotHistory(store), metrics=metrics, resolved=resolved)
+    record = TrackRecordService(resolved, orchestrator="simulated")
+    topics = TopicBalance(store, is_on=watch_topics, metrics=metrics)
     deliberations = DeliberationService.with_worker(
         fan_out=fan_out,
         store=store,
@@ -101,11 +114,13 @@ async def open_stub_conclave(
         metrics=metrics,
         max_running=max_running,
         max_queued=max_queued,
+        worth=worth,
+        record=record,
+        topics=topics,
     )
     runs = (open_runs or _no_runs)(obeyed)
     metrics.watch_pool(pool, lambda: fan_out.waiting_count)
     spent = store.spent_calls if isinstance(store, InMemoryRepository) else tuple
-    log = store.log if isinstance(store, InMemoryRepository) else InMemoryWitnessLog()
     signer = CheckpointSigner(SigningKey.from_seed(bytes(range(32))), "conclave.test/witness")
     witness = WitnessService(log=log, signer=signer, tools=verification_tools())
     halting = HaltService(channels=halt_channels, watch=checker, log=log, notes=HaltNotesStub())
@@ -117,6 +132,11 @@ async def open_stub_conclave(
             deliberations=deliberations,
             acceptance=Acceptance(deliberations=deliberations, reader=store),
             outputs=DeliberationOutputService(store, metrics=metrics),
+            worth=worth,
+            recounts=RecountService(witness=witness, record=record, metrics=metrics),
+            resolutions=ResolutionService(witness=witness, record=record, metrics=metrics),
+            record=record,
+            topics=topics,
             quotes=QuoteService(desk=fan_out.desk),
             usage=usage if usage is not None else InMemoryUsageReader(spent),
             witness=witness,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from application.ports.deliberation_repository import Commit
-from application.services.deliberation_run import decide
+from domain.analysis.decision import decide
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.budget import Limits, Quorum, Sampling, Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
@@ -177,8 +177,8 @@ def started(queued: Deliberation) -> Deliberation:
 
 def ended(running: Deliberation, records: Sequence[AgentRecord]) -> Deliberation:
     """The same one, completed with these records."""
-    whole, outcome = decide(running, records)
-    return running.end(DeliberationStatus.COMPLETED, at=NOON + timedelta(seconds=2), rounds=(whole,), outcome=outcome)
+    rounds, outcome = decide(running, records)
+    return running.end(DeliberationStatus.COMPLETED, at=NOON + timedelta(seconds=2), rounds=rounds, outcome=outcome)
 
 
 def revised(running: Deliberation, rounds: Sequence[Sequence[AgentRecord]]) -> Deliberation:

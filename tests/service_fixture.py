@@ -13,6 +13,7 @@ from application.ports.model_desk import ModelDesk
 from application.ports.process_registry import ProcessRegistry
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_service import DeliberationService, OrchestratorIdentity
+from application.services.text_synthesis import TextSynthesis
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.agent_pool import AgentPool
 from domain.models.budget import Limits, Quorum, Usage
@@ -76,6 +77,7 @@ def build(
     answers_as: str = "canned",
     queue: EmbeddedQueue | None = None,
     desk: ModelDesk | None = None,
+    texts: TextSynthesis | None = None,
 ) -> House:
     repository = repository if repository is not None else InMemoryRepository(clock=VirtualClock())
     halt = halt or HaltCheckerStub()
@@ -98,6 +100,7 @@ def build(
         registry=registry,
         max_running=max_running,
         max_queued=max_queued,
+        texts=texts,
     )
     return House(service, repository, halt, pool, queue)
 

@@ -17,8 +17,15 @@ from application.services.deliberation_service import DeliberationService
 from application.services.halt_service import HaltService
 from application.services.price_check import require_prices
 from application.services.quote_service import QuoteService
+from application.services.recount_service import RecountService
+from application.services.resolution_service import ResolutionService
 from application.services.run_service import RunService
+from application.services.topic_balance import TopicBalance
+from application.services.track_record_service import TrackRecordService
 from application.services.witness_service import WitnessService
+from application.services.worth_service import WorthService
+from domain.analysis.control import control_specification
+from domain.errors.deliberation import InvalidSpecificationError
 from domain.models.agent_pool import AgentPool
 from domain.models.deliberation import Specification
 from domain.models.money import KeyBudget, Price
@@ -92,6 +99,11 @@ class Conclave:
     deliberations: DeliberationService
     acceptance: Acceptance
     outputs: DeliberationOutputService
+    worth: WorthService
+    recounts: RecountService
+    resolutions: ResolutionService
+    record: TrackRecordService
+    topics: TopicBalance
     quotes: QuoteService
     usage: UsageReader
     witness: WitnessService
@@ -112,6 +124,13 @@ class Conclave:
     def require_models(self, specification: Specification, *, key_name: str | None) -> None:
         """Raise `InvalidSpecificationError` naming each member whose model cannot be asked, or not within a limit of money."""
         require_prices(specification, self.fan_out.desk, budgets=self.budgets, key_name=key_name)
+        if specification.control is not None:
+            try:
+                alone = control_specification(specification)
+                require_prices(alone, self.fan_out.desk, budgets=self.budgets, key_name=key_name)
+            except InvalidSpecificationError as error:
+                # All its members have one model, so what is wrong with the first is wrong with the control.
+                raise InvalidSpecificationError.at("/control/model", error.problems[0].message) from None
 
     @property
     def pool(self) -> AgentPool:

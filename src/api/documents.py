@@ -6,19 +6,29 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from api.worth_document import worth_document
 from application.ports.usage_reader import UsageItem
 from application.services.deliberation_output_service import WitnessedOutput
 from application.services.quote_service import Amount, Quote
+from domain.analysis.worth import Worth
 from domain.models.agent import Roster
 from domain.models.budget import Usage
+from domain.models.control import control_id
 from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
 from domain.models.halt import HaltState
-from domain.models.outcome import Outcome
-from domain.models.question import AnswerFormat
-from domain.models.round import AgentRecord
+from domain.models.outcome import Outcome, Synthesis
+from domain.models.protocol import ProtocolKind
+from domain.models.question import AnswerFormat, AnswerKind
+from domain.models.round import AgentRecord, Round
 from domain.models.run import Run
 from domain.models.run_event import RunEvent
+from domain.protocols.common_ground import final_statement
+from domain.protocols.poll import Savings, savings_of
+from domain.protocols.proceedings import Proceedings
+from domain.voting.rule import Rule
+from domain.voting.synthesis import cluster_name
+from domain.voting.weights import UNITS_OF_A_WEIGHTED_VOTE
 from domain.witness.entry import outcome_document, round_document, usage_document
 
 __all__ = [
@@ -27,9 +37,11 @@ __all__ = [
     "event_document",
     "halt_document",
     "moment",
+    "outcome_with_reasons",
     "output_document",
     "quote_document",
     "roster_document",
+    "rule_document",
     "run_document",
     "run_event_document",
     "usage_item_document",
@@ -41,8 +53,13 @@ def moment(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat().replace("+00:00", "Z")
 
 
-def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
-    """The deliberation of the contract, section 1."""
+def deliberation_document(
+    deliberation: Deliberation, worth: Worth | None = None, control: Deliberation | None = None
+) -> dict[str, Any]:
+    """The deliberation of the contract, section 1.
+
+    `worth` is what earlier ones say of it as well, and `control` the one that it is compared with; None where that was not asked.
+    """
     specification = deliberation.specification
     return {
         "id": deliberation.id,
@@ -60,13 +77,34 @@ def deliberation_document(deliberation: Deliberation) -> dict[str, Any]:
         "reason": deliberation.reason,
         "cancel_requested": deliberation.cancel_requested,
         "roll_call": deliberation.roll_call.as_counts(),
-        "rounds": [round_document(round_) for round_ in deliberation.rounds],
-        "outcome": None if deliberation.outcome is None else _outcome(deliberation.outcome),
-        "failures": [_failure(record, erased=deliberation.erased) for record in deliberation.failures],
+        "rounds": [_round(round_) for round_ in deliberation.rounds],
+        "saved": _saved(savings_of(deliberation)),
+        "statement": _statement(deliberation),
+        "outcome": None if deliberation.outcome is None else outcome_with_reasons(deliberation.outcome, worth),
+        "worth": None if worth is None else worth_document(worth),
+        "control": _control(deliberation, control),
+        "failures": _failures(deliberation),
         "fallbacks": _fallbacks(deliberation),
         "usage": _usage_document(deliberation.usage),
         "witness": None if deliberation.witness is None else _witness(deliberation.witness),
         "erased": deliberation.erased,
+    }
+
+
+def _control(deliberation: Deliberation, control: Deliberation | None) -> dict[str, Any] | None:
+    """What one model said alone; without tally until that has ended, and without status where it could not be accepted."""
+    asked = deliberation.specification.control
+    if asked is None:
+        return None
+    outcome = None if control is None else control.outcome
+    return {
+        "deliberation_id": control_id(deliberation.id),
+        "model": asked.model,
+        "status": None if control is None else control.status.value,
+        "asked": None if control is None else len(control.specification.roster.agents),
+        "outcome_status": None if outcome is None else outcome.status.value,
+        "decision": None if outcome is None else outcome.decision,
+        "tally": None if outcome is None else dict(outcome.tally),
     }
 
 
@@ -84,9 +122,9 @@ def _terms(specification: Specification) -> dict[str, Any]:
     return {
         "protocol": {
             "kind": specification.protocol.kind.value,
-            **_present({"wave_size": specification.protocol.wave_size}),
+            **_present(specification.protocol.settings()),
         },
-        "rule": {"kind": specification.rule.kind.value, **_present({"fraction": specification.rule.fraction})},
+        "rule": rule_document(specification.rule),
         "agents": {"roster": specification.roster.name, "count": len(specification.roster.agents)},
         "quorum": {"min_answered_fraction": specification.quorum.min_answered_fraction},
         "limits": {
@@ -99,6 +137,17 @@ def _terms(specification: Specification) -> dict[str, Any]:
         "sampling": {"temperature": sampling.temperature, "max_output_tokens": sampling.max_output_tokens},
         "metadata": dict(specification.metadata),
         "seed": specification.seed,
+    }
+
+
+def rule_document(rule: Rule) -> dict[str, Any]:
+    """The rule with what is set of it; learned weights as votes, by agent."""
+    weights = {agent_id: units / UNITS_OF_A_WEIGHTED_VOTE for agent_id, units in rule.weights.items()}
+    return {
+        "kind": rule.kind.value,
+        **_present({"fraction": rule.fraction}),
+        **rule.settings(),
+        **({"weights": weights} if weights else {}),
     }
 
 
@@ -212,12 +261,45 @@ def roster_document(roster: Roster) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    """What the record says of it, with the reasons of each position, which are texts and stand beside the record."""
+def outcome_with_reasons(outcome: Outcome, worth: Worth | None = None) -> dict[str, Any]:
+    """What the record says of it, with the reasons of each position, which are texts and stand beside the record.
+
+    Effective votes are in no record, because they are measured on other deliberations.
+    """
     document = outcome_document(outcome)
+    if worth is not None and worth.effective_votes is not None:
+        document["effective_votes"] = round(worth.effective_votes, 2)
+    if outcome.places:
+        places = dict(zip(outcome.tally, outcome.places, strict=True))
+        # Who shares a place stands by name, and `places` says so.
+        document["ranking"] = sorted(places, key=lambda option: (places[option], option))
+        document["places"] = places
+    if outcome.synthesis is not None:
+        document["decision"] = outcome.decision
+        document["synthesis"] = _synthesis(outcome.synthesis)
     for shown, position in zip(document["dissent"]["positions"], outcome.dissent.positions, strict=True):
         shown["reasons"] = list(position.reasons)
     return document
+
+
+def _synthesis(synthesis: Synthesis) -> dict[str, Any]:
+    return {
+        "method": synthesis.method,
+        "chosen": synthesis.chosen,
+        "clusters": [
+            {"name": cluster_name(place), "agents": list(cluster.agents), "representative": cluster.representative}
+            for place, cluster in enumerate(synthesis.clusters)
+        ],
+        "claims": [
+            {
+                "cluster": cluster_name(claim.cluster),
+                "text": claim.text,
+                "agents": list(claim.agents),
+                "source": claim.source,
+            }
+            for claim in synthesis.claims
+        ],
+    }
 
 
 def _fallbacks(deliberation: Deliberation) -> list[dict[str, Any]] | None:
@@ -234,6 +316,46 @@ def _fallbacks(deliberation: Deliberation) -> list[dict[str, Any]] | None:
         for round_ in deliberation.rounds
         for record in round_.records
         if record.fell_back
+    ]
+
+
+def _round(round_: Round) -> dict[str, Any]:
+    """As in the record, with the purpose also of the blind one."""
+    return {"purpose": round_.purpose, "kept": [], **round_document(round_)}
+
+
+def _saved(savings: Savings | None) -> dict[str, Any] | None:
+    if savings is None:
+        return None
+    return {"agents": savings.agents, "calls": savings.calls, "cost_usd": savings.cost_usd}
+
+
+def _statement(deliberation: Deliberation) -> dict[str, Any] | None:
+    """The statement that a search for common ground has found: of texts the one that was decided for."""
+    if deliberation.specification.protocol.kind is not ProtocolKind.COMMON_GROUND or not deliberation.rounds:
+        return None
+    proceedings = Proceedings(deliberation, (record for round_ in deliberation.rounds for record in round_.records))
+    found = final_statement(proceedings)
+    if found is None:
+        return None
+    label, record = found
+    is_text = deliberation.specification.question.answer.kind is AnswerKind.TEXT
+    if is_text and (deliberation.outcome is None or deliberation.outcome.decision != label):
+        return None
+    return {"label": label, "agent_id": record.agent_id, "round": record.round_number, "text": record.answer}
+
+
+def _failures(deliberation: Deliberation) -> list[dict[str, Any]]:
+    """Each failure with the round of the ballot that its agent kept in the tally, None where it had none."""
+    kept = {
+        (round_.number, agent_id): number for round_ in deliberation.rounds for agent_id, number in round_.kept.items()
+    }
+    return [
+        {
+            **_failure(record, erased=deliberation.erased),
+            "from_round": kept.get((record.round_number, record.agent_id)),
+        }
+        for record in deliberation.failures
     ]
 
 

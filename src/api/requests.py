@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import secrets
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,16 +15,21 @@ from domain.errors.deliberation import FieldProblem, InvalidSpecificationError, 
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
 from domain.models.budget import Limits, Quorum, Sampling
+from domain.models.control import Control
 from domain.models.deliberation import Specification
 from domain.models.protocol import Protocol, ProtocolKind
 from domain.models.question import AnswerFormat, AnswerKind, Question
-from domain.voting.rule import Rule, RuleKind, default_rule, rules_for
+from domain.models.topic import ORIGIN, TopicOrigin
+from domain.protocols.round_format import counted_answers
+from domain.voting.rule import NO_TIE_BREAK, Rule, RuleKind, applicable, default_rule
 
-__all__ = ["DEFAULT_ROSTER", "DeliberationRequest", "problems_of"]
+__all__ = ["DEFAULT_ROSTER", "DeliberationRequest", "RecountRequest", "ResolutionRequest", "problems_of"]
 
 DEFAULT_ROSTER = "archons"
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+# What every reader of JSON reads as the number that was written.
+_SEED_BITS = 53
 
 
 class _Part(BaseModel):
@@ -40,17 +47,103 @@ class AnswerRequest(_Part):
 
 
 class ProtocolRequest(_Part):
-    """How many rounds, who is asked at one time."""
+    """How many rounds, who is asked at one time, and who sees what of the others."""
 
-    kind: Literal["poll"] = "poll"
-    wave_size: int | None = None
+    kind: Literal["poll", "delphi", "peer_review", "debate", "common_ground"] = "poll"
+    wave_size: int | None = Field(
+        default=None,
+        description="For a poll: so many are asked at one time, and nobody any more once the others could not change the decision.",
+    )
+    max_rounds: int | None = Field(
+        default=None, description="For a delphi: the revisions after the blind round, at most 9 (3)."
+    )
+    reviewers_per_answer: int | None = Field(
+        default=None, description="For a peer review: how many review each answer (3)."
+    )
+    rounds: int | None = Field(
+        default=None, description="For a debate: the exchanges between the blind round and the vote, at most 8 (2)."
+    )
+    neighbours: int | None = Field(default=None, description="For a debate: how many others each one hears (4).")
 
 
 class RuleRequest(_Part):
     """How ballots become an outcome; without it the default rule of the answer's kind."""
 
-    kind: Literal["plurality", "threshold", "median"]
-    fraction: float | None = None
+    kind: (
+        Literal[
+            "plurality",
+            "threshold",
+            "approval",
+            "borda",
+            "copeland",
+            "schulze",
+            "minimax",
+            "irv",
+            "median",
+            "trimmed_mean",
+            "mean_odds",
+            "synthesis",
+        ]
+        | None
+    ) = Field(default=None, description="Without it the default rule of the answer's kind.")
+    fraction: float | None = Field(
+        default=None,
+        description="For threshold the share of all asked that decides (0.5), for trimmed_mean what is dropped a side (0.1).",
+    )
+    tie_break: str | None = Field(
+        default=None, description="What breaks a tie: none (as without it), lottery, or the kind of another rule."
+    )
+    strength: Literal["winning_votes", "margins"] | None = Field(
+        default=None, description="For schulze and minimax: how strong a pairwise win is; else winning_votes."
+    )
+    weighted_by: Literal["confidence", "record"] | None = Field(
+        default=None,
+        description="A ballot counts its agent's confidence, one that says none a half; or by the record what was learned of its agent "
+        "where questions were resolved; else each counts one.",
+    )
+
+    def of(self, answer: AnswerFormat) -> Rule:
+        """The rule for answers of that format, not yet checked."""
+        kind = default_rule(answer.kind).kind if self.kind is None else RuleKind(self.kind)
+        usual = next((rule.fraction for rule in applicable(answer) if rule.kind is kind), None)
+        fraction = usual if self.fraction is None else self.fraction
+        tie_break = None if self.tie_break == NO_TIE_BREAK else self.tie_break
+        return Rule(kind, fraction, tie_break, self.strength, self.weighted_by)
+
+
+class RecountRequest(_Part):
+    """By which rule to count the recorded ballots again."""
+
+    rule: RuleRequest
+
+    @classmethod
+    def read(cls, body: object) -> RecountRequest:
+        """The request in a parsed JSON document. Raises `InvalidSpecificationError` naming every field that is off."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise InvalidSpecificationError(problems_of(error)) from None
+
+
+class ResolutionRequest(_Part):
+    """How the question turned out: an option, a list of them, `yes` or `no`, or a number, as suits its kind of answer."""
+
+    answer: str | float | bool | list[str]
+
+    @classmethod
+    def read(cls, body: object) -> ResolutionRequest:
+        """The request in a parsed JSON document. Raises `InvalidSpecificationError` naming every field that is off."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            found = problems_of(error)
+            problems = [problem for problem in found if not problem.pointer.startswith("/answer")]
+            if len(problems) < len(found):
+                # Which of the kinds of an answer it is not, concerns nobody.
+                missing = next((problem for problem in found if problem.pointer == "/answer"), None)
+                said = "must be an option, a list of options, yes, no or a number"
+                problems.append(missing or FieldProblem("/answer", said))
+            raise InvalidSpecificationError(problems) from None
 
 
 class MemberRequest(_Part):
@@ -92,6 +185,12 @@ class SamplingRequest(_Part):
     max_output_tokens: int = Sampling().max_output_tokens
 
 
+class ControlRequest(_Part):
+    """The model that is asked alone; the default one when it is not named."""
+
+    model: str | None = None
+
+
 class DeliberationRequest(_Part):
     """One question to put to a roster. Everything but the question has a default."""
 
@@ -106,6 +205,9 @@ class DeliberationRequest(_Part):
     sampling: SamplingRequest = Field(default_factory=SamplingRequest)
     metadata: dict[str, str] = Field(default_factory=dict)
     seed: int | None = None
+    control: ControlRequest | None = Field(
+        default=None, description="Ask one model the same as often as all agents are called, and show that beside."
+    )
 
     @classmethod
     def read(cls, body: object) -> DeliberationRequest:
@@ -115,38 +217,33 @@ class DeliberationRequest(_Part):
         except ValidationError as error:
             raise InvalidSpecificationError(problems_of(error)) from None
 
-    def specification(self, rosters: RosterSource) -> Specification:
-        """What is to be run, checked. Raises `InvalidSpecificationError`."""
+    def specification(
+        self, rosters: RosterSource, *, draw_seed: Callable[[], int] = lambda: secrets.randbits(_SEED_BITS)
+    ) -> Specification:
+        """What is to be run, checked. A lottery that was given no seed gets one, for the record. Raises `InvalidSpecificationError`."""
         answer = AnswerFormat(
             AnswerKind(self.answer.kind), tuple(self.answer.options), self.answer.min, self.answer.max, self.answer.unit
         )
+        roster = self._roster(rosters)
+        protocol = Protocol(**{**self.protocol.model_dump(), "kind": ProtocolKind(self.protocol.kind)})
+        rule = self._rule(counted_answers(protocol, answer, len(roster.agents)))
         specification = Specification(
             question=Question(self.question, self.context or None, answer),
-            roster=self._roster(rosters),
-            rule=self._rule(answer),
-            protocol=Protocol(ProtocolKind(self.protocol.kind), self.protocol.wave_size),
+            roster=roster,
+            rule=rule,
+            protocol=protocol,
             quorum=Quorum(self.quorum.min_answered_fraction),
             limits=Limits(**self.limits.model_dump()),
             sampling=Sampling(**self.sampling.model_dump()),
-            metadata=self.metadata,
-            seed=self.seed,
+            metadata={ORIGIN: TopicOrigin.API.value, **self.metadata},
+            control=None if self.control is None else Control(self.control.model),
+            seed=draw_seed() if rule.needs_seed and self.seed is None else self.seed,
         )
         specification.check()
         return specification
 
     def _rule(self, answer: AnswerFormat) -> Rule:
-        default = default_rule(answer.kind)
-        if self.rule is None:
-            if default is None:
-                raise InvalidSpecificationError.at(
-                    "/answer/kind", f"answers of kind {answer.kind.value} cannot be counted yet"
-                )
-            return default
-        kind = RuleKind(self.rule.kind)
-        fraction = self.rule.fraction
-        if kind is RuleKind.THRESHOLD and fraction is None and kind in rules_for(answer.kind):
-            fraction = 0.5
-        return Rule(kind, fraction)
+        return default_rule(answer.kind) if self.rule is None else self.rule.of(answer)
 
     def _roster(self, rosters: RosterSource) -> Roster:
         agents = self.agents

@@ -11,6 +11,7 @@ from tests.llm_server.behaviour import Behaviour, ConfigurationError
 from tests.llm_server.completion import ChatRequest, Completion, UnreadableChatError
 from tests.llm_server.connection import Connection, Exchange
 from tests.llm_server.dialects import Standing
+from tests.llm_server.embeddings import embeddings_reply
 from tests.llm_server.faults import FAULTS
 from tests.llm_server.journal import Journal
 from tests.llm_server.rate_limit import admit
@@ -80,6 +81,10 @@ class Server:
         match head.method, head.path:
             case "POST", "/v1/chat/completions":
                 self._complete(connection, exchange, body)
+            case "POST", "/v1/embeddings":
+                if exchange.entry is not None:
+                    exchange.journal.read(exchange.entry)
+                connection.answer(exchange, embeddings_reply(body))
             case "GET", "/v1/models":
                 connection.answer(exchange, json_reply(self._behaviour.dialect.models(self._behaviour.models)))
             case (("GET" | "POST"), path) if path == REDIRECTED_PATH:

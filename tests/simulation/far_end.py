@@ -13,6 +13,7 @@ from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
 from domain.models.halt import HaltCondition
+from domain.models.question import AnswerKind
 from domain.models.roll_call import AgentState
 from tests.simulation.halt import HaltView, SimulatedHalt
 from tests.simulation.machine import SimulatedProcess
@@ -35,6 +36,7 @@ class Call:
     agent_id: str
     attempt: int
     at: float
+    round_number: int = 0
 
 
 class FarEnd:
@@ -63,7 +65,7 @@ class FarEnd:
         if process.is_gone:
             raise asyncio.CancelledError
         deliberation_id = request.context.topic_id
-        call = Call(process, deliberation_id, request.agent_id, request.attempt, now)
+        call = Call(process, deliberation_id, request.agent_id, request.attempt, now, request.round_number)
         self._inspect(link, request, call)
         if len(self.calls[deliberation_id, request.agent_id]) > _MAX_CALLS:
             raise RuntimeError(f"{request.agent_id!r} is called without end")
@@ -81,18 +83,23 @@ class FarEnd:
             del self.in_flight[call]
 
     def _inspect(self, link: FarEndLink, request: AgentRequest, call: Call) -> None:
-        told = f"attempt {call.attempt} of {call.agent_id!r} in {request.context.topic_content!r} by {link.process.name!r} at {call.at:g} s"
+        number = call.round_number
+        told = (
+            f"attempt {call.attempt} of {call.agent_id!r} in round {number} of {request.context.topic_content!r} "
+            f"by {link.process.name!r} at {call.at:g} s"
+        )
         kept = self._store.repository._kept.get(call.deliberation_id)
         if kept is None:
             self._broken(f"{told}: the deliberation is not stored")
             return
-        if (0, call.agent_id, "answer", call.attempt) not in kept.calls:
+        if (number, call.agent_id, "answer", call.attempt) not in kept.calls:
             self._broken(f"{told}: its intent is not stored")
-        if (0, call.agent_id) in kept.records:
+        if (number, call.agent_id) in kept.records:
             self._broken(f"{told}: the end of the agent is recorded already")
         if kept.deliberation.status.is_terminal:
             self._broken(f"{told}: the deliberation has ended")
-        if any(before.attempt == call.attempt for before in self.calls[call.deliberation_id, call.agent_id]):
+        made = self.calls[call.deliberation_id, call.agent_id]
+        if any((before.round_number, before.attempt) == (number, call.attempt) for before in made):
             self._broken(f"{told}: that attempt was made before")
         if link.view.condition is not HaltCondition.OPEN:
             self._broken(f"{told}: the process knows that it is {link.view.condition.value}")
@@ -120,7 +127,8 @@ class FarEnd:
                 raise AgentInvocationError("no", agent_id=agent_id, kind="refused", retryable=request.attempt % 2 == 1)
             case Temper.BROKEN:
                 raise (ValueError("broken"), TimeoutError(), asyncio.CancelledError(), AssertionError())[number % 4]
-        content = json.dumps({"answer": plan.answers[number], "confidence": 0.5, "reasoning": "it is so"})
+        answer = _answer(request, plan.answers[number])
+        content = json.dumps({"answer": answer, "confidence": 0.5, "reasoning": "it is so"})
         if temper is Temper.ABSTAINING:
             content = json.dumps({"answer": None, "reasoning": "no idea"})
         elif temper is Temper.GARBLED:
@@ -130,6 +138,16 @@ class FarEnd:
         if temper is Temper.FOREIGN:
             return (None, replace(output, agent_id="somebody"), content)[number % 3]
         return output
+
+
+def _answer(request: AgentRequest, answer: str) -> object:
+    """What the agent always answers to the question; whatever else it is asked for it makes of the options."""
+    expected = request.expected
+    if expected is None or expected.kind is AnswerKind.CHOICE:
+        return answer
+    if expected.kind is AnswerKind.TEXT:
+        return f"{request.agent_id} says {answer}"
+    return sorted(expected.options)[:1] if expected.kind is AnswerKind.APPROVAL else sorted(expected.options)
 
 
 class FarEndLink:

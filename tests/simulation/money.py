@@ -18,7 +18,7 @@ from tests.simulation.scenarios import WORST_TOKENS, WORST_USD, Plan
 
 __all__ = ["Bill", "SimulatedDesk", "unkept_budgets"]
 
-_Call = tuple[str, str, int]
+_Call = tuple[str, int, str, int]
 
 
 class Bill:
@@ -30,10 +30,11 @@ class Bill:
 
     def charge(self, request: AgentRequest) -> Usage:
         """Answer a call: what it takes is the same in every run, and never more than the worst."""
-        chance = random.Random(f"{request.context.topic_content} {request.agent_id} {request.attempt}")
+        later = f" {request.round_number}" if request.round_number else ""
+        chance = random.Random(f"{request.context.topic_content} {request.agent_id} {request.attempt}{later}")
         cost = chance.randint(1, picodollars(WORST_USD))
         usage = Usage(1, chance.randrange(WORST_TOKENS // 2), chance.randrange(WORST_TOKENS // 2), usd(cost))
-        place = (request.context.topic_id, request.agent_id, request.attempt)
+        place = (request.context.topic_id, request.round_number, request.agent_id, request.attempt)
         self.paid[place] = self.paid.get(place, 0) + cost
         self.tokens[place] = self.tokens.get(place, 0) + usage.total_tokens
         return usage
@@ -80,12 +81,12 @@ def unkept_budgets(
     by_day: dict[tuple[str, str], int] = defaultdict(int)
     for each in stored:
         calls, charges = ledgers[each.id]
-        known = {(charge.agent_id, charge.attempt): charge for charge in charges}
+        known = {(charge.round_number, charge.agent_id, charge.attempt): charge for charge in charges}
         paid = {place[1:]: cost for place, cost in bill.paid.items() if place[0] == each.id}
         taken = 0
         for call in calls:
-            charge = known.pop((call.agent_id, call.attempt), None)
-            was_paid = paid.pop((call.agent_id, call.attempt), 0)
+            charge = known.pop((call.round_number, call.agent_id, call.attempt), None)
+            was_paid = paid.pop((call.round_number, call.agent_id, call.attempt), 0)
             spent = held = call.held_cost or 0
             if charge is not None and charge.is_certain:
                 if charge.cost != was_paid:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, WitnessSpan
 from domain.models.event import Event
 from domain.models.money import Charge, Hold
+from domain.protocols.proceedings import Proceedings
 from domain.witness.entry import Entry
 from infrastructure.stubs import in_memory_repository
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
@@ -186,6 +188,27 @@ def attempts_counted_anew(patch: pytest.MonkeyPatch) -> None:
     _course(patch, lambda course: replace(course, calls={}))
 
 
+def round_begun_again(patch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on begins the round anew that the dead had begun."""
+    _course(patch, lambda course: replace(course, rounds=frozenset()))
+
+
+def later_rounds_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on knows of the blind round alone."""
+    _course(
+        patch, lambda course: replace(course, records={turn: r for turn, r in course.records.items() if not turn[0]})
+    )
+
+
+def lots_drawn_anew(patch: pytest.MonkeyPatch) -> None:
+    """Lots come from a generator, so that each reader of the record draws others."""
+
+    def draw(proceedings: Proceedings, names: Iterable[str], *purpose: str) -> list[str]:
+        return sorted(names, key=lambda _: random.random())
+
+    patch.setattr(Proceedings, "draw", draw)
+
+
 def nobody_goes_on(patch: pytest.MonkeyPatch) -> None:
     """What a dead process held is left."""
 
@@ -315,6 +338,9 @@ PLANTED_BUGS = _all(
     deadline_begun_anew,
     finished_calls_repeated,
     attempts_counted_anew,
+    round_begun_again,
+    later_rounds_forgotten,
+    lots_drawn_anew,
     nobody_goes_on,
     cancellation_not_heard,
     uncommitted_shown,

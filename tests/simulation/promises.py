@@ -15,6 +15,7 @@ from application.services.witness_service import WitnessService
 from domain.errors.deliberation import RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.money import picodollars
+from domain.protocols.poll import is_settled
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.signer import CheckpointSigner
 from tests.simulation.callers import Callers
@@ -86,53 +87,72 @@ def _unkept_course(world: World, each: Deliberation, plan: Plan, entries: Sequen
     types = Counter(entry["type"] for entry in entries)
     if types["deliberation.accepted"] != 1 or types["deliberation.ended"] != each.status.is_terminal:
         yield f"it was accepted or has ended more than once, or never: {types}"
-    if types["round.started"] > 1:
-        yield "its round has started twice"
+    starts = [entry for entry in entries if entry["type"] == "round.started"]
+    if [entry["round"] for entry in starts] != list(range(len(starts))):
+        yield f"its rounds have started as {[entry['round'] for entry in starts]}"
     kinds = [entry["type"] for entry in entries if entry["type"] != "deliberation.accepted"]
     if kinds and kinds[0] not in {"round.started", "deliberation.ended"}:
         yield f"its record begins with {kinds[0]!r}"
-    intents: dict[str, list[_Entry]] = defaultdict(list)
-    ends: dict[str, list[_Entry]] = defaultdict(list)
+    intents: dict[tuple[int, str], list[_Entry]] = defaultdict(list)
+    ends: dict[tuple[int, str], list[_Entry]] = defaultdict(list)
+    current = -1
     for entry in entries:
-        if entry["type"] == "call.intended":
-            if entry["agent_id"] in ends:
-                yield f"a call of {entry['agent_id']!r} was intended after its end"
-            intents[entry["agent_id"]].append(entry)
+        turn = (entry.get("round", 0), entry.get("agent_id", ""))
+        if entry["type"] == "round.started":
+            current = entry["round"]
+        elif entry["type"] == "call.intended":
+            if turn in ends:
+                yield f"a call of {turn} was intended after its end"
+            intents[turn].append(entry)
         elif entry["type"] == "agent.ended":
-            ends[entry["agent_id"]].append(entry)
-    if types["round.started"] and each.status.is_terminal:
-        asked_all = each.status in {DeliberationStatus.COMPLETED, DeliberationStatus.INQUORATE}
+            ends[turn].append(entry)
+        if entry["type"] in {"call.intended", "agent.ended"} and turn[0] != current:
+            yield f"{entry['type']!r} of {turn} stands in round {current}"
+    for start in starts if each.status.is_terminal else ():
+        asked_all = start["round"] or (
+            each.status in {DeliberationStatus.COMPLETED, DeliberationStatus.INQUORATE} and not _is_early(each)
+        )
         allowed = {1} if asked_all else {0, 1}
-        wrong = [agent.id for agent in each.specification.roster.agents if len(ends[agent.id]) not in allowed]
+        wrong = [agent_id for agent_id in start["agents"] if len(ends[start["round"], agent_id]) not in allowed]
         if wrong:
-            yield f"these have not ended exactly once: {wrong}"
+            yield f"these have not ended exactly once in round {start['round']}: {wrong}"
     unfinished = 0
-    for agent in each.specification.roster.agents:
-        attempts = [entry["attempt"] for entry in intents[agent.id]]
-        if attempts != list(range(1, len(attempts) + 1)):
-            yield f"{agent.id!r} was to be called in the attempts {attempts}"
-        if len(attempts) > plan.limits.max_attempts * plan.models + 1:
-            yield f"{agent.id!r} was to be called {len(attempts)} times, and {plan.limits.max_attempts} attempts are allowed"
-        for entry in intents[agent.id][1:]:
-            if entry["previous"] is None:
-                yield f"attempt {entry['attempt'] - 1} of {agent.id!r} has no recorded end"
-            elif entry["previous"]["kind"] == "interrupted":
-                unfinished = max(
-                    unfinished,
-                    sum(
-                        e["previous"] is not None and e["previous"]["kind"] == "interrupted" for e in intents[agent.id]
-                    ),
-                )
-        calls = world.far_end.calls[each.id, agent.id]
-        told = {call.attempt for call in calls}
-        if not told <= set(attempts):
-            yield f"{agent.id!r} was called in the attempts {sorted(told)}, and only {attempts} were intended"
-        if calls and not ends[agent.id]:
-            yield f"{agent.id!r} was called and has no recorded end"
-        if ends[agent.id] and ends[agent.id][0]["state"] in {"answered", "abstained", "invalid"} and not calls:
-            yield f"{agent.id!r} has an answer and was never called"
+    for start in starts:
+        for agent_id in start["agents"]:
+            turn = (start["round"], agent_id)
+            attempts = [entry["attempt"] for entry in intents[turn]]
+            if attempts != list(range(1, len(attempts) + 1)):
+                yield f"{turn} was to be called in the attempts {attempts}"
+            if len(attempts) > plan.limits.max_attempts * plan.models + 1:
+                yield f"{turn} was to be called {len(attempts)} times, and {plan.limits.max_attempts} attempts are allowed"
+            interrupted = [
+                entry
+                for entry in intents[turn]
+                if entry["previous"] is not None and entry["previous"]["kind"] == "interrupted"
+            ]
+            unfinished = max(unfinished, len(interrupted))
+            for entry in intents[turn][1:]:
+                if entry["previous"] is None:
+                    yield f"attempt {entry['attempt'] - 1} of {turn} has no recorded end"
+            calls = [call for call in world.far_end.calls[each.id, agent_id] if call.round_number == start["round"]]
+            told = {call.attempt for call in calls}
+            if not told <= set(attempts):
+                yield f"{turn} was called in the attempts {sorted(told)}, and only {attempts} were intended"
+            if calls and not ends[turn]:
+                yield f"{turn} was called and has no recorded end"
+            if ends[turn] and ends[turn][0]["state"] in {"answered", "abstained", "invalid"} and not calls:
+                yield f"{turn} has an answer and was never called"
+    asked = {(start["round"], agent_id) for start in starts for agent_id in start["agents"]}
+    if strangers := (intents.keys() | ends.keys()) - asked:
+        yield f"these were in no round that was started: {sorted(strangers)}"
     if unfinished >= max(world.store.holders[each.id], 1):
         yield f"unfinished calls were made again {unfinished} times, and it changed hands {world.store.holders[each.id] - 1} times"
+
+
+def _is_early(each: Deliberation) -> bool:
+    """Whether it is a poll that ended because the others could not have changed the decision."""
+    first = each.rounds[0].records if each.rounds else ()
+    return each.specification.protocol.wave_size is not None and is_settled(each.specification, first)
 
 
 def _unkept_events(world: World, callers: Callers, each: Deliberation) -> Iterator[str]:
@@ -179,16 +199,19 @@ def _unkept_result(each: Deliberation, plan: Plan) -> Iterator[str]:
     """Whoever answered gave the answer that it always gives; and where all did, the outcome is that of a world at peace."""
     records = [record for round_ in each.rounds for record in round_.records]
     states = {Temper.PLAIN: "answered", Temper.ABSTAINING: "abstained", Temper.GARBLED: "invalid"}
+    question = each.specification.question.answer
     for record in records:
         number = int(record.agent_id.rpartition("-")[2])
         temper = plan.tempers[number]
+        answers_it = each.specification.answers_in(record.round_number) == question
         if record.state.took_part and temper is Temper.ABSTAINING and record.answer is not None:
             yield f"{record.agent_id!r} abstains, and {record.answer!r} is recorded"
-        if record.state.value == "answered" and record.answer != plan.answers[number]:
+        if record.state.value == "answered" and answers_it and record.answer != plan.answers[number]:
             yield f"{record.agent_id!r} answers {plan.answers[number]!r}, and {record.answer!r} is recorded"
         if record.state.value in states.values() and temper.is_steady and record.state.value != states[temper]:
             yield f"{record.agent_id!r} is {temper.value}, and recorded as {record.state.value}"
-    whole = len(records) == len(plan.tempers) and all(record.state.value in states.values() for record in records)
+    asked = len(each.rounds[0].records) if each.rounds else 0
+    whole = asked == len(plan.tempers) and all(record.state.value in states.values() for record in records)
     if whole and all(temper.is_steady for temper in plan.tempers):
         tally = Counter(
             answer for temper, answer in zip(plan.tempers, plan.answers, strict=True) if temper is Temper.PLAIN

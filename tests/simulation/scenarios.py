@@ -10,7 +10,7 @@ from enum import StrEnum
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.budget import Limits, Quorum
 from domain.models.deliberation import Specification
-from domain.models.protocol import Protocol
+from domain.models.protocol import Protocol, ProtocolKind
 from domain.models.question import AnswerFormat, AnswerKind, Question
 from domain.voting.rule import Rule, RuleKind
 from tests.simulation.store import Weather
@@ -32,6 +32,14 @@ OPTIONS = ("yes", "no", "later")
 WORST_USD = 0.25
 """What a call takes at most."""
 WORST_TOKENS = 40
+_OF_SEVERAL_ROUNDS = 7
+_PROTOCOLS = (
+    None,
+    Protocol(ProtocolKind.DELPHI, max_rounds=1),
+    Protocol(ProtocolKind.PEER_REVIEW, reviewers_per_answer=2),
+    Protocol(ProtocolKind.DEBATE, rounds=1, neighbours=2),
+    Protocol(ProtocolKind.COMMON_GROUND),
+)
 
 
 class Temper(StrEnum):
@@ -63,6 +71,7 @@ class Plan:
     latencies: tuple[float, ...]
     limits: Limits
     wave_size: int | None = None
+    protocol: Protocol | None = None
     has_key: bool = True
     posts: int = 1
     waits: bool = False
@@ -82,7 +91,7 @@ class Plan:
             Question(self.label, None, AnswerFormat(AnswerKind.CHOICE, OPTIONS)),
             Roster.assemble("few", members),
             Rule(RuleKind.PLURALITY),
-            protocol=Protocol(wave_size=self.wave_size),
+            protocol=self.protocol or Protocol(wave_size=self.wave_size),
             limits=self.limits,
             quorum=Quorum(0.5),
         )
@@ -181,6 +190,10 @@ def draw_scenario(seed: int, *, calm: bool = False) -> Scenario:
     purse = random.Random(f"{seed} money")
     plans = tuple(_with_money(purse, plan) for plan in plans)
     key_day_usd = purse.choice((None, None, None, 1.1, 3.1))
+    if seed % _OF_SEVERAL_ROUNDS in {2, 4}:
+        # Drawn apart, so that the other worlds are as they were before there were protocols.
+        further = random.Random(f"{seed} protocols")
+        plans = tuple(replace(plan, protocol=further.choice(_PROTOCOLS)) for plan in plans)
     return Scenario(seed, plans, workers, has_door, slots, max_running, knows_deaths, weather, ordered, key_day_usd)
 
 

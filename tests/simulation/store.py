@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from application.ports.clock import Clock
@@ -235,11 +236,21 @@ class StoreLink:
         return await self._store.read(self._process, self._within.get(deliberation_id))
 
     async def page(
-        self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
     ) -> Page:
         """As in `DeliberationReader`."""
-        reading = self._within.page(status=status, key_name=key_name, limit=limit, cursor=cursor)
+        reading = self._within.page(status=status, key_name=key_name, limit=limit, cursor=cursor, origin=origin)
         return await self._store.read(self._process, reading)
+
+    async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
+        """As in `DeliberationReader`."""
+        return await self._store.read(self._process, self._within.origins(since=since, key_name=key_name))
 
     async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
         """As in `DeliberationReader`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ _SHOWS = {
     "halt_ends_nothing": 94,
     "money_not_held": 55,
     "budget_begun_anew": 75,
+    "round_begun_again": 74,
+    "later_rounds_forgotten": 74,
 }
 
 
@@ -92,8 +95,7 @@ def _history(scenario: Scenario) -> tuple[list[bytes], list[str]]:
 
 
 def _unsalted(entry: bytes) -> bytes:
-    parts = entry.split(b'sha256":"')
-    return b"".join([parts[0], *(part.partition(b'"')[2] for part in parts[1:])])
+    return re.sub(rb'(sha256|root_hash)":"[0-9a-f]+"', rb'\1"', entry)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -117,7 +119,9 @@ def test_what_was_disturbed_ends_as_it_would_have_in_peace_where_no_agent_was_to
                 if any(record.state is AgentState.OVER_BUDGET for record in records):
                     # Who is left out where there is not enough for all depends on who comes first.
                     short.add(plan.label)
-                if steady and records and all(record.content is not None for record in records):
+                # Where time is over before the last round, the records of fewer rounds are whole.
+                is_cut = plan.protocol is not None and each.reason is not None
+                if steady and records and not is_cut and all(record.content is not None for record in records):
                     answers = [(record.agent_id, record.state, record.answer) for record in records]
                     results[plan.label] = (each.status, answers, each.outcome, each.roll_call)
             whole.append(results)

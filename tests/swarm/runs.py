@@ -13,6 +13,7 @@ from application.services.stop_signal import StopSignal
 from application.services.swarm.coordinator import Liveness
 from application.services.swarm.task import SwarmTask
 from domain.models.message import BusStats
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, RunEnding
 from domain.models.swarm import checked_arguments
 from infrastructure.settings import load_settings
@@ -34,6 +35,9 @@ class Notes:
 
     def count(self, stats: BusStats) -> None:
         self.stats.append(stats)
+
+    def tally(self, counts: PopulationCounts) -> None:
+        raise AssertionError("no population is run here")
 
 
 async def swarm(

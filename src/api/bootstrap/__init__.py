@@ -8,6 +8,7 @@ from api.bootstrap.opening import open_conclave, open_halt
 from api.bootstrap.process import Purpose, configure_logging, load_settings, run
 from api.bootstrap.providers import examine_providers, has_providers
 from api.bootstrap.record import open_cosigner, verification_tools
+from api.bootstrap.replaying import replay_bundle
 from api.bootstrap.storage import upgrade_database
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "open_conclave",
     "open_cosigner",
     "open_halt",
+    "replay_bundle",
     "run",
     "upgrade_database",
     "verification_tools",

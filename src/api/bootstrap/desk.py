@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from domain.errors.configuration import ConfigurationError
 
 if TYPE_CHECKING:
+    from infrastructure.embedders.provider_embedder import ProviderEmbedder
     from infrastructure.orchestrators.allowance import Allowance
     from infrastructure.orchestrators.provider_client import ProviderClient, ReplyFacts
     from infrastructure.orchestrators.provider_desk import ProviderDesk
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from infrastructure.settings import Settings
     from infrastructure.telemetry.open_telemetry import OpenTelemetryTracer
 
-__all__ = ["open_desk", "provider_client", "providers_of"]
+__all__ = ["open_desk", "provider_client", "providers_of", "put_recording_between"]
 
 # Named where recorded replies stand in for it; reserved for what does not exist (RFC 6761, 6.4).
 _NOWHERE = "http://recording.invalid/v1"
@@ -45,7 +46,7 @@ def open_desk(
 
     def client_of(provider: ProviderSettings, heard: Callable[[str, ReplyFacts], None]) -> ProviderClient:
         client = provider_client(provider, slots=slots, heard=heard, call_headers=call_headers)
-        _put_recording_between(client, settings, provider.name)
+        put_recording_between(client, settings, provider.name)
         return client
 
     def limiter_of(name: str, allowance: Allowance) -> ProviderLimiter:
@@ -70,7 +71,7 @@ def open_desk(
     return desk
 
 
-def _put_recording_between(client: ProviderClient, settings: Settings, provider: str) -> None:
+def put_recording_between(client: ProviderClient | ProviderEmbedder, settings: Settings, provider: str) -> None:
     """Let the client record its replies, or answer from recorded ones, where the settings say so; a folder for each provider."""
     from infrastructure.orchestrators.recorded_replies import RecordingExchange, ReplayExchange
 

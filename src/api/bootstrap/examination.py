@@ -10,6 +10,7 @@ from api.bootstrap.halting import halt_channels
 from api.bootstrap.opening import open_conclave
 from api.bootstrap.process import Purpose
 from api.bootstrap.providers import examine_providers
+from api.bootstrap.texts import examine_texts
 from api.bootstrap.voices import open_voices, rosters_of
 from api.conclave import Check, ProviderCheck
 from domain.errors.conclave_error import ConclaveError
@@ -31,7 +32,9 @@ async def examine(settings: Settings) -> list[Check]:
         await _examine_record(settings),
         *await asyncio.to_thread(_examine_halt, settings),
         *await _examine_orchestrator(settings),
+        await examine_texts(settings),
         _examine_rosters(settings),
+        await _examine_topics(settings),
         _examine_doors(settings),
     ]
 
@@ -155,6 +158,23 @@ def _examine_rosters(settings: Settings) -> Check:
             "rosters", works=False, detail=f"{found}; {unusable}", remedy="CONCLAVE_ROSTERS_DIR: mend these files."
         )
     return Check("rosters", works=True, detail=found)
+
+
+async def _examine_topics(settings: Settings) -> Check:
+    name = "topics"
+    if not settings.watch_topics:
+        return Check(name, works=True, detail="not watched: CONCLAVE_WATCH_TOPICS is off")
+    try:
+        async with open_conclave(settings, purpose=Purpose.READ) as conclave:
+            shares = await conclave.topics.look()
+    except ConfigurationError as error:
+        return Check(name, works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
+    except DependencyUnavailableError as error:
+        return Check(name, works=False, detail=error.problem, remedy=error.remedy)
+    if shares is None or shares.warning is None:
+        return Check(name, works=True, detail="no source gives more of them than it should")
+    # Nothing is broken: it is for people to judge.
+    return Check(name, works=True, detail=shares.warning, remedy="See what it asks: conclave list --origin NAME")
 
 
 def _examine_doors(settings: Settings) -> Check:

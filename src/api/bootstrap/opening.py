@@ -12,6 +12,7 @@ from api.bootstrap.process import Purpose, crash_plan, open_registry
 from api.bootstrap.record import RECORD_HALTS, kept_record, open_witness, publish_last
 from api.bootstrap.runs import make_runs
 from api.bootstrap.storage import make_data_folder, prepare_database
+from api.bootstrap.texts import open_text_synthesis
 from api.bootstrap.voices import observed, open_tracer, open_voices, rosters_of
 from api.bootstrap.work_queue import open_queue
 from api.conclave import Conclave, Health
@@ -20,6 +21,11 @@ from application.services.concurrent_deliberation_service import ConcurrentDelib
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService
 from application.services.quote_service import QuoteService
+from application.services.recount_service import RecountService
+from application.services.resolution_service import ResolutionService
+from application.services.topic_balance import TopicBalance
+from application.services.track_record_service import TrackRecordService
+from application.services.worth_service import WorthService
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.agent_pool import AgentPool
 
@@ -44,9 +50,13 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
     `DependencyUnavailableError`.
     """
     from infrastructure.persistence.database import open_database
+    from infrastructure.persistence.sql_ballot_history import SqlBallotHistory
     from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
+    from infrastructure.persistence.sql_resolution_history import SqlResolutionHistory
     from infrastructure.persistence.sql_usage_reader import SqlUsageReader
+    from infrastructure.settings import choose_orchestrator
     from infrastructure.telemetry.bus_metrics import BusCounts
+    from infrastructure.telemetry.population_metrics import PopulationSums
     from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
     make_data_folder(settings)
@@ -90,6 +100,12 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         queue = open_queue(settings, purpose, stack)
         queue = queue if crash is None else crash.queue(queue)
         registry = open_registry(settings, stack)
+        resolved = SqlResolutionHistory(database)
+        worth = WorthService(SqlBallotHistory(database), metrics=metrics, resolved=resolved)
+        # Where it is only read, nobody answers, and the record is that of whoever would.
+        answers = identity.name if purpose is not Purpose.READ else choose_orchestrator(settings).value
+        record = TrackRecordService(resolved, orchestrator=answers)
+        topics = TopicBalance(repository, is_on=settings.watch_topics, metrics=metrics)
         if voices.works:
             deliberations = DeliberationService.with_worker(
                 fan_out=fan_out,
@@ -103,6 +119,10 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
                 max_running=settings.max_running_deliberations,
                 takes_over=purpose in {Purpose.SERVE, Purpose.WORK},
                 queued_sweep_s=_SHARED_SWEEP_S if purpose is Purpose.WORK else _OWN_SWEEP_S,
+                worth=worth,
+                texts=open_text_synthesis(settings, stack, voices.provider_desk),
+                record=record,
+                topics=topics,
             )
         else:
             deliberations = DeliberationService(
@@ -114,6 +134,8 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
                 orchestrator=identity,
                 metrics=metrics,
                 process=registry.own,
+                record=record,
+                topics=topics,
             )
         metrics.watch_pool(pool, lambda: fan_out.waiting_count)
         metrics.watch_halt(
@@ -125,6 +147,9 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             # What lies there already may take a while to read, and later scrapes read only what is new.
             await asyncio.to_thread(buses.samples)
             metrics.watch_buses(buses.samples)
+            populations = PopulationSums(settings.data_dir / "runs")
+            await asyncio.to_thread(populations.sample)
+            metrics.watch_populations(populations.sample)
         metrics.watch_deliberations(lambda: deliberations.running_count, lambda: deliberations.queued_count)
 
         async def look_at_database() -> Health:
@@ -150,6 +175,11 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             deliberations=deliberations,
             acceptance=Acceptance(deliberations=deliberations, reader=repository),
             outputs=DeliberationOutputService(repository, metrics=metrics),
+            worth=worth,
+            recounts=RecountService(witness=witness, record=record, metrics=metrics),
+            resolutions=ResolutionService(witness=witness, record=record, metrics=metrics),
+            record=record,
+            topics=topics,
             quotes=QuoteService(desk=fan_out.desk, budgets=budgets),
             usage=SqlUsageReader(database),
             witness=witness,

@@ -46,6 +46,7 @@ class Voices:
     notices: tuple[str, ...] = ()
     works: bool = True
     desk: ModelDesk | None = None
+    provider_desk: ProviderDesk | None = None
 
 
 async def open_voices(
@@ -73,7 +74,7 @@ async def open_voices(
     if desk is not None and kind is OrchestratorKind.CREWAI:
         return await _open_crewai(settings, desk, slots, stack)
     if desk is not None:
-        return Voices(desk, _identity(settings, kind), slots, desk=desk)
+        return Voices(desk, _identity(settings, kind), slots, desk=desk, provider_desk=desk)
     if kind is OrchestratorKind.LOCAL:
         return await _open_local_model(settings, slots, stack)
     from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
@@ -105,7 +106,7 @@ async def _open_crewai(settings: Settings, desk: ProviderDesk, slots: int, stack
 
     adapter = CrewAIAdapter(models=desk, storage_dir=settings.data_dir / "crewai", crews_dir=settings.rosters_dir)
     await stack.enter_async_context(adapter)
-    return Voices(adapter, _identity(settings, OrchestratorKind.CREWAI), slots, desk=CrewDesk(desk))
+    return Voices(adapter, _identity(settings, OrchestratorKind.CREWAI), slots, desk=CrewDesk(desk), provider_desk=desk)
 
 
 async def _open_local_model(settings: Settings, slots: int, stack: AsyncExitStack) -> Voices:

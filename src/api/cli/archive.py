@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +43,14 @@ def list_deliberations(
     cursor: Annotated[
         str | None, typer.Option("--cursor", metavar="TEXT", help="Go on after the page that ended with it.")
     ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--origin",
+            metavar="NAME",
+            help="Only those whose topic came from there: autonomous, petition, scheduled, api or another name.",
+        ),
+    ] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,37 +58,57 @@ def list_deliberations(
     from api.bootstrap import run
     from api.cli.deliberations import Access, open_deliberations
     from api.cli.listing import render_page
-    from api.cli.terminal import print_document, result_console
+    from api.cli.terminal import complain, print_document, result_console
 
     async def work() -> Mapping[str, Any]:
         async with open_deliberations(server, Access.READ) as deliberations:
-            return await deliberations.page(status=status, limit=limit, cursor=cursor)
+            return await deliberations.page(status=status, limit=limit, cursor=cursor, origin=origin)
 
     page = run(work())
     if as_json:
         print_document(page)
     else:
         render_page(result_console(), page)
+        if warning := (page.get("topics") or {}).get("warning"):
+            complain(str(warning))
 
 
-def show(deliberation_id: IdArgument, server: ServerOption = None, as_json: JsonOption = False) -> None:
+def show(
+    deliberation_id: IdArgument,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write all of it as one page for a browser and a printer; what is there is replaced once all is written.",
+        ),
+    ] = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show one deliberation.
 
     Prints its outcome with tally, dissent, roll call and every failure.
     """
     from api.bootstrap import run
     from api.cli.deliberations import Access, find_by_prefix, open_deliberations
+    from api.cli.html_file import write_report
+    from api.cli.plain_text import visible
     from api.cli.rendering import render_deliberation
     from api.cli.terminal import again, print_document, result_console
 
-    async def work() -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    async def work() -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]], int]:
         async with open_deliberations(server, Access.READ) as deliberations:
             found = await find_by_prefix(deliberations, deliberation_id)
-            return found, () if as_json else await deliberations.outputs(str(found["id"]))
+            if html is not None:
+                return found, (), await write_report(deliberations, found, html, server=server)
+            return found, () if as_json else await deliberations.outputs(str(found["id"])), 0
 
-    found, outputs = run(work())
+    found, outputs, size = run(work())
     if as_json:
         print_document(found)
+    elif html is not None:
+        typer.echo(f"{visible(str(html))}: the report of {visible(str(found['id']))}, {size:,} bytes")
     else:
         render_deliberation(result_console(), found, outputs=outputs, again=again(str(found["id"]), server))
 

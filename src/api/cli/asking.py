@@ -15,26 +15,36 @@ __all__ = [
     "AnswerOption",
     "ContextFileOption",
     "ContextOption",
+    "ControlOption",
     "DeadlineOption",
     "FractionOption",
     "MaxAttemptsOption",
     "MaxCostOption",
+    "MaxRoundsOption",
     "MaximumOption",
     "MinimumOption",
+    "NeighboursOption",
     "OptionsOption",
     "ProtocolOption",
     "QuestionArgument",
     "QuorumOption",
+    "ReviewersOption",
     "RosterOption",
+    "RoundsOption",
     "RuleOption",
     "SeedOption",
+    "StrengthOption",
+    "TieBreakOption",
     "TimeoutOption",
     "UnitOption",
+    "WaveSizeOption",
+    "WeightedByOption",
     "request_of",
 ]
 
 _MAX_READ_BYTES = 1024 * 1024
 _STDIN = "-"
+_DEFAULT_MODEL = "default"
 
 QuestionArgument = Annotated[
     str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")
@@ -67,12 +77,49 @@ RosterOption = Annotated[str | None, typer.Option("--roster", metavar="NAME", he
 ProtocolOption = Annotated[
     str | None, typer.Option("--protocol", metavar="KIND", help="How many rounds, who sees what; without it poll.")
 ]
+WaveSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--wave-size",
+        metavar="N",
+        help="A poll asks so many at one time, and stops once the others could change nothing.",
+    ),
+]
+MaxRoundsOption = Annotated[
+    int | None, typer.Option("--max-rounds", metavar="N", help="Revisions of a delphi at most, 1 to 9; else 3.")
+]
+ReviewersOption = Annotated[
+    int | None, typer.Option("--reviewers", metavar="N", help="How many review each answer of a peer_review; else 3.")
+]
+RoundsOption = Annotated[
+    int | None, typer.Option("--rounds", metavar="N", help="Exchanges of a debate before its vote, 1 to 8; else 2.")
+]
+NeighboursOption = Annotated[
+    int | None, typer.Option("--neighbours", metavar="N", help="How many others each one hears in a debate; else 4.")
+]
 RuleOption = Annotated[
     str | None, typer.Option("--rule", metavar="KIND", help="How ballots are counted; else as suits the answer.")
 ]
 FractionOption = Annotated[
     float | None,
-    typer.Option("--fraction", metavar="X", callback=finite, help="The share of all asked that a threshold wants."),
+    typer.Option(
+        "--fraction",
+        metavar="X",
+        callback=finite,
+        help="The share of all asked that a threshold wants, or what a trimmed mean drops a side.",
+    ),
+]
+TieBreakOption = Annotated[
+    str | None,
+    typer.Option("--tie-break", metavar="KIND", help="none, lottery or another rule; without it a tie stays one."),
+]
+StrengthOption = Annotated[
+    str | None,
+    typer.Option("--strength", metavar="KIND", help="Of pairwise wins: winning_votes, or margins."),
+]
+WeightedByOption = Annotated[
+    str | None,
+    typer.Option("--weighted-by", metavar="WHAT", help="confidence or record; else each ballot is one vote."),
 ]
 QuorumOption = Annotated[
     float | None,
@@ -90,6 +137,20 @@ MaxAttemptsOption = Annotated[
 MaxCostOption = Annotated[
     float | None, typer.Option("--max-cost", metavar="USD", callback=finite, help="Money at most; else 5.")
 ]
+ControlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="MODEL",
+        help="Ask this model alone as often as all agents, and show it beside; default is the one that is asked anyway.",
+    ),
+]
+OriginOption = Annotated[
+    str | None,
+    typer.Option(
+        "--origin", metavar="NAME", help="Where the topic came from: autonomous, petition, scheduled; else api."
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Repeats what can be repeated.")]
 
 
@@ -106,14 +167,24 @@ def request_of(
     agents: int | None,
     roster: str | None,
     protocol: str | None,
+    wave_size: int | None,
+    max_rounds: int | None,
+    reviewers: int | None,
+    rounds: int | None,
+    neighbours: int | None,
     rule: str | None,
     fraction: float | None,
+    tie_break: str | None,
+    strength: str | None,
+    weighted_by: str | None,
     quorum: float | None,
     timeout: float | None,
     deadline: float | None,
     max_attempts: int | None,
     max_cost: float | None,
     seed: int | None,
+    control: str | None = None,
+    origin: str | None = None,
 ) -> dict[str, Any]:
     """The body of `POST /v1/deliberations`, without what was not given. Raises `typer.BadParameter`."""
     if context is not None and context_file is not None:
@@ -127,11 +198,20 @@ def request_of(
             kind=answer or ("choice" if option else "verdict"), options=option, min=minimum, max=maximum, unit=unit
         ),
         agents=_present(count=agents, roster=roster),
-        protocol=_present(kind=protocol),
-        rule=_rule(rule, fraction),
+        protocol=_present(
+            kind=protocol,
+            wave_size=wave_size,
+            max_rounds=max_rounds,
+            reviewers_per_answer=reviewers,
+            rounds=rounds,
+            neighbours=neighbours,
+        ),
+        rule=_rule(rule, fraction) | _present(tie_break=tie_break, strength=strength, weighted_by=weighted_by),
         quorum=_present(min_answered_fraction=quorum),
         limits=_present(agent_timeout_s=timeout, deadline_s=deadline, max_attempts=max_attempts, max_cost_usd=max_cost),
         seed=seed,
+        metadata=_present(origin=origin),
+        control=None if control is None else {"model": None if control == _DEFAULT_MODEL else control},
     )
 
 

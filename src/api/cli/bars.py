@@ -77,7 +77,7 @@ def tally_lines(
     longest = max((cell_len(label) for label in labels.values()), default=0)
     column = min(longest, int(width * _LABEL_SHARE))
     most = max(tally.values(), default=0)
-    counts = len(str(most))
+    counts = max((len(str(count)) for count in tally.values()), default=1)
     figures = counts + len("  100.0 %")
     stacked = whole_labels and longest > column
     indent = 2 if stacked else column + 2

@@ -13,6 +13,7 @@ from api.cli.terminal import complain
 
 if TYPE_CHECKING:
     from api.conclave import Conclave
+    from domain.models.deliberation import Deliberation
 
 __all__ = ["Access", "Deliberations", "Document", "LocalDeliberations", "find_by_prefix", "open_deliberations"]
 
@@ -50,7 +51,7 @@ class Deliberations(Protocol):
         """The deliberation as it stands."""
         ...
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None) -> Document:
+    async def page(self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None) -> Document:
         """`{"items": [...], "next_cursor"}`, newest first."""
         ...
 
@@ -60,6 +61,26 @@ class Deliberations(Protocol):
 
     async def minutes(self, deliberation_id: str) -> str:
         """The procedural record as Markdown, from the witnessed entries and their disclosures alone."""
+        ...
+
+    async def recount(self, deliberation_id: str, rule: Document) -> Document:
+        """What another rule makes of the recorded ballots, once that is recorded too."""
+        ...
+
+    async def resolve(self, deliberation_id: str, answer: object) -> Document:
+        """Everybody's score against how the question turned out, once that is recorded."""
+        ...
+
+    async def track_record(self) -> Document:
+        """Who was right where the truth is known."""
+        ...
+
+    async def bundle(self, deliberation_id: str) -> Document:
+        """The offline verification bundle."""
+        ...
+
+    async def checkpoint(self) -> str:
+        """The signed checkpoint of the log that they are recorded in (C2SP)."""
         ...
 
     async def cancel(self, deliberation_id: str) -> Document:
@@ -93,13 +114,15 @@ class LocalDeliberations:
 
     async def get(self, deliberation_id: str) -> Document:
         """The committed deliberation."""
-        from api.documents import deliberation_document
+        from api.shown import shown_deliberation
 
-        return deliberation_document(await self._conclave.deliberations.get(deliberation_id))
+        found = await self._conclave.deliberations.get(deliberation_id)
+        return await shown_deliberation(self._conclave, found)
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None) -> Document:
+    async def page(self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None) -> Document:
         """One page. Raises `InvalidSpecificationError` when there is no such status."""
         from api.documents import deliberation_document
+        from api.hindsight_document import topics_document
         from domain.errors.deliberation import InvalidSpecificationError
         from domain.models.deliberation import DeliberationStatus
 
@@ -107,9 +130,12 @@ class LocalDeliberations:
         if status is not None and status not in known:
             raise InvalidSpecificationError.at("/status", f"is none of {', '.join(known)}")
         page = await self._conclave.deliberations.page(
-            status=None if status is None else known[status], key_name=None, limit=limit, cursor=cursor
+            status=None if status is None else known[status], key_name=None, limit=limit, cursor=cursor, origin=origin
         )
-        return {"items": [deliberation_document(item) for item in page.items], "next_cursor": page.next_cursor}
+        shares = await self._conclave.topics.look()
+        topics = {} if shares is None else {"topics": topics_document(shares)}
+        items = [deliberation_document(item) for item in page.items]
+        return {"items": items, "next_cursor": page.next_cursor, **topics}
 
     async def outputs(self, deliberation_id: str) -> Sequence[Document]:
         """The records that match what was committed. Raises `RecordMismatchError`."""
@@ -122,6 +148,48 @@ class LocalDeliberations:
         # They carry a checkpoint, and nothing is signed of a log that was not compared with what was signed before.
         await self._conclave.witness.check_at_start()
         return await self._conclave.witness.minutes(deliberation_id)
+
+    async def recount(self, deliberation_id: str, rule: Document) -> Document:
+        """Counted here, and recorded."""
+        from api.hindsight_document import recount_document
+        from api.requests import RecountRequest
+
+        asked = RecountRequest.read({"rule": dict(rule)})
+        found = await self._whole(deliberation_id)
+        counted = await self._conclave.recounts.recount(
+            found, asked.rule.of(found.specification.counted_answers), key_name=None
+        )
+        return recount_document(counted)
+
+    async def resolve(self, deliberation_id: str, answer: object) -> Document:
+        """Scored here, and recorded."""
+        from api.hindsight_document import resolution_document
+        from api.requests import ResolutionRequest
+
+        asked = ResolutionRequest.read({"answer": answer})
+        found = await self._whole(deliberation_id)
+        return resolution_document(await self._conclave.resolutions.resolve(found, asked.answer, key_name=None))
+
+    async def track_record(self) -> Document:
+        """The record of those who are asked without a key."""
+        from api.hindsight_document import track_record_document
+
+        return track_record_document(await self._conclave.record.of(key_name=None))
+
+    async def bundle(self, deliberation_id: str) -> Document:
+        """Made anew from the log. Raises `LogUnverifiedError`."""
+        await self._conclave.witness.check_at_start()
+        return await self._conclave.witness.bundle(deliberation_id)
+
+    async def checkpoint(self) -> str:
+        """Signed anew where the log has grown. Raises `LogUnverifiedError`."""
+        await self._conclave.witness.check_at_start()
+        return await self._conclave.witness.checkpoint()
+
+    async def _whole(self, deliberation_id: str) -> Deliberation:
+        # Nothing is added to a log that was not compared with what was signed of it.
+        await self._conclave.witness.check_at_start()
+        return await self._conclave.deliberations.get(deliberation_id)
 
     async def cancel(self, deliberation_id: str) -> Document:
         """Ask whoever works on it to stop."""

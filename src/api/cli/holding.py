@@ -38,12 +38,24 @@ async def hold_deliberation(
                 await asyncio.wait({following}, timeout=_WIND_UP_S)
             if following.done():
                 following.result()
-            return await deliberations.get(deliberation_id)
+            ended = await deliberations.get(deliberation_id)
+            return await _with_control(deliberations, ended, progress)
         finally:
             tasks = {following, watching, listening}
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+async def _with_control(deliberations: Deliberations, ended: Document, progress: Progress) -> Document:
+    """The same once its control has ended too, which nobody else would work on here."""
+    control = ended.get("control") or {}
+    if ended.get("status") != "completed" or control.get("status") not in {"queued", "running"}:
+        return ended
+    progress.say("waiting for the control")
+    limit = float((ended.get("limits") or {}).get("deadline_s") or _WIND_UP_S)
+    await wait_for_end(deliberations, str(control["deliberation_id"]), timeout_s=limit)
+    return await deliberations.get(str(ended["id"]))
 
 
 async def _follow(deliberations: Deliberations, deliberation_id: str, progress: Progress) -> None:

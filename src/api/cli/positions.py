@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.cli.rendered_rounds import answers_the_question
+
 __all__ = ["ESTIMATES", "Position", "positions_of"]
 
 ESTIMATES = frozenset({"score", "probability", "number"})
@@ -33,7 +35,12 @@ def positions_of(document: Document, outputs: Sequence[Document]) -> Sequence[Po
 
     Who holds the decision and who gave a reason is known from the outputs alone.
     """
-    answered = {str(output.get("agent_id")): output for output in outputs if output.get("state") == "answered"}
+    purposes = {round_.get("round"): round_.get("purpose") for round_ in document.get("rounds") or ()}
+    answered = {
+        str(output.get("agent_id")): output
+        for output in outputs
+        if output.get("state") == "answered" and answers_the_question(purposes.get(output.get("round")))
+    }
     outcome: Document | None = document.get("outcome")
     is_estimate = (document.get("answer") or {}).get("kind") in ESTIMATES
     if outcome is None:
@@ -52,7 +59,16 @@ def positions_of(document: Document, outputs: Sequence[Document]) -> Sequence[Po
     against = {agent for position in dissenting for agent in position.agents}
     holders = [agent for agent in answered if agent not in against]
     name, votes = _MIDDLE, len(holders)
-    if not is_estimate:
+    synthesis: Document | None = outcome.get("synthesis")
+    if synthesis:
+        # Texts have no name in common: their cluster has one.
+        name = str(synthesis.get("chosen"))
+        held = [
+            cluster.get("agents") or () for cluster in synthesis.get("clusters") or () if cluster.get("name") == name
+        ]
+        holders = [str(agent) for agents in held for agent in agents]
+        votes = len(holders)
+    elif not is_estimate:
         name = str(outcome.get("decision"))
         holders = [agent for agent in holders if _first_choice(answered[agent]) == name]
         votes = (outcome.get("tally") or {}).get(name, len(holders))

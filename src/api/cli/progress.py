@@ -17,6 +17,7 @@ from api.cli.account import describe_duration
 from api.cli.bars import bar, cut, draws_blocks, tally_lines
 from api.cli.live_drawing import live_drawing
 from api.cli.plain_text import visible
+from api.cli.rendered_rounds import answers_the_question
 
 __all__ = ["LineProgress", "LiveProgress", "Progress", "QuietProgress", "progress_on"]
 
@@ -89,6 +90,8 @@ class _Standing:
         self.status = "opening"
         self.asked = 0
         self.started = 0
+        self.round = 0
+        self.purpose: str | None = None
         self.ended: dict[str, str] = {}
         self.outputs: Sequence[Document] = ()
 
@@ -97,12 +100,14 @@ class _Standing:
         if kind == "round.started":
             self.asked = len(event.get("agents") or ()) or self.asked
             self.started, self.ended = 0, {}
+            self.round, self.purpose = int(event.get("round") or 0), event.get("purpose")
         elif kind == "agent.started":
             self.started += 1
         elif kind == "agent.ended":
             self.ended[str(event.get("agent_id"))] = str(event.get("state"))
         if kind in {"deliberation.started", "round.started"}:
-            self.status = "running"
+            purpose = f" ({visible(self.purpose.replace('_', ' '))})" if self.purpose else ""
+            self.status = f"round {self.round}{purpose}" if self.round else "running"
 
     @property
     def counts(self) -> str:
@@ -113,7 +118,13 @@ class _Standing:
 
     @property
     def answers(self) -> Sequence[Any]:
-        answered = (output.get("answer") for output in self.outputs if output.get("state") == "answered")
+        if not answers_the_question(self.purpose):
+            return []
+        answered = (
+            output.get("answer")
+            for output in self.outputs
+            if output.get("state") == "answered" and output.get("round", 0) == self.round
+        )
         return [answer[0] if isinstance(answer, list | tuple) and answer else answer for answer in answered]
 
 

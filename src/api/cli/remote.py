@@ -83,12 +83,15 @@ class RemoteDeliberations:
         """The deliberation as it stands."""
         return self._deliberation(await self._fetch("GET", _path(deliberation_id)))
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None) -> Mapping[str, Any]:
+    async def page(
+        self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None
+    ) -> Mapping[str, Any]:
         """One page, newest first."""
-        wanted = {"status": status, "limit": str(limit), "cursor": cursor}
+        wanted = {"status": status, "limit": str(limit), "cursor": cursor, "origin": origin}
         query = urlencode({name: value for name, value in wanted.items() if value is not None})
         page = await self._fetch("GET", f"/v1/deliberations?{query}")
-        return {"items": self._items(page), "next_cursor": page.get("next_cursor")}
+        topics = {"topics": page["topics"]} if isinstance(page.get("topics"), dict) else {}
+        return {"items": self._items(page), "next_cursor": page.get("next_cursor"), **topics}
 
     async def outputs(self, deliberation_id: str) -> Sequence[Mapping[str, Any]]:
         """Every page of the outputs."""
@@ -107,6 +110,27 @@ class RemoteDeliberations:
         """The minutes that the server writes."""
         exchange = HttpExchange(self.address, self._headers)
         return await exchange.fetch_text(f"{_path(deliberation_id)}/minutes", media_type="text/markdown")
+
+    async def recount(self, deliberation_id: str, rule: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Counted and recorded there."""
+        return await self._fetch("POST", f"{_path(deliberation_id)}/recount", {"rule": dict(rule)})
+
+    async def resolve(self, deliberation_id: str, answer: object) -> Mapping[str, Any]:
+        """Scored and recorded there."""
+        return await self._fetch("POST", f"{_path(deliberation_id)}/resolution", {"answer": answer})
+
+    async def track_record(self) -> Mapping[str, Any]:
+        """The record of the bearer of the key."""
+        return await self._fetch("GET", "/v1/track-record")
+
+    async def bundle(self, deliberation_id: str) -> Mapping[str, Any]:
+        """The bundle that the server makes."""
+        return await self._fetch("GET", f"{_path(deliberation_id)}/bundle")
+
+    async def checkpoint(self) -> str:
+        """The checkpoint that the server signs."""
+        exchange = HttpExchange(self.address, self._headers)
+        return await exchange.fetch_text("/v1/witness/checkpoint", media_type="text/plain")
 
     async def cancel(self, deliberation_id: str) -> Mapping[str, Any]:
         """Ask for its end."""
@@ -178,8 +202,8 @@ class RemoteDeliberations:
             remedy="Check that --server names a Conclave server.",
         )
 
-    async def _fetch(self, method: str, path: str) -> Mapping[str, Any]:
-        return await HttpExchange(self.address, self._headers).fetch(method, path)
+    async def _fetch(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        return await HttpExchange(self.address, self._headers).fetch(method, path, body)
 
 
 def _path(deliberation_id: str) -> str:

@@ -15,6 +15,9 @@ from api.cli.bars import histogram, tally_lines
 from api.cli.page import Page, counted
 from api.cli.plain_text import visible, visible_lines
 from api.cli.positions import ESTIMATES, Position, positions_of
+from api.cli.rendered_rounds import round_lines, saved_line, statement_lines
+from api.cli.rendered_synthesis import ERASED, write_synthesis
+from api.cli.rendered_worth import control_line, drop_out_of, worth_lines
 
 __all__ = ["render_deliberation", "standing"]
 
@@ -44,7 +47,7 @@ def render_deliberation(
 
 
 def standing(document: Document, notices: Sequence[str] = ()) -> Sequence[str]:
-    """What a reader has to know before the result: simulated, degraded, or answered by a model that is no authority.
+    """What a reader has to know before the result: degraded first, then simulated, or answered by a model that is no authority.
 
     `notices` are those of the service that answered, the one about its orchestrator last; without any, the document tells.
     """
@@ -58,7 +61,7 @@ def standing(document: Document, notices: Sequence[str] = ()) -> Sequence[str]:
     asked = roll_call.get("asked", 0)
     missing = asked - sum(roll_call.get(state, 0) for state in TOOK_PART)
     if missing > 0:
-        lines.append(f"Degraded: {missing} of {asked} did not take part.")
+        lines = [f"Degraded: {missing} of {asked} did not take part.", *drop_out_of(document), *lines]
     elif asked and not lines:
         lines.append(f"Complete: all {asked} took part.")
     return lines
@@ -89,7 +92,10 @@ class _View:
         if tally:
             self._page.gap()
             self._draw(tally)
+        write_synthesis(self._page, (self._outcome or {}).get("synthesis"))
         self._terms()
+        self._rounds()
+        self._worth()
         self._positions()
         self._page.gap()
         write_account(self._page, self._document, self._outputs)
@@ -111,10 +117,19 @@ class _View:
             return f"{said} ({visible(str(reason), limit=MAX_MESSAGE_CHARACTERS)})" if reason else said
         rule = visible(str(self._outcome.get("rule", "")))
         if self._is_decided:
-            return f"Decision: {self._named(self._outcome.get('decision'))} (by {rule})"
+            broken = self._outcome.get("tie_break")
+            said = f"by {rule}, a tie broken by {visible(str(broken))}" if broken else f"by {rule}"
+            decision, synthesis = self._outcome.get("decision"), self._outcome.get("synthesis")
+            if decision is None and synthesis:
+                return f"Decision: {visible(str(synthesis.get('chosen')))} {ERASED} ({said})"
+            return f"Decision: {self._named(decision)} ({said})"
         tally: Mapping[str, int] = self._outcome.get("tally") or {}
         most = max(tally.values(), default=0)
         if self._outcome.get("status") == "tied":
+            places: Mapping[str, int] = self._outcome.get("places") or {}
+            if places:
+                tied = " and ".join(visible(option, limit=100) for option, place in places.items() if place == 1)
+                return f"Tie: {tied} share the first place, so there is no decision (by {rule})"
             first = " and ".join(visible(option, limit=100) for option, votes in tally.items() if votes == most)
             return f"Tie: {first} have {most} each, so there is no decision (by {rule})"
         if not most:
@@ -179,6 +194,26 @@ class _View:
             )
         if len(changed) > _MAX_NAMED_HOLDERS:
             self._page.paragraph(f"and {len(changed) - _MAX_NAMED_HOLDERS} more changed their answer")
+
+    def _worth(self) -> None:
+        """What the result is worth, and what speaks against it."""
+        lines = worth_lines(self._document)
+        control = control_line(self._document)
+        if lines or control:
+            self._page.gap()
+        if control:
+            self._page.paragraph(control)
+        for line in lines:
+            self._page.paragraph(line.text, style="yellow" if line.is_warning else "")
+
+    def _rounds(self) -> None:
+        """How it came to that, where there was more than one round or a poll ended early."""
+        saved = saved_line(self._document)
+        for lines in (round_lines(self._document), [saved] if saved else (), statement_lines(self._document)):
+            if lines:
+                self._page.gap()
+            for line in lines:
+                self._page.paragraph(line)
 
     def _positions(self) -> None:
         positions = positions_of(self._document, self._outputs)

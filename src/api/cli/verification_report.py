@@ -58,6 +58,16 @@ def _write_deliberation(page: Page, deliberation: VerifiedDeliberation) -> None:
         else:
             why = visible(deliberation.not_recomputed, limit=_MAX_CHARACTERS)
             page.paragraph(f"The outcome was NOT computed again: {why}.", indent=2, style="yellow")
+    followed = [
+        counted(number, noun)
+        for number, noun in ((deliberation.recounts, "recount"), (deliberation.resolutions, "resolution"))
+        if number
+    ]
+    if followed:
+        page.paragraph(f"{' and '.join(followed)} computed again, and the same.", indent=2)
+    if deliberation.not_repeated:
+        many = counted(deliberation.not_repeated, "recount or resolution")
+        page.paragraph(f"{many} NOT computed again.", indent=2, style="yellow")
     counts = deliberation.roll_call
     states = [f"{count} {state.replace('_', ' ')}" for state, count in counts.items() if count and state != "asked"]
     asked = counts.get("asked", 0)

@@ -13,6 +13,7 @@ from api.rest.door import Door
 from api.rest.event_stream import MAX_STREAMS, StreamPlaces
 from api.rest.halt import add_halt
 from api.rest.health import add_health
+from api.rest.hindsight import add_hindsight
 from api.rest.money import add_money
 from api.rest.openapi import describe_application
 from api.rest.pages import add_pages
@@ -54,6 +55,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     answer_problems(app)
     add_deliberations(app)
     add_records(app)
+    add_hindsight(app)
     add_runs(app)
     add_witness(app)
     add_rosters(app)

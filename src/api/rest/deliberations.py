@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from api.conclave import Conclave
 from api.documents import deliberation_document, output_document
+from api.hindsight_document import topics_document
 from api.rest.bodies import discard_body, read_submission
 from api.rest.callers import Caller, Observer, OpenConclave, Operator
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
@@ -21,6 +22,7 @@ from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
 from api.rest.problems import RequestRefusedError
+from api.shown import shown_deliberation
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
@@ -50,6 +52,11 @@ Wait = Annotated[_Seconds | None, _Optional, Query(description="Seconds to wait 
 Status = Annotated[DeliberationStatus | None, _Optional, Query(description="Only deliberations in this state.")]
 Limit = Annotated[_PageSize | None, _Optional, Query(description=f"Items a page; {_DEFAULT_PAGE} when not given.")]
 Cursor = Annotated[_OpaqueText | None, _Optional, Query(description="`next_cursor` of the page before, word for word.")]
+Origin = Annotated[
+    Annotated[str, Field(max_length=1024)] | None,
+    _Optional,
+    Query(description="Only those whose topic came from there: autonomous, petition, scheduled, api or another name."),
+]
 RoundNumber = Annotated[
     _Number | None, _Optional, Query(alias="round", description="Only this round; 0 is the blind one.")
 ]
@@ -140,27 +147,35 @@ async def submit(request: Request, caller: Operator, conclave: OpenConclave, wai
         deliberation = await _wait(conclave, deliberation, wait)
     status = 200 if wait and deliberation.status.is_terminal else 202
     headers = {"Location": f"/v1/deliberations/{deliberation.id}"}
-    return JsonResponse(deliberation_document(deliberation), status_code=status, headers=headers)
+    return JsonResponse(await shown_deliberation(conclave, deliberation), status_code=status, headers=headers)
 
 
 async def page(
-    caller: Observer, conclave: OpenConclave, status: Status = None, limit: Limit = None, cursor: Cursor = None
+    caller: Observer,
+    conclave: OpenConclave,
+    status: Status = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+    origin: Origin = None,
 ) -> Response:
     """One page of the deliberations that the caller sees."""
     try:
         found = await conclave.deliberations.page(
-            status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor
+            status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor, origin=origin
         )
     except InvalidSpecificationError:
         wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
         raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
     items = [deliberation_document(deliberation) for deliberation in found.items]
-    return JsonResponse({"items": items, "next_cursor": found.next_cursor})
+    shares = await conclave.topics.look(key_name=caller.sees)
+    topics = {} if shares is None else {"topics": topics_document(shares)}
+    return JsonResponse({"items": items, "next_cursor": found.next_cursor, **topics})
 
 
 async def show(deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
     """The deliberation as it is committed."""
-    return JsonResponse(deliberation_document(await find_deliberation(deliberation_id, caller, conclave)))
+    found = await find_deliberation(deliberation_id, caller, conclave)
+    return JsonResponse(await shown_deliberation(conclave, found))
 
 
 async def outputs(

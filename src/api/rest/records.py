@@ -1,4 +1,4 @@
-"""What a deliberation leaves behind for whoever was not there: its verification bundle and its minutes."""
+"""What a deliberation leaves behind for whoever was not there: its verification bundle, its minutes and its report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from api.rest.callers import Observer, OpenConclave
 from api.rest.deliberations import find_deliberation
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe
+from api.shown import shown_report
 
 __all__ = ["add_records"]
 
@@ -41,6 +42,19 @@ def add_records(app: FastAPI) -> None:
             media_type="text/markdown",
         ),
     )
+    app.add_api_route(
+        f"{path}/report",
+        report,
+        methods=["GET"],
+        **describe(
+            "deliberations",
+            "getReport",
+            "Read everything about a deliberation as one page",
+            {200: ""},
+            (401, 403, 404, 503),
+            media_type="text/html",
+        ),
+    )
 
 
 async def bundle(deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
@@ -54,3 +68,11 @@ async def minutes(deliberation_id: str, caller: Observer, conclave: OpenConclave
     found = await find_deliberation(deliberation_id, caller, conclave)
     text = await conclave.witness.minutes(found.id)
     return Response(text, headers={"Content-Type": "text/markdown; charset=utf-8"})
+
+
+async def report(deliberation_id: str, caller: Observer, conclave: OpenConclave) -> Response:
+    """The deliberation as it stands, as a page that needs nothing else; its own policy allows its one style and nothing more."""
+    found = await find_deliberation(deliberation_id, caller, conclave)
+    made = await shown_report(conclave, found)
+    headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": made.policy}
+    return Response(made.html, headers=headers)

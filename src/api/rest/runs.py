@@ -1,4 +1,4 @@
-"""The resource `/v1/runs`: start a swarm, a pantheon or a soak in a process of its own, follow it, read what came of it, stop it."""
+"""The resource `/v1/runs`: start a run of any kind in a process of its own, follow it, read what came of it, stop it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.conclave import Conclave
 from api.documents import run_document, run_event_document
 from api.rest.bodies import discard_body, read_small_document
-from api.rest.callers import Observer, OpenConclave, Operator
-from api.rest.deliberations import Cursor, Limit, Status
+from api.rest.callers import Caller, Observer, OpenConclave, Operator
+from api.rest.deliberations import Cursor, Limit, Status, find_deliberation
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
 from api.rest.problems import RequestRefusedError
-from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
+from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.run import InvalidRunError, RunNotFoundError
 from domain.models.run import RunKind
 from domain.models.run_event import RunEvent, is_run_id
@@ -75,6 +76,8 @@ def add_runs(app: FastAPI) -> None:
 async def start(request: Request, caller: Operator, conclave: OpenConclave) -> Response:
     """202 once it is registered and its process has begun."""
     kind, arguments = await _asked(request)
+    if kind is RunKind.POPULATION:
+        await _check_source(arguments.get("from"), caller, conclave)
     run = await conclave.runs.start(kind, arguments, key_name=caller.name)
     return JsonResponse(run_document(run), status_code=202, headers={"Location": f"/v1/runs/{run.id}"})
 
@@ -134,6 +137,18 @@ async def _asked(request: Request) -> tuple[RunKind, Mapping[str, Any]]:
     if problems:
         raise InvalidRunError(problems)
     return RunKind(str(kind)), arguments
+
+
+async def _check_source(named: object, caller: Caller, conclave: Conclave) -> None:
+    """Refuse a deliberation to begin with that the caller does not see, in the words for one that is not there."""
+    if not isinstance(named, str):
+        # Whatever else it is, the check of the arguments says so.
+        return
+    try:
+        await find_deliberation(named, caller, conclave)
+    except DeliberationNotFoundError:
+        wrong = FieldProblem("/arguments/from", "names no deliberation that this key sees")
+        raise InvalidRunError([wrong]) from None
 
 
 def _check_id(run_id: str) -> None:

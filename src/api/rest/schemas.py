@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from api.requests import DeliberationRequest
+from api.requests import DeliberationRequest, RecountRequest, ResolutionRequest
 
 __all__ = [
     "Alive",
@@ -26,12 +26,15 @@ __all__ = [
     "Problem",
     "Quote",
     "Readiness",
+    "Recount",
+    "Resolution",
     "Roster",
     "RosterPage",
     "Run",
     "RunEvent",
     "RunPage",
     "RunRequest",
+    "TrackRecord",
     "UsagePage",
     "component_schemas",
 ]
@@ -58,17 +61,29 @@ class Answer(_Document):
 
 
 class Protocol(_Document):
-    """How many rounds, who is asked at one time."""
+    """How many rounds, who is asked at one time, and who sees what of the others."""
 
-    kind: str
-    wave_size: int | None = Field(default=None, description="Agents asked at one time, where that is bounded.")
+    kind: Literal["poll", "delphi", "peer_review", "debate", "common_ground"]
+    wave_size: int | None = Field(
+        default=None, description="Of a poll: agents asked at one time, where that is bounded."
+    )
+    max_rounds: int | None = Field(default=None, description="Of a delphi: revisions after the blind round, at most.")
+    reviewers_per_answer: int | None = Field(default=None, description="Of a peer review: who reviews each answer.")
+    rounds: int | None = Field(default=None, description="Of a debate: exchanges between the blind round and the vote.")
+    neighbours: int | None = Field(default=None, description="Of a debate: how many others each one hears.")
 
 
 class Rule(_Document):
     """How ballots become an outcome."""
 
     kind: str
-    fraction: float | None = Field(default=None, description="For a threshold: the share of all asked.")
+    fraction: float | None = Field(
+        default=None, description="For a threshold the share of all asked, for a trimmed mean what is dropped a side."
+    )
+    tie_break: str | None = Field(default=None, description="What breaks a tie: lottery, or the kind of another rule.")
+    strength: str | None = Field(default=None, description="Of pairwise wins: winning_votes or margins.")
+    weighted_by: str | None = Field(default=None, description="What a ballot counts, where that is not one vote.")
+    weights: dict[str, float] | None = Field(default=None, description="By agent, where the record weighs: its votes.")
 
 
 class Agents(_Document):
@@ -116,12 +131,49 @@ class RollCall(_Document):
     halted: int
 
 
+class KeptBallot(_Document):
+    """An agent that did not take part in a round, and the round from which its ballot was kept in the tally."""
+
+    agent_id: str
+    from_round: int
+
+
+class Saved(_Document):
+    """What a poll in waves did not spend, because it stopped when the others could not have changed the decision any more."""
+
+    agents: int = Field(description="How many were not asked.")
+    calls: int
+    cost_usd: float = Field(description="What those who were asked cost on average, times how many were not.")
+
+
+class Statement(_Document):
+    """The statement that a search for common ground came to."""
+
+    label: str
+    agent_id: str = Field(description="Who drafted it.")
+    round: int
+    text: str | None = Field(description="Null once the texts are erased.")
+
+
 class Round(_Document):
     """One round's own roll call and tally; round 0 is blind."""
 
     round: int
+    purpose: Literal[
+        "answer",
+        "revise",
+        "review",
+        "position",
+        "cross_examine",
+        "vote",
+        "draft",
+        "rank",
+        "critique",
+        "redraft",
+    ] = Field(description="What those asked were asked to do.")
+    kept: list[KeptBallot] = Field(description="Who did not take part, and whose earlier ballot is in the tally.")
     roll_call: RollCall
-    tally: dict[str, int]
+    tally: dict[str, float]
 
 
 class Position(_Document):
@@ -157,20 +209,191 @@ class Robustness(_Document):
     votes_to_flip: int | None
 
 
+class Cluster(_Document):
+    """Agents whose texts say much the same."""
+
+    name: str = Field(description="As it stands in the tally.")
+    agents: list[str]
+    representative: str = Field(description="The agent whose text is nearest to all of them.")
+
+
+class Claim(_Document):
+    """One sentence of one agent's text, and all agents whose text says it."""
+
+    cluster: str
+    text: str | None = Field(description="Null once the texts are erased.")
+    agents: list[str]
+    source: str = Field(description="The agent whose words these are.")
+
+
+class Synthesis(_Document):
+    """What texts come to: clusters, the largest first, and what is claimed in each. A claim without an agent does not stand here."""
+
+    method: str = Field(description="What compared the texts.")
+    chosen: str | None = Field(description="The cluster that decided.")
+    clusters: list[Cluster]
+    claims: list[Claim]
+
+
 class Outcome(_Document):
     """What the rule made of the ballots."""
 
     status: Literal["decided", "tied", "no_majority"]
     decision: str | float | None = Field(description="Null unless decided.")
     rule: str
-    tally: dict[str, int]
-    margin: int | None
+    tally: dict[str, float] = Field(
+        description="Votes, points or wins, as the rule counts; first places where it gives none."
+    )
+    margin: float | None
     spread: float | None = Field(description="For estimates: the interquartile range.")
     dissent: Dissent
-    blind_tally: dict[str, int]
+    blind_tally: dict[str, float]
     changed: list[Change]
-    effective_votes: float | None
+    effective_votes: float | None = Field(
+        description="How many independent votes they are worth, measured on earlier deliberations; null where that is not known."
+    )
     robustness: Robustness
+    ranking: list[str] | None = Field(
+        default=None, description="For ranking and approval: the options, best first; who shares a place by name."
+    )
+    places: dict[str, int] | None = Field(default=None, description="The place of each option; ties share one.")
+    tie_break: str | None = Field(default=None, description="What broke a tie, where there was one.")
+    outliers: list[str] | None = Field(
+        default=None, description="For estimates: agents far outside the middle half (Tukey's fences)."
+    )
+    synthesis: Synthesis | None = Field(default=None, description="For texts.")
+
+
+class DropOut(_Document):
+    """A model or persona group of which more is missing than of the others, and not by chance."""
+
+    kind: Literal["model", "persona"]
+    group: str
+    missing: int
+    asked: int
+    missing_elsewhere: int
+    asked_elsewhere: int
+    p_value: float = Field(description="Fisher's exact test, corrected for the groups compared (Holm).")
+
+
+class Winner(_Document):
+    """What one rule decides on the same ballots."""
+
+    rule: str
+    status: Literal["decided", "tied", "no_majority"]
+    decision: str | float | None
+
+
+class LeftOut(_Document):
+    """Leaving out one at a time: who is pivotal, and for estimates how far the result moves."""
+
+    pivotal: list[str] = Field(description="Without one of these the status or the decision would be another.")
+    low: float | None
+    high: float | None
+
+
+class WithoutOne(_Document):
+    """The result without one agent, one model or one persona group; null where there is none to compare, or too many."""
+
+    agent: LeftOut | None
+    model: LeftOut | None
+    persona: LeftOut | None
+
+
+class Flow(_Document):
+    """So many agents went from one answer to another."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True, validate_by_name=True, validate_by_alias=True)
+
+    before: str = Field(alias="from")
+    after: str = Field(alias="to")
+    count: int
+
+
+class Movement(_Document):
+    """Who changed between the blind round and the last, and to whom."""
+
+    changeable: int
+    changed: int
+    flows: list[Flow]
+    blind_leader: str | None
+    conformity: float | None = Field(description="The share of those who changed that went to the blind leader.")
+
+
+class Division(_Document):
+    """How divided the answers are."""
+
+    entropy_bits: float | None
+    polarisation: float | None = Field(description="0 for one camp, 1 for two equal ones.")
+
+
+class Divisions(_Document):
+    """In the blind round and in the end."""
+
+    blind: Division
+    final: Division
+
+
+class EffectiveVotes(_Document):
+    """So many independent votes are these worth, with an interval of 95 %."""
+
+    value: float | None = Field(description="Null where it cannot be known.")
+    low: float
+    high: float
+    voters: int
+    correlation: float | None
+    questions: int
+    basis: Literal["resolved", "answers", "one_question"]
+    note: str
+
+
+class MeasuredVotes(_Document):
+    """What earlier deliberations of these agents say, and what this one alone can say."""
+
+    across: EffectiveVotes | None
+    within: EffectiveVotes | None
+
+
+class Copies(_Document):
+    """Agents that answer like each other more often than chance allows."""
+
+    agents: list[str]
+    agreement: float
+    questions: int
+
+
+class Agreement(_Document):
+    """The share on the largest position in the latest deliberations of these agents, oldest first."""
+
+    shares: list[float]
+    sustained: bool = Field(description="Above 90 % in ten in a row: the warning of groupthink.")
+
+
+class Worth(_Document):
+    """What the result is worth: derived from the ballots, and from earlier ones of the same agents."""
+
+    warnings: list[str] = Field(description="For a reader, the gravest first: that it is degraded, and why.")
+    drop_out: list[DropOut]
+    winners: list[Winner]
+    without_one: WithoutOne
+    movement: Movement | None = Field(description="Null where there was one round only.")
+    division: Divisions
+    effective_votes: MeasuredVotes
+    copies: list[Copies]
+    same_words: list[list[str]] = Field(description="Agents whose reasons are the same word for word.")
+    agreement: Agreement
+
+
+class Control(_Document):
+    """One model, asked the same as often as all agents are called: a deliberation of its own."""
+
+    deliberation_id: str
+    model: str | None = Field(description="Null for the default one.")
+    status: _Status | None = Field(description="Null where it could not be accepted.")
+    asked: int | None
+    outcome_status: Literal["decided", "tied", "no_majority"] | None
+    decision: str | float | None
+    tally: dict[str, float] | None
 
 
 class Failure(_Document):
@@ -183,6 +406,9 @@ class Failure(_Document):
     message: str | None = Field(description="Null once the texts are erased.")
     attempts: int
     duration_seconds: float
+    from_round: int | None = Field(
+        description="The round from which its ballot was kept in the tally; null where it had none."
+    )
 
 
 class Usage(_Document):
@@ -240,7 +466,11 @@ class Deliberation(_Document):
     cancel_requested: bool
     roll_call: RollCall
     rounds: list[Round]
+    saved: Saved | None = Field(description="What a poll in waves saved by stopping early.")
+    statement: Statement | None = Field(description="What a search for common ground came to.")
     outcome: Outcome | None = Field(description="Null unless completed.")
+    control: Control | None = Field(description="Null unless the request wanted one.")
+    worth: Worth | None = Field(description="What the result is worth. Null until it ended, and on a page.")
     failures: list[Failure]
     fallbacks: list[Fallback] | None = Field(
         description="Who was asked at another model of the route than the first. Null on a page, which shows no rounds."
@@ -255,6 +485,92 @@ class DeliberationPage(_Document):
 
     items: list[Deliberation]
     next_cursor: str | None = Field(description="Null on the last page.")
+    topics: Topics | None = Field(
+        default=None, description="Where topics came from lately, where CONCLAVE_WATCH_TOPICS is set."
+    )
+
+
+class Topics(_Document):
+    """Where the topics of the last days came from."""
+
+    days: int
+    counts: dict[str, int] = Field(description="By origin.")
+    warning: str | None = Field(description="Said once one source gives more than 30 % of at least 20 topics.")
+
+
+class Recount(_Document):
+    """What another rule makes of the recorded ballots."""
+
+    deliberation_id: str
+    rule: Rule
+    outcome: Outcome | None = Field(description="Null where the deliberation was not completed.")
+    leaf_index: int = Field(description="Where the log says so.")
+
+
+class AgentScore(_Document):
+    """One agent against the truth of this question, and its record over all that were resolved."""
+
+    agent_id: str
+    score: float | None = Field(
+        description="0 for right and sure of it, 1 for wrong and sure of it; null without an answer."
+    )
+    questions: int
+    weight: float = Field(description="What its vote counts where the record weighs.")
+
+
+class ModelScore(_Document):
+    """One model against the truth of this question, and its record over all that were resolved."""
+
+    model: str
+    score: float = Field(description="The mean over the agents that it answered for.")
+    answers: int
+    questions: int
+    weight: float
+
+
+class CalibrationBin(_Document):
+    """The answers whose stated confidence lies between two bounds, and how many of them were right."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    low: float = Field(alias="from")
+    high: float = Field(alias="to")
+    count: int
+    stated: float | None = Field(description="The mean confidence.")
+    right: float | None = Field(description="The share that was right.")
+
+
+class Resolution(_Document):
+    """How a question turned out, and how near everybody was."""
+
+    deliberation_id: str
+    answer: str | float | list[str]
+    brier: float | None = Field(description="Of all answers together; null where that is not defined.")
+    correct: bool | None = Field(description="Whether the decision is what turned out to be true.")
+    error: float | None = Field(description="By how much a decision that is a number is greater than the truth.")
+    agents: list[AgentScore]
+    models: list[ModelScore]
+    calibration: list[CalibrationBin]
+    leaf_index: int = Field(description="Where the log says so.")
+
+
+class Standing(_Document):
+    """One agent or model over all questions that were resolved."""
+
+    name: str
+    questions: int
+    score: float = Field(description="The mean; 0 for right and sure of it, 1 for wrong and sure of it.")
+    skill: float = Field(description="1 for always right, 0 for as good as knowing nothing.")
+    weight: float = Field(description="What its vote counts where the record weighs.")
+
+
+class TrackRecord(_Document):
+    """Who was right where the truth is known."""
+
+    questions: int
+    agents: list[Standing]
+    models: list[Standing]
+    calibration: list[CalibrationBin]
 
 
 class OutputFailure(_Document):
@@ -573,16 +889,22 @@ def component_schemas() -> dict[str, Any]:
         Problem,
         Quote,
         Readiness,
+        Recount,
+        Resolution,
         Roster,
         RosterPage,
         Run,
         RunEvent,
         RunPage,
         RunRequest,
+        TrackRecord,
         UsagePage,
     )
     _, found = models_json_schema(
-        [(DeliberationRequest, "validation"), *((model, "validation") for model in answers)],
+        [
+            *((model, "validation") for model in (DeliberationRequest, RecountRequest, ResolutionRequest)),
+            *((model, "validation") for model in answers),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     schemas: dict[str, Any] = found["$defs"]

@@ -12,6 +12,7 @@ from domain.models.agent import CrewReference
 from domain.models.agent_output import AgentOutput
 from domain.models.budget import Sampling, Usage
 from domain.models.question import AnswerFormat
+from domain.protocols.round_plan import Brief
 
 __all__ = ["AgentOrchestratorProtocol", "AgentOutput", "AgentRequest", "ContextBundle"]
 
@@ -41,7 +42,8 @@ class AgentRequest:
     more calls than one for one output awaits `next_call` before each further one, with what the last one took: it returns the request
     for that call once it is recorded and may be made, or raises as a stop does. `crew` is the operator's own that answers for the
     agent. `messages` are those to send, each a role and a text, where the agent is told something else than its question and persona
-    are put into words for everybody.
+    are put into words for everybody. `brief` is what it is told of earlier rounds, and what it is to do in this one; in the blind
+    round it is None.
     """
 
     agent_id: str
@@ -60,6 +62,7 @@ class AgentRequest:
     next_call: Callable[[Usage | None], Awaitable[AgentRequest]] | None = field(default=None, compare=False, repr=False)
     crew: CrewReference | None = None
     messages: tuple[tuple[str, str], ...] | None = None
+    brief: Brief | None = None
 
 
 class AgentOrchestratorProtocol(Protocol):

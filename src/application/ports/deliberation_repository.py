@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from application.ports.witness_log import LoggedEntry
@@ -213,9 +214,22 @@ class DeliberationReader(Protocol):
         ...
 
     async def page(
-        self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
     ) -> Page:
-        """Deliberations, newest first; `key_name` keeps only that caller's. Raises `InvalidSpecificationError` on a bad cursor."""
+        """Deliberations, newest first; `key_name` keeps only that caller's, `origin` those whose topic came from there.
+
+        Raises `InvalidSpecificationError` on a bad cursor.
+        """
+        ...
+
+    async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
+        """How many deliberations accepted since then came from where, of the last 10,000; those that do not say are left out."""
         ...
 
     async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:

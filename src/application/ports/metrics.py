@@ -54,6 +54,26 @@ class Metrics(Protocol):
         """Something stored did not match its leaf, and was not shown."""
         ...
 
+    def groupthink_warned(self) -> None:
+        """A deliberation ended as another of many in a row in which nearly all agreed."""
+        ...
+
+    def recounted(self) -> None:
+        """The ballots of a deliberation were counted again by another rule, and that is committed."""
+        ...
+
+    def resolved(self) -> None:
+        """It was recorded how a question turned out."""
+        ...
+
+    def topic_accepted(self, origin: str | None) -> None:
+        """A deliberation was accepted whose topic came from there."""
+        ...
+
+    def topics_weighed(self, is_lopsided: bool) -> None:  # noqa: FBT001 - the one thing that is measured
+        """It was looked at whether one source gives too many of the topics."""
+        ...
+
     def log_appended(self, duration_seconds: float) -> None:
         """Entries were made durable."""
         ...
@@ -90,6 +110,21 @@ class NullMetrics:
         """Ignored."""
 
     def record_mismatched(self) -> None:
+        """Ignored."""
+
+    def groupthink_warned(self) -> None:
+        """Ignored."""
+
+    def recounted(self) -> None:
+        """Ignored."""
+
+    def resolved(self) -> None:
+        """Ignored."""
+
+    def topic_accepted(self, origin: str | None) -> None:
+        """Ignored."""
+
+    def topics_weighed(self, is_lopsided: bool) -> None:  # noqa: FBT001 - the one thing that is measured
         """Ignored."""
 
     def log_appended(self, duration_seconds: float) -> None:

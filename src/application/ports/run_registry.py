@@ -10,6 +10,7 @@ from typing import Protocol
 
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, Run
 from domain.models.run_event import RunEvent
 
@@ -57,6 +58,10 @@ class RunRecord(Protocol):
         ...
 
     def count(self, stats: BusStats) -> None:
+        """As in `RunObserver`. May be called from any thread."""
+        ...
+
+    def tally(self, counts: PopulationCounts) -> None:
         """As in `RunObserver`. May be called from any thread."""
         ...
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Disclosure", "Erasure", "Head", "LoggedEntry", "WitnessLog", "WitnessLogReader"]
+__all__ = ["Disclosure", "Erasure", "Head", "LoggedEntry", "Sequel", "WitnessLog", "WitnessLogReader"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,19 @@ class Erasure:
     deliberation_id: str
     document: Mapping[str, Any]
     disclosures: Sequence[Disclosure] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sequel:
+    """What follows the end of a deliberation: `document` is the entry, `disclosures` are its texts.
+
+    `resolves` says that it tells how the question turned out.
+    """
+
+    deliberation_id: str
+    document: Mapping[str, Any]
+    disclosures: Sequence[Disclosure] = ()
+    resolves: bool = False
 
 
 class WitnessLogReader(Protocol):
@@ -112,6 +125,13 @@ class WitnessLog(WitnessLogReader, Protocol):
 
     async def erase(self, erasure: Erasure) -> LoggedEntry:
         """Add the entry and remove the texts, in one step. Raises `DeliberationNotFoundError` and `IllegalTransitionError`."""
+        ...
+
+    async def follow_up(self, sequel: Sequel) -> LoggedEntry:
+        """Add an entry to a deliberation that has ended, with its texts, which go when those of the deliberation do.
+
+        The last one that resolves it stands. Raises `DeliberationNotFoundError`, and `IllegalTransitionError` before the end.
+        """
         ...
 
     async def add_checkpoint(self, tree_size: int, note: str) -> None:

@@ -32,7 +32,7 @@ class NamedKeys:
 
 
 def operators_statement(
-    kind: str, *, at: datetime, reason: str, key_name: str | None, facts: Mapping[str, Any] | None = None
+    kind: str, *, at: datetime, reason: str | None, key_name: str | None, facts: Mapping[str, Any] | None = None
 ) -> tuple[Mapping[str, Any], Sequence[Disclosure]]:
     """What an operator did, as an entry of that type, and its texts, committed to under fresh salts."""
     texts = [("reason", reason, os.urandom(SALT_BYTES)), ("key_name", key_name, os.urandom(SALT_BYTES))]

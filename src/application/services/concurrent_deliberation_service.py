@@ -21,7 +21,7 @@ from domain.errors.agent import AgentAlreadyActiveError, AgentInvocationError, A
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent_output import AgentFailure
 from domain.models.agent_pool import AgentPool
-from domain.models.budget import DEFAULT_AGENT_TIMEOUT_S, DEFAULT_MAX_ATTEMPTS
+from domain.models.budget import DEFAULT_AGENT_TIMEOUT_S, DEFAULT_MAX_ATTEMPTS, Usage
 
 __all__ = ["ConcurrentDeliberationService", "ConcurrentResult"]
 
@@ -164,6 +164,14 @@ class ConcurrentDeliberationService:
         failures = tuple(ending for ending in endings if isinstance(ending, AgentFailure))
         self._metrics.batch_ended(total, run.not_taking_part)
         return ConcurrentResult(batch.id, outputs, failures, total * 1000, started_at, self._clock.now())
+
+    async def may_call(self) -> bool:
+        """Whether a call that is no agent's may begin now: whether the system is not halted."""
+        return not await self._halt.is_halted()
+
+    def note_call(self, usage: Usage) -> None:
+        """Count a call that was no agent's among all others."""
+        self._metrics.call_made(usage)
 
     async def _may_open(self, batch: Batch) -> bool:
         """Wait while it is in doubt whether the system is halted; whether that is over, or the batch is stopped or due."""

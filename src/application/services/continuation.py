@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from application.ports.deliberation_repository import Claim, LedgerCall, LedgerCharge
 from application.ports.witness_log import LoggedEntry
-from domain.models.agent import Agent
 from domain.models.budget import Usage
 from domain.models.money import Charge, Hold, Reservation, picodollars, usd
 from domain.models.round import AgentRecord
@@ -19,6 +18,7 @@ __all__ = ["Course", "course_of", "held_in", "intended_call"]
 
 _Turn = tuple[int, str]
 _INTENDED = b'"type":"call.intended"'
+_STARTED = b'"type":"round.started"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Course:
     """How far a deliberation has come. `is_sound` is False where the ledger is not what the log says: then nobody is called.
 
     `calls` are those intended, by turn and in their order, and `charges` what those took that are known to be over, by turn and attempt.
+    `rounds` are the numbers of those that were started.
     """
 
     records: Mapping[_Turn, AgentRecord] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Course:
     began: Mapping[_Turn, datetime] = field(default_factory=dict)
     is_sound: bool = True
     key_name: str = ""
+    rounds: frozenset[int] = frozenset()
 
     def attempts(self, round_number: int, agent_id: str) -> int:
         """How many attempts were intended."""
@@ -47,9 +49,9 @@ class Course:
         """When the first attempt was intended; None when none was."""
         return self.began.get((round_number, agent_id))
 
-    def has_begun(self, round_number: int, agents: Collection[Agent]) -> bool:
+    def has_begun(self, round_number: int, agents: Iterable[str]) -> bool:
         """Whether any of these was asked."""
-        turns = [(round_number, agent.id) for agent in agents]
+        turns = [(round_number, agent_id) for agent_id in agents]
         return any(turn in self.calls or turn in self.records for turn in turns)
 
     def usage(self, round_number: int, agent_id: str) -> Usage:
@@ -90,7 +92,8 @@ def course_of(claim: Claim) -> Course:
         calls.setdefault((call.round_number, call.agent_id), []).append(call)
     charges = {((charge.round_number, charge.agent_id), charge.attempt): charge for charge in claim.charges}
     is_sound = sorted(intended, key=_place) == sorted(claim.calls, key=_place)
-    return Course(records, calls, charges, began, is_sound, claim.deliberation.key_name or "")
+    rounds = frozenset(json.loads(each.entry)["round"] for each in claim.entries if _STARTED in each.entry)
+    return Course(records, calls, charges, began, is_sound, claim.deliberation.key_name or "", rounds)
 
 
 def _place(call: LedgerCall) -> int:

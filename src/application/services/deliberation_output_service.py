@@ -42,8 +42,16 @@ class DeliberationOutputService:
             return []
         # Read second and compared as a whole, so that records without texts are shown only where the log says they are erased.
         deliberation = await self._reader.get(deliberation_id)
-        answers = AnswerFormat() if deliberation is None else deliberation.specification.question.answer
-        return [self._checked(deliberation_id, item, answers) for item in stored]
+        return [
+            self._checked(
+                deliberation_id,
+                item,
+                AnswerFormat()
+                if deliberation is None
+                else deliberation.specification.answers_in(item.record.round_number),
+            )
+            for item in stored
+        ]
 
     def _checked(self, deliberation_id: str, item: StoredRecord, answers: AnswerFormat) -> WitnessedOutput:
         erased = item.salts is None

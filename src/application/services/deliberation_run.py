@@ -14,31 +14,38 @@ from application.ports.tracing import NullTracer, Tracer
 from application.services.batch import Batch, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
+from application.services.embedding_record import EmbeddingRecord
 from application.services.event_feed import EventFeed
 from application.services.key_turns import KeyTurns
 from application.services.log_ids import log_ids
 from application.services.round_recorder import RoundRecorder
 from application.services.shared_purse import SharedPurse
+from application.services.text_synthesis import TextSynthesis
+from domain.analysis.decision import decide, last_round
 from domain.errors.budget import BudgetExceededError
 from domain.errors.deliberation import LeaseLostError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
-from domain.models.agent import Agent
 from domain.models.agent_output import AgentFailure
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.money import picodollars
-from domain.models.outcome import Outcome
+from domain.models.outcome import Outcome, Synthesis
 from domain.models.purse import Purse
-from domain.models.roll_call import AgentState
+from domain.models.roll_call import AgentState, RollCall
 from domain.models.round import AgentRecord, Round
-from domain.voting.rule import Rule, apply_rule, rules_for
+from domain.protocols.next_round import next_round
+from domain.protocols.poll import is_settled
+from domain.protocols.round_plan import Asked, RoundPlan
 from domain.witness.entry import Entry, deliberation_ended, round_started
 
-__all__ = ["DeliberationRun", "decide"]
+__all__ = ["DeliberationRun"]
 
 _logger = logging.getLogger(__name__)
 _TURNS_TO_FIRST_INTENTS = 4
 _STORE_PAUSES_S = (0.05, 0.1, 0.25, 0.5, 1.0)
+# So many are counted by every rule in less than 5 ms, whatever the rules.
+_FEW_OPTIONS = 8
+_FEW_RECORDS = 12
 
 
 class DeliberationRun:
@@ -59,8 +66,13 @@ class DeliberationRun:
         tracer: Tracer | None = None,
         holding: Holding | None = None,
         turns: KeyTurns | None = None,
+        texts: TextSynthesis | None = None,
     ) -> None:
-        """`holding` knows whether the lease can have run out; without one it never does. `turns` are those of the whole process."""
+        """`holding` knows whether the lease can have run out; without one it never does. `turns` are those of the whole process.
+
+        `texts` finds out what free texts come to; without it they are compared by their words.
+        """
+        self._texts = texts if texts is not None else TextSynthesis()
         self._turns = turns if turns is not None else KeyTurns()
         self.deliberation = claim.deliberation
         self._holding = holding
@@ -73,6 +85,8 @@ class DeliberationRun:
         self._tracer = tracer if tracer is not None else NullTracer()
         self._batch: Batch | None = None
         self._cause = _cause_on_record(self._course)
+        self._agents = {agent.id: agent for agent in claim.deliberation.specification.roster.agents}
+        self._reason: str | None = None
         self._opening: asyncio.Task[bool] | None = None
         self._beside_opening: list[Entry] | None = None
         spent = self._course.spent()
@@ -106,24 +120,78 @@ class DeliberationRun:
         Raises `DependencyUnavailableError`, in an exception group, when the store stayed away past the deadline, and
         `LeaseLostError` when another works on it by now: nothing was shown that is not stored.
         """
-        specification = self.deliberation.specification
         deadline = self._clock.monotonic() + self._seconds_left()
         if self._cause is not None and self.deliberation.status is DeliberationStatus.QUEUED:
             return await self._end([], deadline)
-        agents = specification.roster.agents
         records: list[AgentRecord] = []
         async with asyncio.TaskGroup() as group:
-            if self.deliberation.status is DeliberationStatus.QUEUED:
-                now = self._clock.now()
-                self.deliberation = self.deliberation.start(at=now)
-                opening = [round_started(self.deliberation.id, 0, [agent.id for agent in agents], at=now)]
-                # Not waited for here, so that it shares a commit with the first intents.
-                self._beside_opening = []
-                self._opening = group.create_task(self._open(opening, deadline))
-            for wave in specification.protocol.waves(agents):
-                if self._cause is None or self._course.has_begun(0, wave):
-                    records += await self._ask(wave, deadline)
-        return await self._end(records, deadline)
+            is_over = await self._hold_rounds(records, group, deadline)
+        return await self._end(records, deadline, is_over=is_over)
+
+    async def _hold_rounds(self, records: list[AgentRecord], group: asyncio.TaskGroup, deadline: float) -> bool:
+        """Hold one round after the other, adding to `records`; whether nothing is left to do."""
+        while (plan := next_round(self.deliberation, records)) is not None:
+            is_started = plan.number in self._course.rounds or (plan.number == 0 and self._is_running)
+            if not is_started:
+                if plan.number and not self._may_begin(plan.number, deadline):
+                    return False
+                self._begin(plan, records, group, deadline)
+            if not await self._hold(plan, records, deadline):
+                return False
+        return True
+
+    @property
+    def _is_running(self) -> bool:
+        return self.deliberation.status is DeliberationStatus.RUNNING
+
+    def _may_begin(self, number: int, deadline: float) -> bool:
+        """Whether a round after the blind one is begun at all."""
+        if self._cause is None and self._clock.monotonic() >= deadline:
+            self._reason = f"the deadline came before round {number}"
+            return False
+        return self._cause is None
+
+    def _begin(
+        self, plan: RoundPlan, records: Sequence[AgentRecord], group: asyncio.TaskGroup, deadline: float
+    ) -> None:
+        now = self._clock.now()
+        started: Deliberation | None = None
+        if plan.number == 0:
+            started = self.deliberation = self.deliberation.start(at=now)
+        agents = [asked.agent_id for asked in plan.asked]
+        entry = round_started(
+            self.deliberation.id,
+            plan.number,
+            agents,
+            at=now,
+            purpose=plan.purpose.value,
+            answers=plan.answers,
+            previous=last_round(self.deliberation, records),
+        )
+        # Not waited for here, so that it shares a commit with the first intents.
+        self._beside_opening = []
+        self._opening = group.create_task(self._open([entry], deadline, started))
+
+    async def _hold(self, plan: RoundPlan, records: list[AgentRecord], deadline: float) -> bool:
+        """Ask everybody of the round, wave by wave, adding to `records`; whether nobody is left to ask.
+
+        A later round that was begun is gone through by everybody, so that each has an end in it, whatever stops it.
+        """
+        size = plan.wave_size or len(plan.asked)
+        for start in range(0, len(plan.asked), size):
+            wave = plan.asked[start : start + size]
+            agents = [asked.agent_id for asked in wave]
+            if plan.number == 0 and self._cause is not None and not self._course.has_begun(0, agents):
+                return False
+            records += await self._ask(plan, wave, deadline)
+            if len(wave) < len(plan.asked) and is_settled(self.deliberation.specification, records):
+                everybody = len(plan.asked)
+                self._reason = (
+                    f"{len(records)} of {everybody} were asked, because the others could not have changed the decision"
+                )
+                return True
+        ended = {record.agent_id for record in records if record.round_number == plan.number}
+        return len(ended) == len(plan.asked)
 
     def _seconds_left(self) -> float:
         """Until the deadline, which runs from the recorded start; a clock that was set back gives no more than the whole."""
@@ -133,9 +201,9 @@ class DeliberationRun:
             return limit
         return limit - min(max((self._clock.now() - started_at).total_seconds(), 0.0), limit)
 
-    async def _ask(self, agents: Sequence[Agent], deadline: float) -> list[AgentRecord]:
+    async def _ask(self, plan: RoundPlan, wave: Sequence[Asked], deadline: float) -> list[AgentRecord]:
         """The records of these agents, of whom those are asked that have none yet."""
-        specification, course = self.deliberation.specification, self._course
+        specification, course, number = self.deliberation.specification, self._course, plan.number
         batch = Batch(
             self.deliberation.id,
             agent_timeout_s=specification.limits.agent_timeout_s,
@@ -155,8 +223,9 @@ class DeliberationRun:
             is_suspended=lambda: self._cause is StopCause.SUSPENDED,
         )
         requests = []
-        for agent in agents:
-            known = course.records.get((0, agent.id))
+        for asked in wave:
+            agent = self._agents[asked.agent_id]
+            known = course.records.get((number, agent.id))
             if known is not None:
                 recorder.records.append(known)
                 continue
@@ -165,14 +234,16 @@ class DeliberationRun:
                 context,
                 persona=agent.persona.text,
                 model=agent.model,
-                expected=question.answer,
+                expected=asked.expected,
                 sampling=specification.sampling,
                 seed=specification.seed,
-                attempt=course.attempts(0, agent.id) + 1,
+                round_number=number,
+                attempt=course.attempts(number, agent.id) + 1,
                 batch_id=batch.id,
                 key_name=self.deliberation.key_name,
-                earlier_models=course.models(0, agent.id),
+                earlier_models=course.models(number, agent.id),
                 crew=agent.crew,
+                brief=asked.brief,
             )
             most = specification.limits.max_attempts * self._fan_out.models_for(agent.model) + 1
             if self._cause is None and request.attempt > most:
@@ -187,7 +258,7 @@ class DeliberationRun:
         try:
             with (
                 log_ids(batch_id=batch.id),
-                self._tracer.round(self.deliberation.id, 0, batch_id=batch.id, agents=len(requests)),
+                self._tracer.round(self.deliberation.id, number, batch_id=batch.id, agents=len(requests)),
             ):
                 await self._fan_out.run_batch(
                     batch, requests, max_attempts=specification.limits.max_attempts, observer=recorder
@@ -202,30 +273,73 @@ class DeliberationRun:
         self._cause = self._cause or batch.cause
         return recorder.records
 
-    async def _end(self, records: Sequence[AgentRecord], deadline: float) -> Deliberation:
+    async def _end(self, records: Sequence[AgentRecord], deadline: float, *, is_over: bool = False) -> Deliberation:
+        # First, because it takes its time: whatever stops the deliberation meanwhile is seen below.
+        is_counted = bool(records) and (is_over or self._cause is None)
+        calls = self._embedding_record(records, deadline) if records else None
+        synthesis = await self._synthesis(records, calls) if is_counted else None
+        counted = await self._counted(records, synthesis) if records else None
         if self._cause is StopCause.SUSPENDED:
-            if len(records) < len(self.deliberation.specification.roster.agents):
+            if not is_over:
                 return self.deliberation
             # Everybody's end came in while it was winding down, so nothing is left for another to do.
             self._cause = None
         now = self._clock.now()
         rounds: tuple[Round, ...] = ()
-        status, reason = _STATUS_OF_CAUSE.get(self._cause, (None, None))
+        status, reason = _STATUS_OF_CAUSE.get(self._cause, (None, self._reason))
         outcome: Outcome | None = None
-        if records:
-            whole, decided = decide(self.deliberation, records)
-            rounds = (whole,)
+        if counted is not None:
+            rounds, decided = counted
             if status is None:
-                met = self.deliberation.specification.quorum.is_met(whole.roll_call)
+                met = self._is_quorate(records)
                 status = DeliberationStatus.COMPLETED if met else DeliberationStatus.INQUORATE
                 outcome = decided if met else None
-                reason = None if met else "fewer agents took part than the quorum asks for"
+                reason = reason if met else "fewer agents took part than the quorum asks for"
         if status is None:
             raise RuntimeError("a deliberation that was not stopped has asked nobody")
-        ended = self.deliberation.end(status, at=now, rounds=rounds, outcome=outcome, reason=reason)
-        span = await self._store([deliberation_ended(ended, cause=reason)], deadline, deliberation=ended)
+        besides, closing = (None, []) if calls is None else (calls.usage, calls.closing())
+        ended = self.deliberation.end(status, at=now, rounds=rounds, outcome=outcome, reason=reason, besides=besides)
+        entries = [*closing, deliberation_ended(ended, cause=reason)]
+        span = await self._store(entries, deadline, deliberation=ended)
         self.deliberation = replace(ended, witness=span)
         return self.deliberation
+
+    def _is_quorate(self, records: Sequence[AgentRecord]) -> bool:
+        last = {record.agent_id: record.state for record in records}
+        return self.deliberation.specification.quorum.is_met(RollCall.of(last.values()))
+
+    def _embedding_record(self, records: Sequence[AgentRecord], deadline: float) -> EmbeddingRecord:
+        return EmbeddingRecord(
+            self.deliberation,
+            round_number=max(record.round_number for record in records),
+            course=self._course,
+            purse=self._purse,
+            turns=self._turns,
+            clock=self._clock,
+            store=lambda entries: self._store(entries, deadline),
+            may_call=self._may_compare,
+            called=self._fan_out.note_call,
+            needs_price=self._texts.needs_price(self.deliberation),
+        )
+
+    async def _may_compare(self) -> bool:
+        holding = self._holding
+        return self._cause is None and (holding is None or holding.is_certain()) and await self._fan_out.may_call()
+
+    async def _synthesis(self, records: Sequence[AgentRecord], calls: EmbeddingRecord | None) -> Synthesis | None:
+        """Nobody is asked for a comparison that decides nothing."""
+        by_words = self._cause is not None or not self._is_quorate(records)
+        return await self._texts.of(self.deliberation, records, record=calls, by_words=by_words)
+
+    async def _counted(
+        self, records: Sequence[AgentRecord], synthesis: Synthesis | None
+    ) -> tuple[tuple[Round, ...], Outcome]:
+        """The rounds and the outcome by every rule, beside the event loop where that may take more than 5 ms."""
+        answer = self.deliberation.specification.counted_answers
+        is_dear = answer.kind.is_estimate or len(answer.options) > _FEW_OPTIONS
+        if is_dear and len(records) > _FEW_RECORDS:
+            return await asyncio.to_thread(decide, self.deliberation, records, synthesis=synthesis)
+        return decide(self.deliberation, records, synthesis=synthesis)
 
     async def _store(
         self,
@@ -236,7 +350,7 @@ class DeliberationRun:
     ) -> WitnessSpan | None:
         """Commit, waiting for a store that is away until the deadline (at least for some seconds) before giving up.
 
-        Nothing is recorded of a deliberation before it has started: what comes early goes with the start, or waits for it.
+        Nothing is recorded of a round before it has started: what comes early goes with the start, or waits for it.
         """
         if self._opening is not None:
             beside = self._beside_opening
@@ -247,15 +361,15 @@ class DeliberationRun:
                 return None
         return await self._append(entries, deadline, deliberation=deliberation)
 
-    async def _open(self, opening: Sequence[Entry], deadline: float) -> bool:
-        """Commit the start, together with what comes within a few turns of the event loop; whether all of that could be."""
+    async def _open(self, opening: Sequence[Entry], deadline: float, started: Deliberation | None) -> bool:
+        """Commit the start of a round, together with what comes within a few turns of the event loop; whether all of that could be."""
         for _ in range(_TURNS_TO_FIRST_INTENTS):
             await asyncio.sleep(0)
         beside, self._beside_opening = self._beside_opening or [], None
         try:
-            await self._append([*opening, *beside], deadline, deliberation=self.deliberation)
+            await self._append([*opening, *beside], deadline, deliberation=started)
         except BudgetExceededError:
-            await self._append(opening, deadline, deliberation=self.deliberation)
+            await self._append(opening, deadline, deliberation=started)
             return False
         return True
 
@@ -300,24 +414,6 @@ _STATUS_OF_CAUSE: dict[StopCause | None, tuple[DeliberationStatus, str]] = {
     StopCause.HALTED: (DeliberationStatus.HALTED, "the system was halted"),
     StopCause.MISTRUSTED: (DeliberationStatus.FAILED, "the ledger of its calls is not what the log says"),
 }
-
-
-def decide(deliberation: Deliberation, records: Sequence[AgentRecord]) -> tuple[Round, Outcome]:
-    """The round that these records make, in the order of the roster, and what the rule makes of its ballots."""
-    specification = deliberation.specification
-    answer = specification.question.answer
-    order = {agent.id: place for place, agent in enumerate(specification.roster.agents)}
-    ordered = tuple(sorted(records, key=lambda record: order.get(record.agent_id, len(order))))
-    ballots = [ballot for record in ordered if (ballot := record.ballot()) is not None]
-    outcome = apply_rule(specification.rule, answer, ballots, asked=len(ordered))
-    agreeing = [
-        kind.value
-        for kind in rules_for(answer.kind)
-        if outcome.decision is not None
-        and apply_rule(Rule(kind), answer, ballots, asked=len(ordered)).decision == outcome.decision
-    ]
-    outcome = replace(outcome, blind_tally=outcome.tally, rules_agreeing=tuple(agreeing))
-    return Round(0, ordered, outcome.tally), outcome
 
 
 def _interrupted(request: AgentRequest) -> AgentFailure:

@@ -31,6 +31,12 @@ from application.services.deliberation_worker import (
     cancelled_before_its_start,
 )
 from application.services.event_feed import EventFeed
+from application.services.text_synthesis import TextSynthesis
+from application.services.topic_balance import TopicBalance
+from application.services.track_record_service import TrackRecordService
+from application.services.worth_service import WorthService
+from domain.analysis.control import control_of
+from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import (
     DeliberationEndedError,
     DeliberationNotFoundError,
@@ -41,6 +47,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
+from domain.models.topic import ORIGIN
 from domain.witness.entry import accepted, salt_at
 
 __all__ = ["DeliberationService", "OrchestratorIdentity"]
@@ -77,8 +84,15 @@ class DeliberationService:
         clock: Clock | None = None,
         max_queued: int = 100,
         process: str = "",
+        record: TrackRecordService | None = None,
+        topics: TopicBalance | None = None,
     ) -> None:
-        """`process` is the name under which a process without a worker holds what it cancels."""
+        """`process` is the name under which a process without a worker holds what it cancels.
+
+        `record` knows what votes weigh by it; without one each is a whole one.
+        """
+        self._record = record
+        self._topics = topics
         self.feed = EventFeed() if worker is None else worker.feed
         self._repository = repository
         self._reader = reader
@@ -114,6 +128,10 @@ class DeliberationService:
         max_queued: int = 100,
         takes_over: bool = True,
         queued_sweep_s: float = 1.0,
+        worth: WorthService | None = None,
+        texts: TextSynthesis | None = None,
+        record: TrackRecordService | None = None,
+        topics: TopicBalance | None = None,
     ) -> DeliberationService:
         """One that works on what it accepts, and with `takes_over` on what others left, `max_running` at a time."""
         worker = DeliberationWorker(
@@ -130,6 +148,8 @@ class DeliberationService:
             max_running=max_running,
             takes_over=takes_over,
             queued_sweep_s=queued_sweep_s,
+            worth=worth,
+            texts=texts,
         )
         return cls(
             repository=store,
@@ -142,6 +162,8 @@ class DeliberationService:
             metrics=metrics,
             clock=clock,
             max_queued=max_queued,
+            record=record,
+            topics=topics,
         )
 
     @property
@@ -203,6 +225,8 @@ class DeliberationService:
         """
         if self._stopping:
             raise ServiceStoppingError
+        if self._record is not None:
+            specification = await self._record.weighed(specification, key_name=key_name)
         deliberation = Deliberation.accept(
             specification,
             at=self._clock.now(),
@@ -213,6 +237,24 @@ class DeliberationService:
         if await self._halt.is_halted():
             raise SystemHaltedError(await self._halt.get_halt_reason())
         await self._require_room()
+        deliberation = await self._accept(deliberation, idempotency)
+        if specification.control is not None:
+            await self._accept_control(deliberation)
+        if self._topics is not None:
+            await self._topics.note(specification.metadata.get(ORIGIN))
+        return deliberation
+
+    async def _accept_control(self, deliberation: Deliberation) -> None:
+        """Accept the control of what was just accepted, which stands whatever becomes of this."""
+        try:
+            await self._require_room()
+            await self._accept(control_of(deliberation), None)
+        except ConclaveError as error:
+            facts = {"deliberation_id": deliberation.id}
+            _logger.warning("deliberation %s has no control: %s", deliberation.id, error, extra=facts)
+
+    async def _accept(self, deliberation: Deliberation, idempotency: IdempotencyKey | None) -> Deliberation:
+        """Store it, and give it to the queue."""
         self._accepting += 1
         try:
             entry = accepted(deliberation)
@@ -262,10 +304,16 @@ class DeliberationService:
         return found
 
     async def page(
-        self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
     ) -> Page:
         """Deliberations, newest first."""
-        return await self._reader.page(status=status, key_name=key_name, limit=limit, cursor=cursor)
+        return await self._reader.page(status=status, key_name=key_name, limit=limit, cursor=cursor, origin=origin)
 
     async def cancel(self, deliberation_id: str, *, key_name: str | None = None) -> Deliberation:
         """Ask for the end of a deliberation; whoever works on it stops within a heartbeat (1 s), this process at once.

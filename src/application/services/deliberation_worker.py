@@ -23,6 +23,8 @@ from application.services.deliberation_run import DeliberationRun
 from application.services.event_feed import EventFeed
 from application.services.key_turns import KeyTurns
 from application.services.log_ids import log_ids
+from application.services.text_synthesis import TextSynthesis
+from application.services.worth_service import WorthService
 from domain.errors.deliberation import DeliberationEndedError, LeaseLostError, RecordMismatchError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus
@@ -77,9 +79,12 @@ class DeliberationWorker:
         max_running: int = 10,
         takes_over: bool = True,
         queued_sweep_s: float = 1.0,
+        worth: WorthService | None = None,
+        texts: TextSynthesis | None = None,
     ) -> None:
         """`queued_sweep_s` is how often it looks for what should be in the queue and may not be; what was begun and is held by
-        nobody is looked for each second.
+        nobody is looked for each second. `worth` is told of what ended, so that nobody who reads it first has to wait;
+        `texts` finds out what free texts come to.
         """
         self.feed = feed if feed is not None else EventFeed()
         self.max_running = max_running
@@ -96,6 +101,8 @@ class DeliberationWorker:
         self._tracer = tracer if tracer is not None else NullTracer()
         self._takes_over = takes_over
         self._queued_sweep_s = queued_sweep_s
+        self._worth = worth
+        self._texts = texts
         self._swept_queued_at = float("-inf")
         self._numbers = itertools.count(1)
         self._certain_until: dict[str, float] = {}
@@ -233,6 +240,7 @@ class DeliberationWorker:
             tracer=self._tracer,
             holding=_LeaseOf(self, claim),
             turns=self._turns,
+            texts=self._texts,
         )
         self._running[deliberation_id] = run
         if self._stopping.is_set():
@@ -251,6 +259,7 @@ class DeliberationWorker:
                 started = ended.started_at or ended.created_at
                 finished = ended.finished_at or started
                 self._metrics.deliberation_ended(ended.status, (finished - started).total_seconds())
+                await self._note_worth(ended)
             else:
                 await self._leases.release({deliberation_id: claim.lease})
         except Exception as error:  # noqa: BLE001 - it is logged, and one deliberation's trouble is not another's
@@ -258,6 +267,15 @@ class DeliberationWorker:
         finally:
             del self._running[deliberation_id]
             self.feed.announce(deliberation_id)
+
+    async def _note_worth(self, ended: Deliberation) -> None:
+        """Assess what ended; it has ended all the same where its history cannot be read now."""
+        if self._worth is not None:
+            try:
+                await self._worth.note_end(ended)
+            except DependencyUnavailableError as error:
+                facts = {"deliberation_id": ended.id}
+                _logger.warning("deliberation %s is assessed when it is read: %s", ended.id, error, extra=facts)
 
     def _note_left(self, deliberation_id: str, error: Exception) -> None:
         """Say why it was left. Its lease runs out, so whoever finds the store again, this process included, goes on with it."""

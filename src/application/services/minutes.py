@@ -7,7 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from application.services.recorded_worth import recorded_worth
+from domain.analysis.recounts import Winner
+from domain.analysis.worth import Worth
 from domain.models.roll_call import AgentState, RollCall
+from domain.voting.synthesis import cluster_name, sentences_of
 
 __all__ = ["Record", "write_minutes"]
 
@@ -60,6 +64,7 @@ class _Minutes:
         self._ended = self._only("deliberation.ended")
         self._answer = self._accepted.get("answer") or {}
         self._erased_from = max((index for index, entry in self._entries if entry["type"] == "erased"), default=-1)
+        self._worth = recorded_worth(entries, texts)
         self._endings = [(index, entry) for index, entry in self._entries if entry["type"] == "agent.ended"]
 
     def lines(self) -> Iterator[str]:
@@ -68,6 +73,7 @@ class _Minutes:
         yield from self._roster()
         yield from self._rounds()
         yield from self._outcome()
+        yield from self._worth_of_it()
         yield from self._fallbacks()
         yield from self._failures()
         yield from self._afterwards()
@@ -82,6 +88,8 @@ class _Minutes:
     def _question(self) -> Iterator[str]:
         deliberation_id = self._entries[0][1].get("deliberation_id") if self._entries else None
         yield f"# Minutes of deliberation {_inline(deliberation_id)}"
+        for warning in () if self._worth is None else self._worth.warnings:
+            yield from ("", f"**{_inline(warning)}**")
         yield from ("", "## Question", "")
         yield from self._quoted(self._accepted.get("question"))
         if self._accepted.get("context") is not None:
@@ -162,7 +170,9 @@ class _Minutes:
             endings = [(index, each) for index, each in self._endings if each["round"] == number]
             counts = RollCall.of(AgentState(each["state"]) for _, each in endings).as_counts()
             open_ = len(started["agents"]) - len(endings)
-            yield from ("", f"## Round {_inline(number)}", "")
+            form = started.get("answer") or self._answer
+            purpose = "" if started.get("purpose") is None else f" ({_inline(started['purpose'])})"
+            yield from ("", f"## Round {_inline(number)}{purpose}", "")
             yield f"Started {_inline(started.get('at'))}; {len(started['agents'])} agents were to be asked."
             yield ""
             yield "Roll call: " + ", ".join(f"{name} {count}" for name, count in counts.items()) + "."
@@ -175,7 +185,7 @@ class _Minutes:
                     (
                         _inline(each["agent_id"]),
                         _inline(each["state"]),
-                        self._given(each.get("answer"), index),
+                        self._given(each.get("answer"), index, form),
                         _inline(each.get("confidence")),
                         self._text(each.get("reasoning"), index),
                         _inline(each.get("model")),
@@ -214,13 +224,14 @@ class _Minutes:
                 ("Answer", "Votes", "In the blind round"),
                 ((_inline(name), _inline(count), _inline(blind.get(name))) for name, count in outcome["tally"].items()),
             )
+        yield from self._claims(outcome)
         yield from self._minority(outcome)
         if outcome.get("changed"):
             yield from ("", "### Changed their answer", "")
             yield from _table(
                 ("Agent", "From", "To"),
                 (
-                    (_inline(each["agent_id"]), _inline(each["from"]), _inline(each["to"]))
+                    (_inline(each["agent_id"]), self._changed(each["from"]), self._changed(each["to"]))
                     for each in outcome["changed"]
                 ),
             )
@@ -229,17 +240,89 @@ class _Minutes:
         decision = outcome.get("decision")
         return "none" if decision is None else f"**{_inline(decision)}**"
 
+    def _claims(self, outcome: Entry) -> Iterator[str]:
+        """What texts came to: each claim in the words of one agent, with everybody whom it rests on."""
+        synthesis = outcome.get("synthesis")
+        if synthesis is None:
+            return
+        # Where an agent's texts stand; of several the last, which is the one that counted.
+        spoken = {
+            each["agent_id"]: (index, each) for index, each in self._endings if isinstance(each["answer"], Mapping)
+        }
+        yield from ("", "### Claims", "")
+        yield f"Compared by {_inline(synthesis['method'])}. Each is a sentence of the agent named first; the others say it too."
+        yield ""
+        for place, cluster in enumerate(synthesis["clusters"]):
+            agents = cluster["agents"]
+            yield f"- **{_inline(cluster_name(place))}**: {', '.join(map(_inline, agents))}"
+            for claim in synthesis["claims"]:
+                if claim["cluster"] == place:
+                    source = agents[claim["source"]]
+                    others = [agents[each] for each in claim["agents"] if each != claim["source"]]
+                    said = self._sentence(spoken.get(source), claim["sentence"])
+                    yield f"    - {said} ({', '.join(map(_inline, [source, *others]))})"
+
+    def _sentence(self, spoken: tuple[int, Entry] | None, number: int) -> str:
+        """That sentence of the answer in an entry, or why it is not there."""
+        if spoken is None:
+            return _NOTHING
+        index, ending = spoken
+        text = self._texts.get(ending["answer"]["sha256"])
+        if text is None:
+            return self._absent(index)
+        sentences = sentences_of(text)
+        return _inline(sentences[number]) if number < len(sentences) else _NOTHING
+
     def _minority(self, outcome: Entry) -> Iterator[str]:
         positions = (outcome.get("dissent") or {}).get("positions") or []
         yield from ("", "### Minority positions", "")
         if not positions:
             yield "None."
             return
-        reasons = {each["agent_id"]: self._text(each.get("reasoning"), index) for index, each in self._endings}
+        counted = self._counted_rounds()
+        reasons = {
+            each["agent_id"]: self._text(each.get("reasoning"), index)
+            for index, each in self._endings
+            if each["round"] in counted and AgentState(each["state"]).took_part
+        }
         for position in positions:
             yield f"- **{_inline(position['answer'])}**, held by {_inline(position['count'])}"
             for agent_id in position["agents"]:
                 yield f"    - {_inline(agent_id)}: {reasons.get(agent_id, _NOTHING)}"
+
+    def _counted_rounds(self) -> set[int]:
+        """The rounds whose ballots the outcome is made of: those in the form that was asked for, or of texts those that rank statements."""
+        ranks = self._answer.get("kind") == "text" and self._accepted["protocol"]["kind"] == "common_ground"
+        forms = {each["round"]: each.get("answer") or self._answer for each in self._of("round.started")}
+        return {
+            number for number, form in forms.items() if (form["kind"] == "ranking" if ranks else form == self._answer)
+        }
+
+    def _worth_of_it(self) -> Iterator[str]:
+        """What the outcome rests on, derived from the entries alone; other deliberations are not in them."""
+        if self._ended.get("outcome") is None:
+            return
+        worth = self._worth
+        yield from ("", "## What the result is worth", "")
+        if worth is None:
+            yield "These entries are none that this version can count again."
+            return
+        yield from ("Derived from the ballots above, and recorded nowhere.", "")
+        facts = [
+            *((f"By {_inline(each.rule)}", _decided(each)) for each in worth.winners),
+            *_without_one(worth),
+            ("Entropy in bits, blind and final", _both(worth.blind.entropy_bits, worth.final.entropy_bits)),
+            ("Polarisation, blind and final", _both(worth.blind.polarisation, worth.final.polarisation)),
+        ]
+        if worth.movement is not None:
+            moved = worth.movement
+            facts.append(("Changed their answer", f"{moved.changed} of {moved.changeable}"))
+            facts.append((f"Of them to {_inline(moved.blind_leader)}, which led before", _share(moved.conformity)))
+        if worth.within is not None:
+            bounds = f"{worth.within.low:.1f} to {worth.within.high:.1f} of {worth.within.voters}"
+            facts.append(("Effective votes", f"{bounds}: {_inline(worth.within.note)}"))
+        facts += (("Same reason word for word", ", ".join(map(_inline, agents))) for agents in worth.same_words)
+        yield from _table(("Matter", "As derived"), facts)
 
     def _fallbacks(self) -> Iterator[str]:
         yield from ("", "## Fallbacks", "")
@@ -307,18 +390,17 @@ class _Minutes:
         yield from ("", "Signed checkpoint:", "")
         yield from (f"    {line}" for line in record.checkpoint.splitlines())
 
-    def _given(self, answer: Any, index: int) -> str:
-        """An answer as it reads: indexes into the options become their names."""
+    def _given(self, answer: Any, index: int, form: Entry) -> str:
+        """An answer as it reads: indexes into the options of its round become their names."""
         if isinstance(answer, Mapping):
             return self._text(answer, index)
         if isinstance(answer, list):
-            return ", ".join(self._option(each) for each in answer) or _NOTHING
-        return self._option(answer) if self._answer.get("options") else _inline(answer)
+            return ", ".join(_option(each, form) for each in answer) or _NOTHING
+        return _option(answer, form) if form.get("options") else _inline(answer)
 
-    def _option(self, place: Any) -> str:
-        options = self._answer.get("options") or []
-        known = isinstance(place, int) and not isinstance(place, bool) and 0 <= place < len(options)
-        return _inline(options[place] if known else place)
+    def _changed(self, answer: Any) -> str:
+        """From what or to what an agent changed; of lists the record does not say so."""
+        return _option(answer, self._answer) if self._answer.get("options") else _inline(answer)
 
     def _text(self, commitment: Any, index: int) -> str:
         """The text behind a commitment on one line, or why it is not there."""
@@ -339,6 +421,40 @@ class _Minutes:
 
     def _absent(self, index: int) -> str:
         return _ERASED if index < self._erased_from else _WITHHELD
+
+
+def _decided(winner: Winner) -> str:
+    return _inline(winner.decision) if winner.decision is not None else _inline(winner.status.value.replace("_", " "))
+
+
+def _without_one(worth: Worth) -> Iterator[tuple[str, str]]:
+    for name, found in (
+        ("agent", worth.pivotal_agents),
+        ("model", worth.pivotal_models),
+        ("persona group", worth.pivotal_personas),
+    ):
+        if found is None or not found.looked:
+            continue
+        if found.low is not None:
+            yield f"Without one {name}", f"{_inline(found.low)} to {_inline(found.high)}"
+        elif found.pivotal:
+            yield f"Without one {name}", f"another result without any of {', '.join(map(_inline, found.pivotal))}"
+        else:
+            yield f"Without one {name}", "the same result, whichever it is"
+
+
+def _both(blind: float | None, final: float | None) -> str:
+    return _NOTHING if blind is None or final is None else f"{blind:.2f}, {final:.2f}"
+
+
+def _share(share: float | None) -> str:
+    return _NOTHING if share is None else f"{100 * share:.0f} %"
+
+
+def _option(place: Any, form: Entry) -> str:
+    options = form.get("options") or []
+    known = isinstance(place, int) and not isinstance(place, bool) and 0 <= place < len(options)
+    return _inline(options[place] if known else place)
 
 
 def _inline(value: Any) -> str:

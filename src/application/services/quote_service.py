@@ -10,9 +10,11 @@ from math import ceil
 from application.ports.agent_orchestrator import AgentRequest
 from application.ports.model_desk import ModelDesk
 from application.services.price_check import first_request, require_prices
+from domain.analysis.control import control_specification
 from domain.models.budget import Limits
 from domain.models.deliberation import Specification
 from domain.models.money import Hold, KeyBudget, picodollars, usd
+from domain.protocols.extent import extent_of, largest_brief, typical_brief
 
 __all__ = ["TYPICAL_EXCESS", "TYPICAL_OUTPUT_TOKENS", "Amount", "Quote", "QuoteService"]
 
@@ -30,6 +32,14 @@ class Amount:
     expected: float | None
     at_most: float | None
 
+    def plus(self, other: Amount) -> Amount:
+        """The sum, not known where one part is not."""
+        return Amount(_sum(self.expected, other.expected), _sum(self.at_most, other.at_most))
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
 
 @dataclass(frozen=True, slots=True)
 class Quote:
@@ -39,6 +49,15 @@ class Quote:
     tokens: Amount
     cost_usd: Amount
     notices: tuple[str, ...] = ()
+
+    def with_control(self, control: Quote) -> Quote:
+        """Both together."""
+        return Quote(
+            self.calls.plus(control.calls),
+            self.tokens.plus(control.tokens),
+            self.cost_usd.plus(control.cost_usd),
+            (*self.notices, *(f"Of the control: {notice}" for notice in control.notices)),
+        )
 
 
 @dataclass(slots=True)
@@ -56,8 +75,8 @@ class _Sum:
 class QuoteService:
     """Foresees every call of a deliberation as the fan-out would, and makes none.
 
-    Expected is one call an agent, of the first model of its route, with what such a prompt typically takes and a typical answer. At
-    most is every attempt at every model of the route with all that it may hold, within the limits of the request.
+    Expected is one call an agent and round, of the first model of its route, with what such a prompt typically takes and a typical
+    answer. At most is every attempt at every model of the route with all that it may hold, within the limits of the request.
     """
 
     def __init__(self, *, desk: ModelDesk, budgets: Mapping[str, KeyBudget] | None = None) -> None:
@@ -66,22 +85,39 @@ class QuoteService:
         self._budgets = dict(budgets or {})
 
     def quote(self, specification: Specification, *, key_name: str | None = None) -> Quote:
-        """The quote. Raises `InvalidSpecificationError` for what would not be accepted either."""
+        """The quote, that of a control included. Raises `InvalidSpecificationError` for what would not be accepted either."""
+        own = self._of_one(specification, key_name)
+        if specification.control is None:
+            return own
+        return own.with_control(self._of_one(control_specification(specification), key_name))
+
+    def _of_one(self, specification: Specification, key_name: str | None) -> Quote:
         require_prices(specification, self._desk, budgets=self._budgets, key_name=key_name)
         limits = specification.limits
         expected, at_most = _Sum(), _Sum()
         unpriced: dict[str, None] = {}
-        for agent in specification.roster.agents:
+        agents = specification.roster.agents
+        extent = extent_of(specification.protocol, specification.question.answer, len(agents))
+        for number, agent in enumerate(agents):
             request = first_request(specification, agent, key_name=key_name)
+            written = 2 if number < extent.writers else 0
             for place, model in enumerate(self._desk.route(agent.model)):
                 asked = replace(request, model=model)
                 forecast = self._desk.foresee(asked)
                 at_most.add(limits.max_attempts, tokens=forecast.hold.tokens, cost=forecast.hold.cost)
                 if forecast.hold.cost is None:
                     unpriced[forecast.model or model or "the orchestrator's own"] = None
+                later = extent.most_rounds - 1 + written
+                if later:
+                    hold = self._desk.foresee(replace(asked, brief=largest_brief())).hold
+                    at_most.add(limits.max_attempts * later, tokens=hold.tokens, cost=hold.cost)
                 if place == 0:
                     hold = self._typical(asked)
                     expected.add(1, tokens=hold.tokens, cost=hold.cost)
+                    later = extent.expected_rounds - 1 + written
+                    if later:
+                        hold = self._typical(replace(asked, brief=typical_brief()))
+                        expected.add(later, tokens=hold.tokens, cost=hold.cost)
         return _quote(limits, expected, at_most, tuple(unpriced))
 
     def _typical(self, request: AgentRequest) -> Hold:

@@ -22,11 +22,14 @@ from domain.errors.deliberation import RecordMismatchError
 from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.money import usd
+from domain.models.outcome import Outcome, Synthesis
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord
+from domain.protocols.proceedings import Proceedings
+from domain.voting.synthesis import decision_of, sentences_of
 from domain.voting.tally import MAX_REASONS
-from domain.witness.entry import accepted, agent_ended, deliberation_ended, time_text
+from domain.witness.entry import NOBODY, accepted, agent_ended, deliberation_ended, record_of, round_document, time_text
 from domain.witness.happenings import event_count
 from domain.witness.merkle import leaf_hash
 
@@ -121,7 +124,7 @@ class _Comparison:
         self._compare(entry, recorded, made, skipped)
 
     def _compare_records(self, *, erased: bool) -> None:
-        answers = self._shown.specification.question.answer
+        specification = self._shown.specification
         nobody: tuple[LoggedEntry | None, _Document] = (None, {})
         for item, told in zip_longest(self._stored.records, self._of("agent.ended")):
             ending, document = told or nobody
@@ -129,6 +132,7 @@ class _Comparison:
                 self._refuse("records", ending, "one", "none")
             if ending is None or item.witnessed.index != ending.index:
                 self._refuse("records", ending, "another", f"{item.record.agent_id!r}, entry {item.witnessed.index}")
+            answers = specification.answers_in(item.record.round_number)
             if not _is_said(document, self._shown.id, item, answers, erased=erased):
                 raise _unwitnessed(self._shown.id, item, ending.leaf_hash)
 
@@ -169,6 +173,11 @@ class _Comparison:
             found = taken.get(turn, Usage())
             if turn in turns and not _is_same_usage(found, record.usage):
                 self._refuse("charges", item.witnessed, astuple(record.usage), astuple(found))
+        for entry, told in self._of("texts.compared"):
+            found = taken.get((told.get("round", 0), NOBODY), Usage())
+            recorded = _usage_in(told)
+            if recorded is None or not _is_same_usage(found, recorded):
+                self._refuse("charges", entry, told.get("usage"), astuple(found))
 
     def _compare_unfinished(self, *, begun: bool) -> None:
         shown = self._shown
@@ -197,8 +206,11 @@ class _Comparison:
         self._equal("finished_at", _text(shown.finished_at), recorded.get("at"), entry)
         before = b"".join(each.leaf_hash for each, _ in self._told if each.index < entry.index)
         self._equal("record_sha256", recorded.get("record_sha256"), hashlib.sha256(before).hexdigest(), entry)
+        for start, told in self._of("round.started"):
+            self._compare_round_before(start, told)
         made = self._made(lambda: deliberation_ended(shown, cause=shown.reason).document)
-        self._compare(entry, recorded, made, frozenset({"record_sha256"}))
+        self._compare(entry, recorded, made, frozenset({"record_sha256", "certificate"}))
+        self._compare_certificate(entry, recorded, made)
         self._compare_derived([record for each in shown.rounds for record in each.records])
         self._compare_reasons()
         witness = shown.witness
@@ -209,6 +221,20 @@ class _Comparison:
         if witness.tree_size <= entry.index:
             self._refuse("witness span", entry, f"more than {entry.index}", witness.tree_size)
         self._equal("witness span", witness.root_hash, self._stored.root_hash, entry)
+
+    def _compare_certificate(self, entry: LoggedEntry, recorded: _Document, made: _Document) -> None:
+        """Ends of earlier versions have none."""
+        if "certificate" in recorded:
+            leaves = [each.leaf_hash for each, _ in self._told if each.index < entry.index]
+            whole = {**made["certificate"], "record": record_of(leaves)}
+            self._compare(entry, {"certificate": recorded["certificate"]}, {"certificate": whole}, frozenset())
+
+    def _compare_round_before(self, start: LoggedEntry, recorded: _Document) -> None:
+        """How a round ended stands in the entry with which the next one began."""
+        previous = recorded.get("previous")
+        if previous is not None:
+            ended = [round_document(each) for each in self._shown.rounds if each.number + 1 == recorded.get("round")]
+            self._equal("rounds", ended, [previous], start)
 
     def _compare_derived(self, records: Sequence[AgentRecord]) -> None:
         """What follows from records that were compared: roll call, failures, usage and models."""
@@ -226,12 +252,34 @@ class _Comparison:
         outcome = self._shown.outcome
         if outcome is None:
             return
-        said = {record.agent_id: record.reasoning for each in self._shown.rounds for record in each.records}
+        records = [record for each in self._shown.rounds for record in each.records]
+        proceedings = Proceedings(self._shown, records)
+        # Of each the ballot that counted, which may be of an earlier round.
+        said = {agent_id: record.reasoning for agent_id, record in proceedings.counted(proceedings.last or 0).items()}
         for position in outcome.dissent.positions:
             given = (said.get(agent_id) for agent_id in position.agents)
             reasons = tuple(reason for reason in given if reason)[:MAX_REASONS]
             if reasons != position.reasons:
                 self._refuse("outcome reasons", None, "", "")
+        if outcome.synthesis is not None:
+            self._compare_claims(outcome, outcome.synthesis)
+
+    def _compare_claims(self, outcome: Outcome, synthesis: Synthesis) -> None:
+        """Each claim is the sentence that the record has at its place, and the decision is those of the cluster that was chosen."""
+        records = [record for each in self._shown.rounds for record in each.records]
+        proceedings = Proceedings(self._shown, records)
+        # Of each the text that counted: whoever failed later keeps the one of an earlier round.
+        said = {agent: record.answer for agent, record in proceedings.counted(proceedings.last or 0).items()}
+        for claim in synthesis.claims:
+            answer = said.get(claim.source)
+            spoken = sentences_of(answer) if isinstance(answer, str) else []
+            found = spoken[claim.sentence] if claim.sentence < len(spoken) else None
+            if claim.text != found:
+                self._refuse("outcome claims", None, found, claim.text)
+        chosen = synthesis.chosen
+        decision = None if chosen is None else decision_of(synthesis, chosen)
+        if outcome.decision != decision:
+            self._refuse("outcome decision", None, decision, outcome.decision)
 
     def _made(self, make: Any) -> _Document:
         try:
@@ -342,6 +390,13 @@ def _document_of(entry: bytes, read_json: Callable[[bytes], Any]) -> _Document |
 def _same(recorded: object, made: object) -> bool:
     # JSON tells true from 1, and so does what is shown.
     return recorded == made and isinstance(recorded, bool) is isinstance(made, bool)
+
+
+def _usage_in(document: _Document) -> Usage | None:
+    try:
+        return Usage(**document["usage"])
+    except (LookupError, TypeError):
+        return None
 
 
 def _is_same_usage(one: Usage, other: Usage) -> bool:

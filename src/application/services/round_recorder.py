@@ -191,7 +191,7 @@ class RoundRecorder:
             usage = self._course.usage(request.round_number, request.agent_id) + usage
         record = _record(request, ending, usage, started_at=started_at, finished_at=now)
         deliberation = self._deliberation
-        entry = agent_ended(deliberation.id, record, deliberation.specification.question.answer)
+        entry = agent_ended(deliberation.id, record, deliberation.specification.answers_in(record.round_number))
         entry.charge = self._charge(request, last)
         await self._record(entry)
         if intent is not None:

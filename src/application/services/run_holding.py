@@ -19,6 +19,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, RunEnding
 
 __all__ = ["HALT_GRACE_S", "LEAVE_S", "HeldRun", "Show", "Work", "hold_run", "public_reason"]
@@ -157,3 +158,6 @@ class _Notes:
 
     def count(self, stats: BusStats) -> None:
         self._record.count(stats)
+
+    def tally(self, counts: PopulationCounts) -> None:
+        self._record.tally(counts)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from application.ports.anchor import Anchor, AnchorConflictError
 from application.ports.clock import Clock, SystemClock
-from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, WitnessLog
+from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, Sequel, WitnessLog
 from application.services.administration import KEY_ADDED, KEY_RETIRED, named_keys, operators_statement
 from application.services.log_check import (
     CheckpointReader,
@@ -31,6 +31,7 @@ from domain.witness.checkpoint import Checkpoint, VerifierKey
 from domain.witness.entry import commitment
 from domain.witness.merkle import CompactRange, leaf_hash
 from domain.witness.proof import verify_consistency, verify_inclusion
+from domain.witness.sequel import RESOLVED
 from domain.witness.tile import Tile, entry_bundle
 
 __all__ = ["ConsistencyProof", "InclusionProof", "RestartableAnchor", "Signer", "WitnessService"]
@@ -263,7 +264,9 @@ class WitnessService:
         """The procedural record in Markdown, from entries that are proven to be in the log. Raises like `bundle`."""
         told = await self._told(deliberation_id)
         _, note, checkpoint = await self._proven(told.entries)
-        return write_minutes(
+        # They count the ballots again, which takes longer than an event loop should be held.
+        return await asyncio.to_thread(
+            write_minutes,
             told.documents,
             {each.sha256: each.text for each in told.disclosures},
             Record(
@@ -306,6 +309,24 @@ class WitnessService:
         self._require_well()
         document, disclosures = self._statement("erased", reason, key_name, deliberation_id=deliberation_id)
         return await self._log.erase(Erasure(deliberation_id, document, disclosures))
+
+    async def follow_up(
+        self, deliberation_id: str, kind: str, *, facts: Mapping[str, Any], key_name: str | None
+    ) -> LoggedEntry:
+        """Record what was made of a deliberation after its end.
+
+        Raises `DeliberationNotFoundError`, `IllegalTransitionError` while it runs, and `LogUnverifiedError`.
+        """
+        self._require_well()
+        document, disclosures = self._statement(kind, None, key_name, deliberation_id=deliberation_id, **facts)
+        return await self._log.follow_up(Sequel(deliberation_id, document, disclosures, resolves=kind == RESOLVED))
+
+    async def sequels(self, deliberation_id: str, kind: str) -> Sequence[LoggedEntry]:
+        """The entries of that type of a deliberation, ascending. Raises `LogUnverifiedError` for one that is damaged."""
+        mark = f'"type":"{kind}"'.encode()
+        found = [each for each in await self._log.entries_of(deliberation_id) if mark in each.entry]
+        _require_sound(found)
+        return [each for each in found if json.loads(each.entry).get("type") == kind]
 
     async def accept_restore(self, *, reason: str, key_name: str | None) -> LoggedEntry:
         """Record that what was signed beyond the present log is lost, with both heads, and clear `problem`.
@@ -588,7 +609,7 @@ class WitnessService:
                         yield _line({"disclosure": _disclosure_document(disclosure)})
 
     def _statement(
-        self, kind: str, reason: str, key_name: str | None, **facts: Any
+        self, kind: str, reason: str | None, key_name: str | None, **facts: Any
     ) -> tuple[Mapping[str, Any], Sequence[Disclosure]]:
         """What an operator did, as an entry, and its texts."""
         return operators_statement(kind, at=self._clock.now(), reason=reason, key_name=key_name, facts=facts)

@@ -49,7 +49,9 @@ ConclaveError
 │   ├── ShardLostError              the process of a shard is gone
 │   ├── PopulationFolderError       the output folder cannot be used so
 │   ├── DamagedRecordError          a snapshot or a line of the log that is not whole
-│   └── PopulationDivergedError     the same tick came out differently
+│   ├── PopulationDivergedError     the same tick came out differently
+│   ├── StateConflictError          a state was changed by somebody else meanwhile
+│   └── StateStoreFullError         no room for another state in a tier
 ├── RoleFailedError                 a role of a pantheon that did not come to its end
 ├── RunNotFoundError
 ├── RunEndedError                   too late to cancel
@@ -135,6 +137,8 @@ if TYPE_CHECKING:
         PopulationFolderError,
         PopulationFullError,
         ShardLostError,
+        StateConflictError,
+        StateStoreFullError,
     )
     from domain.errors.run import InvalidRunError, RunEndedError, RunNotFoundError, RunTakenError, TooManyRunsError
     from domain.errors.witness import EntryRecordedError, LogUnverifiedError, VerificationRefusedError, WitnessError
@@ -196,6 +200,8 @@ __all__ = [
     "RunTakenError",
     "ServiceStoppingError",
     "ShardLostError",
+    "StateConflictError",
+    "StateStoreFullError",
     "SystemHaltedError",
     "TooManyRunsError",
     "UnknownAgentError",

@@ -12,18 +12,22 @@ from uuid import uuid4
 from domain.errors.deliberation import FieldProblem, IllegalTransitionError, InvalidSpecificationError
 from domain.models.agent import Roster
 from domain.models.budget import Limits, Quorum, Sampling, Usage
+from domain.models.control import Control
 from domain.models.outcome import Outcome
 from domain.models.protocol import Protocol
-from domain.models.question import Question
+from domain.models.question import AnswerFormat, Question
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord, Round
 from domain.models.text import text_problem
+from domain.models.topic import ORIGIN
+from domain.protocols.round_format import answers_in, counted_answers
 from domain.voting.rule import Rule
 
 __all__ = ["Deliberation", "DeliberationStatus", "Specification", "WitnessSpan"]
 
 _MAX_METADATA = 32
 _MAX_OPTIONS_BYTES = 8_192
+_MAX_OPTIONS_BYTES_OF_SEVERAL_ROUNDS = 4_096
 _MAX_MEMBERS_BYTES = 40_000
 
 
@@ -70,30 +74,45 @@ class Specification:
     sampling: Sampling = field(default_factory=Sampling)
     metadata: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
+    control: Control | None = None
 
     def check(self) -> None:
         """Raise `InvalidSpecificationError` with every problem of every part."""
         found = [
             *self.question.problems(),
             *self.protocol.problems(),
-            *self.rule.problems(self.question.answer),
+            *self.rule.problems(self.counted_answers),
             *self.quorum.problems(),
             *self.limits.problems(),
             *self.sampling.problems(),
+            *([] if self.control is None else self.control.problems()),
             *self._metadata_problems(),
             *self._record_problems(),
         ]
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             found.append(FieldProblem("/seed", "must fit into 64 bits"))
+        if self.rule.needs_seed and self.seed is None:
+            found.append(FieldProblem("/seed", "a lottery draws from the seed, so it needs one"))
         if found:
             raise InvalidSpecificationError(found)
+
+    @property
+    def counted_answers(self) -> AnswerFormat:
+        """What the rule counts in the end."""
+        return counted_answers(self.protocol, self.question.answer, len(self.roster.agents))
+
+    def answers_in(self, round_number: int) -> AnswerFormat:
+        """The format in which the answers of that round are recorded."""
+        return answers_in(self.protocol, self.question.answer, len(self.roster.agents), round_number)
 
     def _record_problems(self) -> list[FieldProblem]:
         """What would not fit into the entries that record it, of which each has an end: options stand in the last one four times."""
         found = []
         options = _json_bytes(self.question.answer.options)
-        if options > _MAX_OPTIONS_BYTES:
-            problem = f"take {options} bytes together as JSON, at most {_MAX_OPTIONS_BYTES} are taken"
+        several = self.protocol.has_several_rounds
+        most = _MAX_OPTIONS_BYTES_OF_SEVERAL_ROUNDS if several else _MAX_OPTIONS_BYTES
+        if options > most:
+            problem = f"take {options} bytes together as JSON, at most {most} are taken"
             found.append(FieldProblem("/answer/options", problem))
         members = _json_bytes([(agent.id, agent.model) for agent in self.roster.agents])
         if members > _MAX_MEMBERS_BYTES:
@@ -104,7 +123,7 @@ class Specification:
         return found
 
     def _metadata_problems(self) -> list[FieldProblem]:
-        if len(self.metadata) > _MAX_METADATA:
+        if len(self.metadata.keys() - {ORIGIN}) > _MAX_METADATA:
             return [FieldProblem("/metadata", f"has {len(self.metadata)} entries, at most {_MAX_METADATA} are taken")]
         return [
             FieldProblem("/metadata", f"an entry {problem}")
@@ -179,11 +198,12 @@ class Deliberation:
         rounds: tuple[Round, ...] = (),
         outcome: Outcome | None = None,
         reason: str | None = None,
+        besides: Usage | None = None,
     ) -> Deliberation:
         """The same deliberation, ended as `status`.
 
-        The roll call, the failures and the usage are derived from the rounds, so they cannot disagree with them. An outcome
-        stands only on a completed one. Raises `IllegalTransitionError`.
+        The roll call, the failures and the usage are derived from the rounds, so they cannot disagree with them; `besides` is what calls
+        took that are no agent's. An outcome stands only on a completed one. Raises `IllegalTransitionError`.
         """
         self._must_allow(status)
         if (outcome is not None) != (status is DeliberationStatus.COMPLETED):
@@ -195,6 +215,8 @@ class Deliberation:
         for round_ in rounds:
             for record in round_.records:
                 usage += record.usage
+        if besides is not None:
+            usage += besides
         return replace(
             self,
             status=status,

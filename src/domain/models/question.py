@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from domain.errors.deliberation import FieldProblem
+from domain.models.look_alikes import look_alike_keys
 from domain.models.text import MAX_CONTEXT_BYTES, MAX_OPTION_BYTES, MAX_QUESTION_BYTES, fold, text_problem
 
 __all__ = ["MAX_OPTIONS", "AnswerFormat", "AnswerKind", "Question"]
@@ -73,16 +74,18 @@ class AnswerFormat:
         if not 2 <= len(self.options) <= MAX_OPTIONS:
             return [FieldProblem(pointer, f"has {len(self.options)} options, 2 to {MAX_OPTIONS} are taken")]
         found = []
-        seen: dict[str, int] = {}
+        seen: dict[tuple[int, str], int] = {}
         for number, option in enumerate(self.options):
-            folded = fold(option)
+            keys = list(enumerate(look_alike_keys(option)))
+            like = next((seen[key] for key in keys if key in seen), None)
             if problem := text_problem(option, max_bytes=MAX_OPTION_BYTES):
                 found.append(FieldProblem(f"{pointer}/{number}", problem))
-            elif not folded:
+            elif not fold(option) or not keys[0][1]:
                 found.append(FieldProblem(f"{pointer}/{number}", "must hold a visible character"))
-            elif folded in seen:
-                found.append(FieldProblem(f"{pointer}/{number}", f"reads the same as option {seen[folded]}"))
-            seen.setdefault(folded, number)
+            elif like is not None:
+                found.append(FieldProblem(f"{pointer}/{number}", f"reads the same as option {like}"))
+            for key in keys:
+                seen.setdefault(key, number)
         return found
 
     def _range_problems(self, pointer: str) -> list[FieldProblem]:

@@ -55,11 +55,16 @@ class AgentRecord:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A finished round; its roll call is derived from its records. Round 0 is blind."""
+    """A finished round; its roll call is derived from its records. Round 0 is blind.
+
+    `kept` names those asked whose ballot of an earlier round is in the tally, because they did not take part in this one.
+    """
 
     number: int
     records: tuple[AgentRecord, ...]
-    tally: Mapping[str, int] = field(default_factory=dict)
+    tally: Mapping[str, float] = field(default_factory=dict)
+    purpose: str = "answer"
+    kept: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def roll_call(self) -> RollCall:

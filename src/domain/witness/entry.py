@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from domain.models.money import Charge, Hold, Reservation, usd
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.round import AgentRecord
+from domain.voting.synthesis import label_of
+from domain.voting.weights import UNITS_OF_A_WEIGHTED_VOTE
+from domain.witness.merkle import CompactRange
 
 if TYPE_CHECKING:
     from domain.models.budget import Usage
     from domain.models.deliberation import Deliberation
-    from domain.models.outcome import Outcome
+    from domain.models.outcome import Outcome, Synthesis
     from domain.models.round import Round
+    from domain.voting.rule import Rule
 
 __all__ = [
+    "COMPARISON",
     "MAX_ENTRY_BYTES",
+    "NOBODY",
     "RECORD_TEXTS",
     "SALT_BYTES",
     "Entry",
@@ -28,13 +34,20 @@ __all__ = [
     "accepted_texts",
     "agent_ended",
     "call_intended",
+    "certificate",
     "commitment",
     "deliberation_ended",
     "outcome_document",
+    "record_of",
     "record_texts",
+    "recorded_outcome",
+    "recorded_rule",
     "round_document",
     "round_started",
     "salt_at",
+    "sealed",
+    "synthesis_document",
+    "texts_compared",
     "time_text",
     "usage_document",
 ]
@@ -49,6 +62,12 @@ RECORD_TEXTS = ("content", "reasoning", "message", "answer")
 _LARGEST_EXACT = 2**53 - 1
 _NOTHING = Hold()
 
+COMPARISON = "comparison"
+"""What a call is for that compares texts, as the log and the ledger name it."""
+
+NOBODY = ""
+"""Whose call it is then: no agent's."""
+
 Salts = Callable[[int], bytes]
 """So many random bytes."""
 
@@ -58,7 +77,8 @@ class Entry:
     """One fact to be recorded. `salts` are those of its texts, which are kept beside it; `record` is what an agent ended with.
 
     An intended call has a `reservation`; the `charge` is that of the call before, which is over with this entry. `record_sha256` of
-    `deliberation.ended` is filled in where the entry gets its place, because only there all entries before it are known.
+    `deliberation.ended` and the record in its certificate are filled in where the entry gets its place, because only there all entries
+    before it are known.
     """
 
     document: dict[str, Any]
@@ -103,15 +123,15 @@ def accepted(deliberation: Deliberation, *, salts: Salts = os.urandom) -> Entry:
     committed = [commitment(salt_at(drawn, place), text) for place, text in enumerate(texts)]
     question, context, key_name, *personas = committed
     limits, sampling = specification.limits, specification.sampling
-    document = {
+    document: dict[str, Any] = {
         "type": "deliberation.accepted",
         "at": time_text(deliberation.created_at),
         "deliberation_id": deliberation.id,
         "question": question,
         "context": context,
         "answer": _answer_format(specification.question.answer),
-        "protocol": {"kind": specification.protocol.kind.value, "wave_size": specification.protocol.wave_size},
-        "rule": {"kind": specification.rule.kind.value, "fraction": specification.rule.fraction},
+        "protocol": {"kind": specification.protocol.kind.value, **specification.protocol.settings()},
+        "rule": recorded_rule(specification.rule, [agent.id for agent in specification.roster.agents]),
         "quorum": {"min_answered_fraction": specification.quorum.min_answered_fraction},
         "limits": {
             "agent_timeout_s": limits.agent_timeout_s,
@@ -132,20 +152,45 @@ def accepted(deliberation: Deliberation, *, salts: Salts = os.urandom) -> Entry:
         "orchestrator": deliberation.orchestrator,
         "simulated": deliberation.simulated,
     }
+    if specification.control is not None:
+        document["control"] = {"model": specification.control.model}
     return Entry(document, drawn)
 
 
-def round_started(deliberation_id: str, number: int, agents: Sequence[str], *, at: datetime) -> Entry:
-    """A round began, in which these agents are asked."""
-    return Entry(
-        {
-            "type": "round.started",
-            "at": time_text(at),
-            "deliberation_id": deliberation_id,
-            "round": number,
-            "agents": list(agents),
-        }
-    )
+def recorded_rule(rule: Rule, members: Sequence[str]) -> dict[str, Any]:
+    """The rule in full; learned weights stand in the order of the members, in hundredths of a vote, so that none is needed to count."""
+    document: dict[str, Any] = {"kind": rule.kind.value, "fraction": rule.fraction, **rule.settings()}
+    if rule.weights:
+        document["weights"] = [rule.weights.get(agent_id, UNITS_OF_A_WEIGHTED_VOTE) for agent_id in members]
+    return document
+
+
+def round_started(
+    deliberation_id: str,
+    number: int,
+    agents: Sequence[str],
+    *,
+    at: datetime,
+    purpose: str = "answer",
+    answers: AnswerFormat | None = None,
+    previous: Round | None = None,
+) -> Entry:
+    """A round began, in which these agents are asked.
+
+    After the blind round it says for what purpose, in what format its `answers` are recorded, and how the `previous` one ended.
+    """
+    document: dict[str, Any] = {
+        "type": "round.started",
+        "at": time_text(at),
+        "deliberation_id": deliberation_id,
+        "round": number,
+        "agents": list(agents),
+    }
+    if previous is not None:
+        document["purpose"] = purpose
+        document["answer"] = None if answers is None else _answer_format(answers)
+        document["previous"] = round_document(previous)
+    return Entry(document)
 
 
 def call_intended(
@@ -161,11 +206,13 @@ def call_intended(
     prompt_version: str | None = None,
     hold: Hold = _NOTHING,
     previous: tuple[str, str, Usage] | None = None,
+    purpose: str = "answer",
 ) -> Entry:
     """An agent is about to be called. The prompt is not stored: its salt is that of the question.
 
     `hold` is what the call takes at most. `previous` is how the attempt before ended, state, kind and what it took, so that every
-    attempt has one recorded end: the last one's is in `agent.ended`.
+    attempt has one recorded end: the last one's is in `agent.ended`. A call for the `purpose` of `COMPARISON` is nobody's: its agent is
+    the empty text, and its last end is in `texts.compared`.
     """
     document: dict[str, Any] = {
         "type": "call.intended",
@@ -174,7 +221,7 @@ def call_intended(
         "round": round_number,
         "agent_id": agent_id,
         "attempt": attempt,
-        "purpose": "answer",
+        "purpose": purpose,
         "model": model,
         "prompt": commitment(prompt_salt, prompt),
         "previous": None,
@@ -230,6 +277,33 @@ def agent_ended(
     return Entry(document, drawn, record)
 
 
+def texts_compared(
+    deliberation_id: str,
+    *,
+    at: datetime,
+    round_number: int,
+    attempt: int,
+    model: str | None,
+    usage: Usage,
+    failure: str | None = None,
+) -> Entry:
+    """The calls that were to compare the texts of a round are over: what all of them took, and how the last one failed where it did."""
+    return Entry(
+        {
+            "type": "texts.compared",
+            "at": time_text(at),
+            "deliberation_id": deliberation_id,
+            "round": round_number,
+            "agent_id": NOBODY,
+            "attempt": attempt,
+            "purpose": COMPARISON,
+            "model": model,
+            "usage": usage_document(usage),
+            "failure": failure,
+        }
+    )
+
+
 def deliberation_ended(deliberation: Deliberation, *, cause: str | None = None) -> Entry:
     """The end of a deliberation; its outcome stands without the reasons, which are texts of agents."""
     finished_at = deliberation.finished_at
@@ -242,13 +316,60 @@ def deliberation_ended(deliberation: Deliberation, *, cause: str | None = None) 
             "deliberation_id": deliberation.id,
             "status": deliberation.status.value,
             "cause": cause,
-            "outcome": None if deliberation.outcome is None else outcome_document(deliberation.outcome),
+            "outcome": None
+            if deliberation.outcome is None
+            else recorded_outcome(deliberation.outcome, deliberation.specification.question.answer),
             "roll_call": deliberation.roll_call.as_counts(),
-            "rounds": [round_document(round_) for round_ in deliberation.rounds],
+            "rounds": [
+                # Those before the last have their tallies in the entries of the rounds after them.
+                round_document(round_ if round_ is deliberation.rounds[-1] else replace(round_, tally={}, kept={}))
+                for round_ in deliberation.rounds
+            ],
             "usage": usage_document(deliberation.usage),
             "record_sha256": None,
+            "certificate": certificate(deliberation),
         }
     )
+
+
+def certificate(deliberation: Deliberation) -> dict[str, Any]:
+    """What the end certifies at a glance: the decision, who dissents, who took part, and the record that it follows from.
+
+    The `record` is filled in by `sealed`: how many entries there were before the end, and the Merkle root (RFC 6962) of their leaves.
+    """
+    outcome, roll_call = deliberation.outcome, deliberation.roll_call
+    return {
+        "decision": None if outcome is None else label_of(outcome),
+        "dissent": None
+        if outcome is None
+        else {
+            "percentage": outcome.dissent.percentage,
+            "positions": len(outcome.dissent.positions),
+            "agents": sum(position.count for position in outcome.dissent.positions),
+        },
+        "participation": {
+            "asked": roll_call.asked,
+            "took_part": roll_call.took_part,
+            "quorum": deliberation.specification.quorum.min_answered_fraction,
+            "quorate": deliberation.specification.quorum.is_met(roll_call),
+        },
+        "record": None,
+    }
+
+
+def sealed(document: Mapping[str, Any], leaves: Sequence[bytes]) -> dict[str, Any]:
+    """The end of a deliberation over the leaf hashes (32 bytes each) of all its entries before, in their order."""
+    whole = {**document, "record_sha256": hashlib.sha256(b"".join(leaves)).hexdigest()}
+    if document.get("certificate") is not None:
+        whole["certificate"] = {**document["certificate"], "record": record_of(leaves)}
+    return whole
+
+
+def record_of(leaves: Sequence[bytes]) -> dict[str, Any]:
+    """How many leaves there are, and the Merkle root (hex) of them alone."""
+    tree = CompactRange()
+    tree.extend(leaves)
+    return {"entries": len(leaves), "root_hash": tree.root().hex()}
 
 
 def usage_document(usage: Usage) -> dict[str, Any]:
@@ -266,10 +387,10 @@ def usage_document(usage: Usage) -> dict[str, Any]:
 
 
 def outcome_document(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as the contract shows it, without the reasons of its positions."""
-    return {
+    """The outcome as the contract shows it, without the reasons of its positions and the texts of its claims."""
+    document: dict[str, Any] = {
         "status": outcome.status.value,
-        "decision": outcome.decision,
+        "decision": label_of(outcome),
         "rule": outcome.rule,
         "tally": dict(outcome.tally),
         "margin": outcome.margin,
@@ -288,11 +409,61 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "effective_votes": outcome.effective_votes,
         "robustness": {"rules_agreeing": list(outcome.rules_agreeing), "votes_to_flip": outcome.votes_to_flip},
     }
+    # What a rule does not give is left out, so that the outcomes of earlier versions read as they were written.
+    if outcome.places:
+        document["places"] = list(outcome.places)
+    if outcome.tie_break is not None:
+        document["tie_break"] = outcome.tie_break
+    if outcome.outliers:
+        document["outliers"] = list(outcome.outliers)
+    if outcome.synthesis is not None:
+        document["synthesis"] = synthesis_document(outcome.synthesis)
+    return document
+
+
+def synthesis_document(synthesis: Synthesis) -> dict[str, Any]:
+    """Clusters with their agents, and claims as where they stand in the answers; `agents` of a claim are places in its cluster."""
+    return {
+        "method": synthesis.method,
+        "clusters": [
+            {"agents": list(cluster.agents), "representative": cluster.agents.index(cluster.representative)}
+            for cluster in synthesis.clusters
+        ],
+        "claims": [
+            {
+                "cluster": claim.cluster,
+                "source": synthesis.clusters[claim.cluster].agents.index(claim.source),
+                "sentence": claim.sentence,
+                "agents": [synthesis.clusters[claim.cluster].agents.index(agent) for agent in claim.agents],
+            }
+            for claim in synthesis.claims
+        ],
+    }
+
+
+def recorded_outcome(outcome: Outcome, answers: AnswerFormat) -> dict[str, Any]:
+    """The outcome as it is recorded: who changed is told by places of the options of the question, and of lists not from what to what."""
+    document = outcome_document(outcome)
+    for change in document["changed"]:
+        for name in ("from", "to"):
+            change[name] = _place_of(change[name], answers)
+    return document
 
 
 def round_document(round_: Round) -> dict[str, Any]:
-    """Number, roll call and tally of a finished round."""
-    return {"round": round_.number, "roll_call": round_.roll_call.as_counts(), "tally": dict(round_.tally)}
+    """Number, roll call and tally of a finished round; of a later one also its purpose, and from which round ballots were kept."""
+    document = {"round": round_.number, "roll_call": round_.roll_call.as_counts(), "tally": dict(round_.tally)}
+    if round_.number:
+        document["purpose"] = round_.purpose
+    if round_.kept:
+        document["kept"] = [{"agent_id": agent_id, "from_round": number} for agent_id, number in round_.kept.items()]
+    return document
+
+
+def _place_of(named: str, answers: AnswerFormat) -> int | str | None:
+    if answers.kind is AnswerKind.CHOICE:
+        return answers.options.index(named)
+    return None if answers.kind.has_options else named
 
 
 def _answer_format(answer: AnswerFormat) -> dict[str, Any]:

@@ -16,9 +16,9 @@ def event_count(document: Mapping[str, Any]) -> int:
         case "agent.ended" | "deliberation.accepted":
             return 1
         case "call.intended":
-            return 1 if document["attempt"] == 1 else 0
+            return 1 if _starts_agent(document) else 0
         case "round.started":
-            return 2 if document["round"] == 0 else 1
+            return 2 if document["round"] == 0 or document.get("previous") is not None else 1
         case "deliberation.ended":
             return 1 + len(document["rounds"][-1:])
     return 0
@@ -31,10 +31,16 @@ def events_of(document: Mapping[str, Any]) -> _Told:
             return [("deliberation.queued", {})]
         case "round.started":
             started = ("round.started", {"round": document["round"], "agents": document["agents"]})
-            return [("deliberation.started", {}), started] if document["round"] == 0 else [started]
+            if document["round"] == 0:
+                return [("deliberation.started", {}), started]
+            # The round before ended with the start of this one.
+            if document.get("previous") is None:
+                return [started]
+            started[1]["purpose"] = document["purpose"]
+            return [("round.ended", document["previous"]), started]
         case "call.intended":
             return (
-                [] if document["attempt"] != 1 else [("agent.started", _picked(document, "round", "agent_id", "model"))]
+                [("agent.started", _picked(document, "round", "agent_id", "model"))] if _starts_agent(document) else []
             )
         case "agent.ended":
             data = _picked(document, "round", "agent_id", "state", "attempt")
@@ -44,6 +50,11 @@ def events_of(document: Mapping[str, Any]) -> _Told:
         case "deliberation.ended":
             return [*(("round.ended", round_) for round_ in document["rounds"][-1:]), _terminal(document)]
     return []
+
+
+def _starts_agent(document: Mapping[str, Any]) -> bool:
+    """Whether it is an agent's first call; a call for another purpose than an answer is no agent's."""
+    return bool(document["attempt"] == 1 and document.get("purpose", "answer") == "answer")
 
 
 def _terminal(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

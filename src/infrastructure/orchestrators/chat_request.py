@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from domain.models.question import AnswerFormat
+from domain.protocols.round_plan import Purpose
 from infrastructure.orchestrators.ballot_grammar import ballot_grammar
 from infrastructure.orchestrators.ballot_schema import ballot_schema, response_format
 from infrastructure.orchestrators.prompts import SharedPrompt, persona_message, shared_prompt
@@ -86,14 +87,16 @@ class ChatRequestWriter:
         self._max_output_tokens = max_output_tokens
         self._confidence_steps = confidence_steps
         self._reason_max_chars = reason_max_chars
-        self._remembered: dict[tuple[str, str | None, AnswerFormat | None], _SharedPart] = {}
+        self._remembered: dict[tuple[str, str | None, AnswerFormat | None, Purpose], _SharedPart] = {}
         self._characters = 0
 
     def write(self, request: AgentRequest, *, model: str, dialect: Dialect) -> bytes:
         """The body of `POST /chat/completions` for that agent, in UTF-8."""
         expected, sampling = request.expected, request.sampling
-        shared = self._shared(request.context, expected)
-        persona = persona_message(request.persona, shared.prompt, wants_ballot=expected is not None)
+        shared = self._shared(request)
+        persona = persona_message(
+            request.persona, shared.prompt, wants_ballot=expected is not None, brief=request.brief
+        )
         longest = min(sampling.max_output_tokens, self._max_output_tokens or sampling.max_output_tokens)
         options: dict[str, object] = {dialect.limit_name: longest}
         if dialect.temperature:
@@ -119,16 +122,20 @@ class ChatRequestWriter:
         """What `write` tells the agent, as one text: the messages with a blank line between them, the shared one first."""
         if request.messages is not None:
             return "\n\n".join(text for _, text in request.messages)
-        shared = self._shared(request.context, request.expected)
-        persona = persona_message(request.persona, shared.prompt, wants_ballot=request.expected is not None)
+        shared = self._shared(request)
+        persona = persona_message(
+            request.persona, shared.prompt, wants_ballot=request.expected is not None, brief=request.brief
+        )
         return f"{shared.prompt.text}\n\n{persona}"
 
-    def _shared(self, context: ContextBundle, expected: AnswerFormat | None) -> _SharedPart:
+    def _shared(self, request: AgentRequest) -> _SharedPart:
+        context, expected = request.context, request.expected
+        purpose = Purpose.ANSWER if request.brief is None else request.brief.purpose
         # Keyed by the texts, not by the bundle's id: a bundle copied with another text keeps its id.
-        key = (context.topic_content, context.background, expected)
+        key = (context.topic_content, context.background, expected, purpose)
         known = self._remembered.pop(key, None)
         if known is None:
-            known = self._render(context, expected)
+            known = self._render(context, expected, purpose)
             self._characters += known.characters
         self._remembered[key] = known
         while len(self._remembered) > 1 and (
@@ -137,8 +144,8 @@ class ChatRequestWriter:
             self._characters -= self._remembered.pop(next(iter(self._remembered))).characters
         return known
 
-    def _render(self, context: ContextBundle, expected: AnswerFormat | None) -> _SharedPart:
-        prompt = shared_prompt(context, expected, reason_max_chars=self._reason_max_chars)
+    def _render(self, context: ContextBundle, expected: AnswerFormat | None, purpose: Purpose) -> _SharedPart:
+        prompt = shared_prompt(context, expected, reason_max_chars=self._reason_max_chars, purpose=purpose)
         return _SharedPart(prompt, _json(prompt.text), b"" if expected is None else self._structure(expected))
 
     def _structure(self, expected: AnswerFormat) -> bytes:

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from application.ports.agent_orchestrator import AgentRequest
+from domain.protocols.round_plan import Brief
 from infrastructure.orchestrators.asked_model import AskedProvider
+from infrastructure.orchestrators.prompts import brief_text
 from infrastructure.orchestrators.token_estimate import TOKENS_A_CALL, most_tokens
 
 __all__ = ["PromptEstimates"]
@@ -28,17 +30,20 @@ class PromptEstimates:
 
     def tokens(self, provider: AskedProvider, request: AgentRequest) -> int:
         """What that provider reads at most for this request, the form of the answer included."""
-        return self._of_shared(provider, request) + self._of_persona(request.persona) + _TOKENS_A_PERSONA
+        read = self._of_shared(provider, request) + self._of_persona(request.persona) + _TOKENS_A_PERSONA
+        return read if request.brief is None else read + most_tokens(brief_text(request.brief)) + _TOKENS_A_PERSONA
 
     def _of_shared(self, provider: AskedProvider, request: AgentRequest) -> int:
         """What all members asked the same are told, and the form of the answer."""
         context = request.context
         topic, background = context.topic_content, context.background
         # Their hashes, which texts know of themselves, so that no text of megabytes is kept here.
-        key = (provider.settings.name, hash(topic), len(topic), hash(background), request.expected)
+        purpose = None if request.brief is None else request.brief.purpose
+        key = (provider.settings.name, hash(topic), len(topic), hash(background), request.expected, purpose)
         known = self._shared.get(key)
         if known is None:
-            body = provider.client.body_of(replace(request, persona=""), model="")
+            brief = None if purpose is None else Brief(purpose, "")
+            body = provider.client.body_of(replace(request, persona="", brief=brief), model="")
             known = most_tokens(body) + TOKENS_A_CALL
             _remember(self._shared, key, known)
         return known

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from domain.models.question import AnswerFormat, AnswerKind
+from domain.protocols.round_plan import Brief, Exhibit, ExhibitKind, Purpose
 from infrastructure.orchestrators.prompts import PROMPT_VERSION, Prompt, build_prompt
 
 __all__ = ["prompt_version", "specimens"]
@@ -42,7 +44,27 @@ def specimens() -> dict[str, Prompt]:
     found["choice-of-a-small-model"] = _specimen(
         _ANSWERS["choice"], context=_CONTEXT, persona=_PERSONA, reason_max_chars=_SHORT_REASON
     )
+    for purpose in Purpose:
+        expected = _INSTEAD.get(purpose, _ANSWERS["choice"])
+        for name, brief in (("", _BRIEF), ("-with-nothing-to-show", Brief(_BRIEF.purpose, _BRIEF.mark))):
+            found[f"later-round-{purpose.value}{name}"] = _specimen(
+                expected, context=_CONTEXT, persona=_PERSONA, brief=replace(brief, purpose=purpose)
+            )
     return found
+
+
+_LABELS = ("statement 1", "statement 2")
+_INSTEAD: Mapping[Purpose, AnswerFormat] = {
+    Purpose.REVIEW: AnswerFormat(AnswerKind.APPROVAL, _LABELS),
+    Purpose.RANK: AnswerFormat(AnswerKind.RANKING, _LABELS),
+    **dict.fromkeys((Purpose.DRAFT, Purpose.CRITIQUE, Purpose.REDRAFT), AnswerFormat(AnswerKind.TEXT)),
+}
+_BRIEF = Brief(
+    Purpose.ANSWER,
+    "0123456789abcdef",
+    (("yes", "2"), ("no", "1")),
+    tuple(Exhibit(kind, f"the label of {kind.value}", "yes", "Trams\nare <slow>.") for kind in ExhibitKind),
+)
 
 
 @cache
@@ -55,7 +77,13 @@ def prompt_version() -> str:
 
 
 def _specimen(
-    expected: AnswerFormat | None, *, context: str | None, persona: str, reason_max_chars: int | None = None
+    expected: AnswerFormat | None,
+    *,
+    context: str | None,
+    persona: str,
+    reason_max_chars: int | None = None,
+    brief: Brief | None = None,
 ) -> Prompt:
-    request = AgentRequest("archon-1", ContextBundle("t", _QUESTION, context), persona=persona, expected=expected)
+    bundle = ContextBundle("t", _QUESTION, context)
+    request = AgentRequest("archon-1", bundle, persona=persona, expected=expected, brief=brief)
     return build_prompt(request, reason_max_chars=reason_max_chars)

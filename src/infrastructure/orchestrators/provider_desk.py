@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.model_desk import Forecast, Permit
@@ -33,6 +33,7 @@ from infrastructure.orchestrators.prompt_version import prompt_version
 from infrastructure.orchestrators.provider_client import ReplyFacts
 from infrastructure.orchestrators.provider_limiter import Place, ProviderLimiter
 from infrastructure.orchestrators.provider_settings import ModelLimits, ProviderSettings
+from infrastructure.orchestrators.token_estimate import TOKENS_A_CALL, most_tokens
 
 __all__ = ["ProviderDesk"]
 
@@ -164,6 +165,37 @@ class ProviderDesk:
     async def admit(self, request: AgentRequest, forecast: Forecast, *, until: float | None) -> Permit:
         """Leave of the model's limiter, of its provider's, and of its breaker."""
         model = self._model(request.model)
+        permit = await self._admitted(
+            model,
+            forecast,
+            request_id=request.request_id,
+            group=request.key_name or "",
+            batch=request.batch_id,
+            until=until,
+        )
+        self._permits[request.request_id] = permit
+        return permit
+
+    def foresee_embedding(self, model: str, texts: Sequence[str]) -> Forecast:
+        """The call that gives these texts vectors by the model of that full name; nothing is written for it but numbers.
+
+        Raises `AgentInvocationError` of kind `unknown_model`.
+        """
+        read = sum(map(most_tokens, texts)) + TOKENS_A_CALL
+        price = self.price_of(model)
+        return Forecast(model, None, Hold(read, None if price is None else price.of(read, 0)))
+
+    async def admit_embedding(
+        self, model: str, forecast: Forecast, *, key_name: str | None, batch_id: str, until: float | None
+    ) -> CallPermit:
+        """As `admit`, in one line with the calls of agents; the call itself is made by whoever asks."""
+        return await self._admitted(
+            self._model(model), forecast, request_id=uuid4(), group=key_name or "", batch=batch_id, until=until
+        )
+
+    async def _admitted(
+        self, model: AskedModel, forecast: Forecast, *, request_id: UUID, group: str, batch: str, until: float | None
+    ) -> CallPermit:
         if not model.breaker.would_let_pass():
             raise _held_back(model)
         places: list[Place] = []
@@ -172,8 +204,8 @@ class ProviderDesk:
                 if limiter is not None:
                     place = await limiter.enter(
                         forecast.hold.tokens,
-                        group=request.key_name or "",
-                        batch=request.batch_id,
+                        group=group,
+                        batch=batch,
                         until=until,
                         reply_bytes=reply_bytes,
                     )
@@ -184,9 +216,7 @@ class ProviderDesk:
             for place in places:
                 place.withdraw()
             raise
-        permit = CallPermit(request.request_id, places, passage, self._forget)
-        self._permits[request.request_id] = permit
-        return permit
+        return CallPermit(request_id, places, passage, self._forget)
 
     async def invoke(self, request: AgentRequest) -> AgentOutput:
         """The output of that agent, its usage priced, its model named as `provider/model`. Raises `AgentInvocationError`."""

@@ -33,6 +33,7 @@ from infrastructure.persistence.tables import (
     charges,
     deliberations,
     specifications,
+    topics,
     witness_entries,
 )
 
@@ -72,13 +73,16 @@ class CallKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A deliberation to be added: its columns but for position and lease, those of its specification, who holds it, its key."""
+    """A deliberation to be added: its columns but for position and lease, those of its specification, who holds it, its key, and where
+    its topic came from.
+    """
 
     deliberation: Mapping[str, Any]
     specification: Mapping[str, Any]
     lease: str | None
     lease_s: float
     idempotency: IdempotencyKey | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ class Appends:
         self._insert_specifications = BulkInsert(specifications, dialect)
         self._insert_records = BulkInsert(agent_records, dialect)
         self._insert_calls = BulkInsert(calls, dialect)
+        self._insert_topics = BulkInsert(topics, dialect)
         self._insert_charges = BulkInsert(charges, dialect)
 
     def write(
@@ -288,19 +293,22 @@ class Appends:
             return
         # The end of the log is locked, so nobody else gives out a position now.
         last, now = self._clock.beside(connection, _LAST_POSITION)
-        found, specified = [], []
+        found, specified, told = [], [], []
         for position, (new, index) in enumerate(additions, (last or 0) + 1):
             until = None if new.lease is None else now + timedelta(seconds=new.lease_s)
             lease = {"lease_owner": new.lease, "lease_until": until}
             place = {"first_index": index, **dict.fromkeys(_WITNESSED)}
             found.append(self._rows.values(deliberations, {"position": position, **new.deliberation, **lease, **place}))
             specified.append(self._rows.values(specifications, new.specification))
+            if new.origin is not None:
+                told.append((new.deliberation["id"], position, new.origin))
         if self._is_postgres and len(found) <= MOST_ROWS:
             together = self._insert_deliberations.as_change(found)
             self._insert_specifications(connection, specified, together_with=together)
         else:
             self._insert_deliberations(connection, found)
             self._insert_specifications(connection, specified)
+        self._insert_topics(connection, told)
         named = {new.deliberation["id"]: new.idempotency for new, _ in additions if new.idempotency is not None}
         remember(connection, now, named)
 

@@ -13,6 +13,10 @@ __all__ = ["MOST_ROWS", "BulkInsert"]
 MOST_ROWS = 64
 """In one statement."""
 
+# SQLite takes as long to prepare a statement of many rows as to run it, so there are no more kinds than a connection remembers:
+# beyond so many rows, multiples of that and a rest. On Postgres a second statement costs more, which is another wait for the server.
+_FEW_ROWS = 16
+
 
 class BulkInsert:
     """Puts rows into a table in their order, up to 64 a statement, all in the transaction of the connection that it is given.
@@ -29,6 +33,7 @@ class BulkInsert:
         self._row = f"({', '.join([mark] * len(table.columns))})"
         self._head = f"INSERT INTO {quote(table.name)} ({columns}) VALUES "  # noqa: S608 - names of our own tables
         self._statements: dict[int, str] = {}
+        self._step = _FEW_ROWS if dialect.name == "sqlite" else 1
 
     def __call__(
         self,
@@ -42,13 +47,15 @@ class BulkInsert:
         `together_with` is another change and its values, made by the same statement as the first rows, of which there has to be one:
         one wait for the database less. Postgres only.
         """
-        for start in range(0, len(rows), MOST_ROWS):
-            some = rows[start : start + MOST_ROWS]
+        start = 0
+        while start < len(rows):
+            some = rows[start : start + self._at_once(len(rows) - start)]
             statement, values = self._statement(len(some)), tuple(chain.from_iterable(some))
             if together_with is not None and start == 0:
                 change, given = together_with
                 statement, values = f"WITH other AS ({change}) {statement}", (*given, *values)
             connection.exec_driver_sql(statement, values)
+            start += len(some)
 
     def as_change(self, rows: Sequence[tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]]:
         """The insertion of at most 64 rows, to be made together with another one."""
@@ -59,3 +66,7 @@ class BulkInsert:
         if statement is None:
             statement = self._statements[length] = self._head + ", ".join([self._row] * length)
         return statement
+
+    def _at_once(self, rows: int) -> int:
+        """How many of so many rows go into the next statement."""
+        return rows if rows <= self._step else min(rows - rows % self._step, MOST_ROWS)

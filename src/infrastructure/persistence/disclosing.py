@@ -62,4 +62,9 @@ def without_texts(result: Result) -> Result:
 
 def _bare(outcome: Outcome) -> Outcome:
     positions = tuple(replace(position, reasons=()) for position in outcome.dissent.positions)
-    return replace(outcome, dissent=replace(outcome.dissent, positions=positions))
+    bare = replace(outcome, dissent=replace(outcome.dissent, positions=positions))
+    if outcome.synthesis is None:
+        return bare
+    claims = tuple(replace(claim, text=None) for claim in outcome.synthesis.claims)
+    # What a synthesis decided is made of the words of agents.
+    return replace(bare, decision=None, synthesis=replace(outcome.synthesis, claims=claims))

@@ -28,6 +28,8 @@ _FORMS = "Use sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME or postgresql
 _DURABLE_COMMITS = frozenset({"on", "remote_apply"})
 _FULL = 2
 _REST_S = 0.5
+# That a connection remembers: a batch of writes has some 19 sizes in each of four tables, beside everything else.
+_STATEMENTS = 256
 
 
 def database_url(url: str | URL) -> URL:
@@ -66,7 +68,9 @@ def open_sync_engine(url: str | URL, *, connections: int = 0, busy_timeout_s: fl
     address = database_url(url)
     is_sqlite = address.get_backend_name() == "sqlite"
     # Python's own control of SQLite's transactions begins too late and never IMMEDIATE: it is off, `_begin_sqlite` replaces it.
-    arguments = {"isolation_level": None, "timeout": busy_timeout_s} if is_sqlite else {"connect_timeout": 5}
+    arguments: dict[str, Any] = {"connect_timeout": 5}
+    if is_sqlite:
+        arguments = {"isolation_level": None, "timeout": busy_timeout_s, "cached_statements": _STATEMENTS}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if connections:
         pool = {"poolclass": QueuePool, "pool_size": connections, "max_overflow": 0}

@@ -32,6 +32,8 @@ RIGHTS: Mapping[str, Sequence[str]] = {
     "specifications": (*_ADDED_TO, "UPDATE"),
     "calls": _ADDED_TO,
     "charges": _ADDED_TO,
+    "topics": _ADDED_TO,
+    "resolutions": _ADDED_TO,
     "spending": (*_ADDED_TO, "UPDATE (amount)"),
     # Its one row is made by the migration.
     "halt_state": ("SELECT", "UPDATE (halted, reason, since)"),

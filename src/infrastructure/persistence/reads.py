@@ -6,10 +6,11 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, bindparam, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from application.ports.deliberation_repository import Page, StoredDeliberation, StoredRecord
 from application.ports.witness_log import LoggedEntry
@@ -17,7 +18,7 @@ from application.services.record_check import require_recorded
 from domain.errors.deliberation import InvalidSpecificationError, RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
-from infrastructure.persistence.documents import UnreadableDocumentError
+from infrastructure.persistence.documents import UnreadableDocumentError, is_storable
 from infrastructure.persistence.ledger import read_charges, read_ledgers
 from infrastructure.persistence.roots import roots_at
 from infrastructure.persistence.rows import (
@@ -31,10 +32,10 @@ from infrastructure.persistence.rows import (
     record_of,
 )
 from infrastructure.persistence.standing import as_it_stands, shown_on_a_page
-from infrastructure.persistence.tables import agent_records, deliberations, specifications, witness_entries
+from infrastructure.persistence.tables import agent_records, deliberations, specifications, topics, witness_entries
 from infrastructure.witness.canonical_json import read_json
 
-__all__ = ["Readings", "position_of", "read_events", "read_one", "read_records"]
+__all__ = ["Readings", "position_of", "read_events", "read_one", "read_origins", "read_records"]
 
 _T = TypeVar("_T")
 
@@ -42,6 +43,7 @@ _MAX_POSITION_DIGITS = 18
 # Of large deliberations, a megabyte at most.
 _TOGETHER = 20
 _MAX_CHECKED = 10_000
+_COUNTED_TOPICS = 10_000
 # What reading a row that somebody has changed by hand may raise.
 _UNREADABLE = (UnreadableDocumentError, ValueError, TypeError, LookupError, AttributeError)
 
@@ -111,6 +113,7 @@ class Readings:
         key_name: str | None,
         limit: int,
         before: int | None,
+        origin: str | None = None,
     ) -> Page:
         """Deliberations of a lower position than `before`, newest first, without rounds and without any text of an agent.
 
@@ -123,6 +126,12 @@ class Readings:
             question = question.where(deliberations.c.key_name == key_name)
         if before is not None:
             question = question.where(deliberations.c.position < before)
+        if origin is not None:
+            if not is_storable(origin):
+                return Page((), None)
+            question = question.join(topics, topics.c.deliberation_id == deliberations.c.id).where(
+                topics.c.origin == origin
+            )
         rows = _rows(connection, question, {})
         shown = rows[:limit]
         found: dict[str, Deliberation] = {}
@@ -143,6 +152,8 @@ class Readings:
                 if row.result is not None:
                     self._remember(row.id, digest)
         items = tuple(found[row.id] for row in shown)
+        if origin is not None:
+            _require_origin(items, origin)
         return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
 
     def stored(self, connection: Connection, *, after: int, limit: int) -> list[StoredDeliberation]:
@@ -223,6 +234,14 @@ class Readings:
         )
 
 
+def _require_origin(items: Sequence[Deliberation], origin: str) -> None:
+    for each in items:
+        told = each.specification.metadata.get("origin")
+        # Once its texts are erased only its entry says where its topic came from.
+        if told != origin and not each.erased:
+            raise RecordMismatchError(deliberation_id=each.id, part="origin", recorded=str(told), found=origin)
+
+
 def read_one(connection: Connection, rosters: RosterTexts, deliberation_id: str) -> Deliberation | None:
     """The deliberation as it is stored, compared with nothing: for what is about to remove or to prove its texts."""
     row = connection.execute(_ONE, {"own": deliberation_id}).first()
@@ -254,6 +273,20 @@ def read_events(connection: Connection, deliberation_id: str, *, after: int, lim
     for sequence, entry in connection.execute(_EVENTS, values).all():
         found += (event for event in events_of_entry(sequence, entry) if event.sequence > after)
     return found[:limit]
+
+
+def read_origins(connection: Connection, *, since: datetime, key_name: str | None) -> dict[str, int]:
+    """How many of the latest deliberations came from where, of those accepted since then; only the last 10,000 are looked at."""
+    last = connection.execute(select(func.max(deliberations.c.position))).scalar() or 0
+    question = (
+        select(topics.c.origin, func.count())
+        .join(deliberations, deliberations.c.id == topics.c.deliberation_id)
+        .where(deliberations.c.position > last - _COUNTED_TOPICS, deliberations.c.created_at >= since)
+        .group_by(topics.c.origin)
+    )
+    if key_name is not None:
+        question = question.where(deliberations.c.key_name == key_name)
+    return {str(row[0]): int(row[1]) for row in connection.execute(question)}
 
 
 def position_of(cursor: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from sqlalchemy import Connection, Dialect
 
 from application.ports.witness_log import LoggedEntry
 from domain.errors.witness import LogUnverifiedError
-from domain.witness.entry import MAX_ENTRY_BYTES
+from domain.witness.entry import MAX_ENTRY_BYTES, sealed
 from domain.witness.merkle import CompactRange, leaf_hash
 from infrastructure.persistence.bulk_insert import BulkInsert
 from infrastructure.persistence.tables import witness_entries, witness_nodes
@@ -35,7 +34,7 @@ class EncodedEntry:
     def of(cls, document: Mapping[str, Any]) -> EncodedEntry:
         """The entry as bytes. Raises `ValueError` for what has no canonical JSON, and for more than 60,000 bytes."""
         if "record_sha256" in document:
-            encode({**document, "record_sha256": "0" * 64})
+            encode(sealed(document, [bytes(32)]))
             return cls(document, None, b"")
         data = encode(document)
         return cls(document, data, leaf_hash(data))
@@ -56,7 +55,7 @@ class LogTail:
         index = self._size + len(self._rows)
         data, leaf = entry.data, entry.leaf
         if data is None:
-            data = encode({**entry.document, "record_sha256": self._record_of(deliberation_id)})
+            data = encode(sealed(entry.document, self._leaves_of(deliberation_id)))
             leaf = leaf_hash(data)
         self._rows.append((index, leaf, deliberation_id, sequence, data))
         return index
@@ -72,15 +71,11 @@ class LogTail:
         _, leaf, deliberation_id, sequence, data = self._rows[index - self._size]
         return LoggedEntry(index, leaf, data, deliberation_id, sequence)
 
-    def _record_of(self, deliberation_id: str | None) -> str:
-        """SHA-256 (hex) over the leaf hashes of all entries of a deliberation so far, in their order."""
-        digest = hashlib.sha256()
-        for leaf in self._sequencer.leaves_of(self._connection, deliberation_id):
-            digest.update(leaf)
-        for _, leaf, owner, _, _ in self._rows:
-            if owner == deliberation_id:
-                digest.update(leaf)
-        return digest.hexdigest()
+    def _leaves_of(self, deliberation_id: str | None) -> list[bytes]:
+        """The leaf hashes of all entries of a deliberation so far, in their order."""
+        leaves = self._sequencer.leaves_of(self._connection, deliberation_id)
+        leaves += [leaf for _, leaf, owner, _, _ in self._rows if owner == deliberation_id]
+        return leaves
 
 
 class Sequencer:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, select
@@ -40,7 +41,7 @@ from infrastructure.persistence.failures import is_conflict, unavailability
 from infrastructure.persistence.group_commit import GroupCommit
 from infrastructure.persistence.idempotency import find as find_remembered
 from infrastructure.persistence.ledger import charge_values, read_charges, read_ledger
-from infrastructure.persistence.reads import Readings, position_of, read_events, read_records
+from infrastructure.persistence.reads import Readings, position_of, read_events, read_origins, read_records
 from infrastructure.persistence.rows import (
     RosterTexts,
     RowWriter,
@@ -126,6 +127,7 @@ class SqlDeliberationRepository:
             lease=lease,
             lease_s=lease_s,
             idempotency=idempotency,
+            origin=deliberation.specification.metadata.get("origin"),
         )
         await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 
@@ -151,10 +153,10 @@ class SqlDeliberationRepository:
     def _appended(self, entry: Entry) -> AppendedEntry:
         encoded, events = EncodedEntry.of(entry.document), event_count(entry.document)
         record, document = entry.record, entry.document
-        if record is None and document["type"] != "call.intended":
-            return AppendedEntry(encoded, events)
         movements = Movement.of(entry.reservation, entry.charge)
         charged = None if entry.charge is None else charge_values(entry.charge, document)
+        if record is None and document["type"] != "call.intended":
+            return AppendedEntry(encoded, events, charge=charged, movements=movements)
         if record is None:
             key = CallKey(document["round"], document["agent_id"], document["purpose"], document["attempt"])
             prompt, reserved = document["prompt"], entry.reservation
@@ -178,15 +180,25 @@ class SqlDeliberationRepository:
         return await self._compared(lambda connection: self._readings.one(connection, deliberation_id))
 
     async def page(
-        self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
         before = None if cursor is None else position_of(cursor)
         return await self._compared(
             lambda connection: self._readings.page(
-                connection, status=status, key_name=key_name, limit=limit, before=before
+                connection, status=status, key_name=key_name, limit=limit, before=before, origin=origin
             )
         )
+
+    async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
+        """As in `DeliberationReader`."""
+        return await self._database.read(lambda connection: read_origins(connection, since=since, key_name=key_name))
 
     async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
         """As in `DeliberationReader`."""

@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
-from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
+from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, Sequel
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
 from domain.errors.witness import EntryRecordedError, VerificationRefusedError
 from domain.models.deliberation import Deliberation
+from domain.models.protocol import MAX_ROUNDS
 from domain.models.question import AnswerKind
 from domain.witness.entry import accepted_texts, record_texts
 from domain.witness.merkle import CompactRange
@@ -30,6 +31,7 @@ from infrastructure.persistence.tables import (
     deliberations,
     disclosures,
     erasures,
+    resolutions,
     specifications,
     witness_checkpoints,
     witness_entries,
@@ -182,6 +184,29 @@ class SqlWitnessLog:
 
         return await self._database.write(write)
 
+    async def follow_up(self, sequel: Sequel) -> LoggedEntry:
+        """As in `WitnessLog`."""
+        entry = EncodedEntry.of(sequel.document)
+        own = sequel.deliberation_id
+        if not is_storable(own):
+            raise DeliberationNotFoundError(deliberation_id=own)
+
+        def write(connection: Connection) -> LoggedEntry:
+            tail = self._sequencer.open(connection)
+            status = connection.execute(select(deliberations.c.status).where(deliberations.c.id == own)).scalar()
+            if status is None:
+                raise DeliberationNotFoundError(deliberation_id=own)
+            if status in UNFINISHED:
+                raise IllegalTransitionError(present=status, wanted="followed up")
+            index = tail.place(entry, deliberation_id=own, sequence=_last_sequence(connection, own))
+            tail.close()
+            _disclose(connection, own, sequel.disclosures)
+            if sequel.resolves:
+                connection.execute(insert(resolutions).values(deliberation_id=own, idx=index))
+            return tail.placed(index)
+
+        return await self._database.write(write)
+
     async def add_checkpoint(self, tree_size: int, note: str) -> None:
         """As in `WitnessLog`."""
 
@@ -221,9 +246,10 @@ class SqlWitnessLog:
         told: list[Disclosure] = []
         if found is not None and salts is not None:
             told += opened(bytes(salts), accepted_texts(found))
-            by_text = found.specification.question.answer.kind is AnswerKind.TEXT
+            specification = found.specification
             for stored in read_records(connection, deliberation_id):
                 if stored.salts is not None:
+                    by_text = specification.answers_in(stored.record.round_number).kind is AnswerKind.TEXT
                     told += opened(stored.salts, record_texts(stored.record, answers_by_text=by_text))
         theirs = select(disclosures).where(disclosures.c.deliberation_id == deliberation_id)
         for row in connection.execute(theirs):
@@ -233,9 +259,13 @@ class SqlWitnessLog:
     def _remove_texts(self, connection: Connection, found: Deliberation) -> None:
         own = found.id
         gone: dict[str, Any] = dict.fromkeys(("content", "reasoning", "failure_message", "salts"))
-        if found.specification.question.answer.kind is AnswerKind.TEXT:
-            gone["answer"] = None
         connection.execute(update(agent_records).where(agent_records.c.deliberation_id == own).values(gone))
+        in_words = [
+            number for number in range(MAX_ROUNDS) if found.specification.answers_in(number).kind is AnswerKind.TEXT
+        ]
+        if in_words:
+            those = agent_records.c.deliberation_id == own, agent_records.c.round_number.in_(in_words)
+            connection.execute(update(agent_records).where(*those).values(answer=None))
         values = specification_values(without_specification_texts(found), self._rosters, b"")
         values["salts"] = None
         connection.execute(update(specifications).where(specifications.c.deliberation_id == own).values(values))

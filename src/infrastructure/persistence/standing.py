@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
@@ -16,12 +16,14 @@ __all__ = ["Result", "RoundResult", "as_it_stands", "shown_on_a_page", "without_
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """What is kept of a finished round beside its records: the order in which they stand, and the tally."""
+    """What is kept of a finished round beside its records: the order in which they stand, the tally, and which ballots were kept."""
 
     number: int
     roll_call: RollCall
-    tally: Mapping[str, int]
+    tally: Mapping[str, float]
     agents: tuple[str, ...]
+    purpose: str = "answer"
+    kept: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,12 @@ class Result:
             deliberation.roll_call,
             tuple(
                 RoundResult(
-                    round_.number, round_.roll_call, round_.tally, tuple(record.agent_id for record in round_.records)
+                    round_.number,
+                    round_.roll_call,
+                    round_.tally,
+                    tuple(record.agent_id for record in round_.records),
+                    round_.purpose,
+                    round_.kept,
                 )
                 for round_ in deliberation.rounds
             ),
@@ -75,6 +82,8 @@ class Result:
                 kept.number,
                 tuple(by_place[place] for agent_id in kept.agents if (place := (kept.number, agent_id)) in by_place),
                 kept.tally,
+                kept.purpose,
+                kept.kept,
             )
             for kept in self.rounds
         )

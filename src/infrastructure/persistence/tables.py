@@ -46,8 +46,10 @@ __all__ = [
     "halt_state",
     "idempotency_keys",
     "metadata",
+    "resolutions",
     "specifications",
     "spending",
+    "topics",
     "witness_checkpoints",
     "witness_entries",
     "witness_head",
@@ -224,6 +226,25 @@ erasures = Table(
     metadata,
     Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
     Column("idx", BigInteger, nullable=False),
+)
+
+# The entries that say how a question turned out, of which the last stands: what learned weights are made of. The truth is in them.
+resolutions = Table(
+    "resolutions",
+    metadata,
+    Column("idx", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), nullable=False),
+    Index(None, "deliberation_id", "idx"),
+)
+
+# Where the topic of a deliberation came from, where that was said: what lists are filtered by. The position is that of the deliberation.
+topics = Table(
+    "topics",
+    metadata,
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("origin", Text, nullable=False),
+    Index(None, "origin", "position"),
 )
 
 # The ledger: each call that was intended, once. Whoever goes on with a deliberation reads here which were.

@@ -14,10 +14,18 @@ from datetime import datetime
 from application.ports.run_registry import Unwanted
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, Run
 from domain.models.run_event import RunEvent, may_be_noted, run_event_type
 from infrastructure.runs.private_files import open_entry, read_file, replace_file
-from infrastructure.runs.run_documents import bus_document, encode, event_line, read_event, run_document
+from infrastructure.runs.run_documents import (
+    bus_document,
+    encode,
+    event_line,
+    population_document,
+    read_event,
+    run_document,
+)
 from infrastructure.runs.run_locks import LAUNCHER, RunLock, is_held
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "MAX_EVENTS_BYTES",
     "MAX_EVENT_BYTES",
     "MAX_RESULT_BYTES",
+    "POPULATION_FILE",
     "RESULT_FILE",
     "RUN_FILE",
     "EventsFile",
@@ -36,7 +45,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 RUN_FILE, RESULT_FILE, EVENTS_FILE = "run.json", "result.json", "events.jsonl"
-BUS_FILE, CANCEL_FILE = "bus.json", "cancel"
+BUS_FILE, POPULATION_FILE, CANCEL_FILE = "bus.json", "population.json", "cancel"
 _RESERVE_FILE = "reserve"
 
 MAX_EVENT_BYTES = 64 * 1024
@@ -137,6 +146,7 @@ class FileRunRecord:
         self._waiting: deque[tuple[datetime, str, Mapping[str, JsonValue]]] = deque()
         self._counts: dict[str, BusStats] = {}
         self._fresh: set[str] = set()
+        self._tally: PopulationCounts | None = None
         self._lost = 0
         self._problem = ""
         self._wake = threading.Event()
@@ -180,6 +190,14 @@ class FileRunRecord:
                 return
             self._counts[stats.transport] = stats
             self._fresh.add(stats.transport)
+        self._wake.set()
+
+    def tally(self, counts: PopulationCounts) -> None:
+        """As in `RunObserver`."""
+        with self._turn:
+            if self._ended:
+                return
+            self._tally = counts.copy()
         self._wake.set()
 
     def unwanted(self) -> Unwanted | None:
@@ -271,18 +289,26 @@ class FileRunRecord:
     def _write_waiting(self) -> None:
         while True:
             with self._turn:
-                if not self._waiting:
+                tally, self._tally = self._tally, None
+                waiting = self._waiting.popleft() if self._waiting else None
+                if waiting is None:
                     fresh = dict(self._counts) if self._fresh else {}
                     self._fresh.clear()
-                    break
-                at, kind, data = self._waiting.popleft()
-            self._append(at, kind, data)
+            # Before the event that tells of it, so that who has read the event finds it counted.
+            if tally is not None:
+                self._keep_counts(POPULATION_FILE, population_document(tally))
+            if waiting is None:
+                break
+            self._append(*waiting)
         if fresh:
-            try:
-                replace_file(BUS_FILE, encode(bus_document(fresh)), within=self._folder)
-            except (OSError, ValueError, TypeError) as error:
-                # Counts are whole each time, so that the next ones make up for these.
-                _logger.warning("the counts of the run's bus were not kept: %s", _words(error))
+            self._keep_counts(BUS_FILE, bus_document(fresh))
+
+    def _keep_counts(self, name: str, document: Mapping[str, JsonValue]) -> None:
+        try:
+            replace_file(name, encode(document), within=self._folder)
+        except (OSError, ValueError, TypeError) as error:
+            # Counts are whole each time, so that the next ones make up for these.
+            _logger.warning("the counts in the run's %s were not kept: %s", name, _words(error))
 
     def _append(self, at: datetime, type: str, data: Mapping[str, JsonValue], *, last: bool = False) -> None:  # noqa: A002
         try:

@@ -31,6 +31,7 @@ from infrastructure.runs.file_run_record import (
     EVENTS_FILE,
     MAX_EVENT_BYTES,
     MAX_RESULT_BYTES,
+    POPULATION_FILE,
     RESULT_FILE,
     RUN_FILE,
     EventsFile,
@@ -373,7 +374,7 @@ def _lives(found: int) -> bool:
 def _last_sign(found: int) -> datetime | None:
     """When the run was last seen to do something."""
     seen = []
-    for name in (RUN_FILE, EVENTS_FILE, BUS_FILE):
+    for name in (RUN_FILE, EVENTS_FILE, BUS_FILE, POPULATION_FILE):
         with contextlib.suppress(OSError):
             seen.append(os.stat(name, dir_fd=found, follow_symlinks=False).st_mtime)
     try:

@@ -1,19 +1,30 @@
-"""Runs, their events and the counts of their buses as the JSON that lies in their files, and back, whatever lies there."""
+"""Runs, their events and the counts of their buses and populations as the JSON that lies in their files, and back, whatever lies there."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import Run, RunKind
 from domain.models.run_event import RunEvent
 
-__all__ = ["bus_document", "encode", "event_line", "read_event", "read_object", "read_run", "run_document"]
+__all__ = [
+    "bus_document",
+    "encode",
+    "event_line",
+    "population_document",
+    "read_event",
+    "read_object",
+    "read_run",
+    "run_document",
+]
 
 
 _MAX_DEPTH = 32
@@ -133,6 +144,11 @@ def bus_document(by_transport: Mapping[str, BusStats]) -> dict[str, Any]:
         }
         for transport, stats in by_transport.items()
     }
+
+
+def population_document(counts: PopulationCounts) -> dict[str, Any]:
+    """The counts of a population, in the words of `PopulationCounts`."""
+    return {**asdict(counts), "tick_sum_s": counts.tick_sum_s if math.isfinite(counts.tick_sum_s) else 0.0}
 
 
 _FIELDS = frozenset({"sequence", "type", "at", "run_id"})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 
+from application.pages.frame import whole_page
 from domain.models.run import JsonValue
 
 __all__ = ["render_page"]
@@ -52,14 +53,9 @@ def render_page(report: Mapping[str, JsonValue], rows: Sequence[Mapping[str, Jso
     verdict = '<p class="passed">Passed</p>' if passed else '<p class="failed">Not passed</p>'
     thinned = _thinned(rows)
     cycle = [_number(row.get("cycle")) for row in thinned]
-    return "\n".join(
+    body = "\n".join(
         [
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Soak report</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-            f"style-src 'sha256-{_digest(_STYLE)}'; base-uri 'none'; form-action 'none'\">",
-            f"<style>{_STYLE}</style></head><body>",
-            f"<h1>Soak report</h1><p>{escape(at.isoformat(timespec='seconds'))}</p>{verdict}",
+            f"<body><h1>Soak report</h1><p>{escape(at.isoformat(timespec='seconds'))}</p>{verdict}",
             _criteria(report.get("criteria")),
             "<h2>Counts</h2>" + _table([(title, report.get(name)) for name, title in _COUNTS]),
             "<h2>Cycle times, ms</h2>",
@@ -75,9 +71,10 @@ def render_page(report: Mapping[str, JsonValue], rows: Sequence[Mapping[str, Jso
             "<h2>Crashes and restarts</h2><p>Crashed agents, by cycle.</p>",
             _plot("Crashes", cycle, [[_number(row.get("crashedAgents")) for row in thinned]], unit="", bars=True),
             _restarts(report.get("restart_ms")),
-            "</body></html>",
+            "</body>",
         ]
     )
+    return whole_page(title="Soak report", style=_STYLE, body=body)
 
 
 def _criteria(criteria: JsonValue) -> str:
@@ -186,10 +183,3 @@ def _shown(value: JsonValue) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
-
-
-def _digest(text: str) -> str:
-    import base64
-    import hashlib
-
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

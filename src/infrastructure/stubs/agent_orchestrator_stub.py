@@ -14,6 +14,7 @@ from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
 from domain.models.question import AnswerFormat, AnswerKind
+from domain.protocols.round_plan import Purpose
 
 __all__ = ["SIMULATED_MODEL", "AgentOrchestratorStub", "log_normal_latency"]
 
@@ -28,11 +29,17 @@ _TEMPERS = (
     "minding the long run",
 )
 
+_CHANGES_ITS_MIND = 0.15
+# What asks for the same as the blind round did.
+_ASKED_AGAIN = frozenset({Purpose.REVISE, Purpose.POSITION, Purpose.CROSS_EXAMINE, Purpose.VOTE})
+_OF_LABELS = frozenset({Purpose.REVIEW, Purpose.RANK})
+
 
 class AgentOrchestratorStub:
     """Answers as a plausible roster would: most lean one way, a minority does not, a few abstain. The same seed repeats it.
 
-    Every answer depends on the seed, the topic and the agent alone, never on timing. `latency_seconds` is a number, or a
+    Every answer depends on the seed, the topic, the agent and the round alone, never on timing. In later rounds most keep to what they
+    answered before, and some change their minds. `latency_seconds` is a number, or a
     function that draws one from a random generator (for example `log_normal_latency`). Agents in `failing` raise
     `AgentInvocationError`; a mapping gives the error to raise for each.
     """
@@ -89,9 +96,10 @@ class AgentOrchestratorStub:
             simulated=True,
         )
 
-    def _generator(self, request: AgentRequest, purpose: str) -> random.Random:
+    def _generator(self, request: AgentRequest, purpose: str, number: int | None = None) -> random.Random:
         seed = self._seed if request.seed is None else request.seed
-        text = f"{seed}\x00{request.context.topic_content}\x00{request.agent_id}\x00{request.round_number}\x00{purpose}"
+        number = request.round_number if number is None else number
+        text = f"{seed}\x00{request.context.topic_content}\x00{request.agent_id}\x00{number}\x00{purpose}"
         return random.Random(hashlib.sha256(text.encode(errors="replace")).digest())  # noqa: S311 - a simulation
 
     def _lean(self, request: AgentRequest) -> _Lean:
@@ -102,17 +110,31 @@ class AgentOrchestratorStub:
         if known is None or known[0] != asked:
             draw = random.Random(f"{seed}\x00{request.context.topic_content}")  # noqa: S311 - a simulation
             options = ("yes", "no") if request.expected is None else request.expected.options or ("yes", "no")
+            # Labels are put to each in an order of its own, and all the same lean to the same ones.
+            if request.brief is not None and request.brief.purpose in _OF_LABELS:
+                options = tuple(sorted(options))
             known = self._leaning = (asked, _Lean(_weights(options, draw), draw.random()))
         return known[1]
 
     def _content(self, request: AgentRequest) -> str:
         if request.expected is None:
             return f"[simulated] {request.agent_id} has considered: {request.context.topic_content[:200]}"
-        draw = self._generator(request, "answer")
+        changed_in = self._changed_in(request)
+        draw = self._generator(request, "answer", changed_in)
         answer = None if draw.random() < self._abstaining else _draw_answer(request.expected, self._lean(request), draw)
-        reasoning = f"[simulated] {request.agent_id} chose {draw.choice(_TEMPERS)}."
+        again = "" if changed_in == request.round_number else " again"
+        reasoning = f"[simulated] {request.agent_id} chose{again} {draw.choice(_TEMPERS)}."
         confidence = round(draw.uniform(0.4, 0.95), 2)
         return json.dumps({"answer": answer, "confidence": confidence, "reasoning": reasoning}, ensure_ascii=False)
+
+    def _changed_in(self, request: AgentRequest) -> int:
+        """The last round in which the agent made up its mind: that which asks for something of its own, or draws a change."""
+        asks_again = request.brief is not None and request.brief.purpose in _ASKED_AGAIN
+        for number in range(request.round_number, 0, -1):
+            draw = self._generator(request, "mind", number)
+            if not asks_again or draw.random() < _CHANGES_ITS_MIND:
+                return number
+        return 0
 
 
 def log_normal_latency(median_seconds: float, sigma: float) -> Callable[[random.Random], float]:

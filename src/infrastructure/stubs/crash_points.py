@@ -99,7 +99,7 @@ class CrashPlan:
 
     def witness_log(self, log: WitnessLog) -> WitnessLog:
         """Watch what the log itself adds."""
-        return self._watched(log, {"add_checkpoint": "checkpoint", "append": "log", "erase": "log"})
+        return self._watched(log, {"add_checkpoint": "checkpoint", "append": "log", "erase": "log", "follow_up": "log"})
 
     def entry_log(self, log: EntryLog) -> EntryLog:
         """Watch the entries of halts."""

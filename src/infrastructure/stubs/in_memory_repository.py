@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -61,6 +62,7 @@ from infrastructure.witness.canonical_json import read_json
 __all__ = ["InMemoryRepository"]
 
 _MAX_POSITION_DIGITS = 18
+_COUNTED_TOPICS = 10_000
 _REMEMBERED = timedelta(hours=24)
 _CallKey = tuple[int, str, str, int]
 
@@ -74,6 +76,7 @@ class _Kept:
     lease_until: datetime
     first_index: int
     salts: bytes | None
+    origin: str | None = None
     events: list[Event] = field(default_factory=list)
     calls: dict[_CallKey, LedgerCall] = field(default_factory=dict)
     charges: dict[_CallKey, LedgerCharge] = field(default_factory=dict)
@@ -89,16 +92,15 @@ class _Kept:
             return self.standing()
         return as_it_stands(self.standing(), [stored.record for stored in self.records.values()])
 
-    @property
-    def answers_by_text(self) -> bool:
-        """Whether an answer is free text."""
-        return self.deliberation.specification.question.answer.kind is AnswerKind.TEXT
+    def answers_by_text(self, round_number: int) -> bool:
+        """Whether an answer of that round is free text."""
+        return self.deliberation.specification.answers_in(round_number).kind is AnswerKind.TEXT
 
     def erase(self) -> None:
         """Forget every text."""
         self.salts = None
-        by_text = self.answers_by_text
         for place, stored in self.records.items():
+            by_text = self.answers_by_text(stored.record.round_number)
             bare = without_record_texts(stored.record, answers_by_text=by_text)
             self.records[place] = StoredRecord(bare, stored.witnessed, None)
         records = [stored.record for stored in self.records.values()]
@@ -132,6 +134,7 @@ class InMemoryRepository:
         """`budgets` are those of the API keys by their names, "*" for everybody without one."""
         self.log = log if log is not None else InMemoryWitnessLog()
         self.log.may_erase = self._may_erase
+        self.log.may_follow_up = self._may_follow_up
         self._clock = clock if clock is not None else SystemClock()
         self._before_commit = before_commit
         self._kept: dict[str, _Kept] = {}
@@ -171,6 +174,7 @@ class InMemoryRepository:
             self._clock.now() + timedelta(seconds=lease_s),
             entry.index,
             accepted.salts,
+            deliberation.specification.metadata.get("origin"),
         )
         kept.events += _events(entry.entry, after=0)
         self._kept[deliberation.id] = kept
@@ -200,7 +204,10 @@ class InMemoryRepository:
         last = -1
         for entry in commit.entries:
             ended_record = entry.record
-            told = () if ended_record is None else record_texts(ended_record, answers_by_text=kept.answers_by_text)
+            told: tuple[str | None, ...] = ()
+            if ended_record is not None:
+                by_text = kept.answers_by_text(ended_record.round_number)
+                told = record_texts(ended_record, answers_by_text=by_text)
             logged = self.log.place(entry.document, opened(entry.salts, told))
             kept.events += _events(logged.entry, after=len(kept.events))
             last = logged.index
@@ -241,7 +248,13 @@ class InMemoryRepository:
         return None if kept is None else self._compared(kept).deliberation
 
     async def page(
-        self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
         before = len(self._kept) + 1 if cursor is None else _position_of(cursor)
@@ -251,9 +264,20 @@ class InMemoryRepository:
             if kept.position < before
             and (status is None or kept.deliberation.status is status)
             and (key_name is None or kept.deliberation.key_name == key_name)
+            and (origin is None or kept.origin == origin)
         ]
         items = tuple(self._compared(kept).at_a_glance for kept in found[:limit])
         return Page(items, str(found[limit - 1].position) if len(found) > limit else None)
+
+    async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
+        """As in `DeliberationReader`."""
+        return Counter(
+            kept.origin
+            for kept in list(self._kept.values())[-_COUNTED_TOPICS:]
+            if kept.origin is not None
+            and kept.deliberation.created_at >= since
+            and (key_name is None or kept.deliberation.key_name == key_name)
+        )
 
     async def stored(self, *, after: int, limit: int) -> Sequence[StoredDeliberation]:
         """As in `DeliberationReader`."""
@@ -372,6 +396,13 @@ class InMemoryRepository:
             for place, (found, until) in self._keys.items():
                 if found.deliberation_id == deliberation_id:
                     self._keys[place] = RememberedKey(deliberation_id, ""), until
+
+    def _may_follow_up(self, deliberation_id: str) -> None:
+        kept = self._kept.get(deliberation_id)
+        if kept is None:
+            raise DeliberationNotFoundError(deliberation_id=deliberation_id)
+        if not kept.deliberation.status.is_terminal:
+            raise IllegalTransitionError(present=kept.deliberation.status.value, wanted="followed up")
 
     def _compared(self, kept: _Kept) -> StoredDeliberation:
         stored = self._stored(kept)

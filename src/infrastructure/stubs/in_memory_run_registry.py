@@ -12,6 +12,7 @@ from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.run import RunEndedError, RunNotFoundError, RunTakenError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, Run
 from domain.models.run_event import RunEvent, is_run_id, may_be_noted, run_event_type
 
@@ -29,6 +30,7 @@ class InMemoryRunRegistry:
         self.runs: dict[str, Run] = {}
         self.told: dict[str, list[RunEvent]] = {}
         self.counts: dict[str, dict[str, BusStats]] = {}
+        self.tallies: dict[str, PopulationCounts] = {}
         self.launchers: set[str] = set()
         self.processes: set[str] = set()
         self.unwanted: dict[str, Unwanted] = {}
@@ -183,6 +185,10 @@ class _Record:
     def count(self, stats: BusStats) -> None:
         with self._registry.turn:
             self._registry.counts.setdefault(self.id, {})[stats.transport] = stats
+
+    def tally(self, counts: PopulationCounts) -> None:
+        with self._registry.turn:
+            self._registry.tallies[self.id] = counts.copy()
 
     def unwanted(self) -> Unwanted | None:
         with self._registry.turn:

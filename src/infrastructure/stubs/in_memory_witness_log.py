@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
+from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, Sequel
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
 from domain.errors.witness import EntryRecordedError
+from domain.witness.entry import sealed
 from domain.witness.happenings import event_count
 from domain.witness.merkle import CompactRange, leaf_hash
 from domain.witness.proof import root_at
@@ -31,13 +31,14 @@ class InMemoryWitnessLog:
         self._checkpoints: dict[int, str] = {}
         self._texts: dict[str | None, list[Disclosure]] = {}
         self.may_erase: Callable[[str], None] = self._known_only
+        self.may_follow_up: Callable[[str], None] = self._known_only
+        self.resolutions: dict[str, list[LoggedEntry]] = {}
 
     def place(self, document: Mapping[str, Any], disclosures: Sequence[Disclosure] = ()) -> LoggedEntry:
         """Add one entry now, with its texts."""
         own = document.get("deliberation_id")
         if "record_sha256" in document:
-            leaves = b"".join(entry.leaf_hash for entry in self._owners.get(str(own), ()))
-            document = {**document, "record_sha256": hashlib.sha256(leaves).hexdigest()}
+            document = sealed(document, [entry.leaf_hash for entry in self._owners.get(str(own), ())])
         # A copy, because the encoder's own buffer is many times as large as what stands in it.
         data = bytes(memoryview(encode(document)))
         before = self._owners.get(str(own), ())
@@ -129,6 +130,15 @@ class InMemoryWitnessLog:
         self.erased.add(own)
         entry = self.place(erasure.document)
         self._texts[own] = list(erasure.disclosures)
+        return entry
+
+    async def follow_up(self, sequel: Sequel) -> LoggedEntry:
+        """As in `WitnessLog`: only what has ended can be followed up."""
+        encode(sequel.document)
+        self.may_follow_up(sequel.deliberation_id)
+        entry = self.place(sequel.document, sequel.disclosures)
+        if sequel.resolves:
+            self.resolutions.setdefault(sequel.deliberation_id, []).append(entry)
         return entry
 
     async def add_checkpoint(self, tree_size: int, note: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +12,13 @@ from threading import Lock
 from typing import Any
 
 from domain.models.message import LATENCY_BOUNDS_S
-from domain.models.run_event import is_run_id
-from infrastructure.runs.file_run_record import BUS_FILE, RUN_FILE
-from infrastructure.runs.private_files import opened_folder, read_file
-from infrastructure.runs.run_documents import read_object, read_run
-from infrastructure.runs.run_locks import LAUNCHER, PROCESS, is_held
+from infrastructure.runs.file_run_record import BUS_FILE
+from infrastructure.telemetry.followed_runs import FollowedRuns
 
 __all__ = ["TRANSPORTS", "BusCounts", "BusSample"]
 
 TRANSPORTS = ("memory", "redis", "file", "shm")
 
-_MAX_BYTES = 64 * 1024
-_MAX_RUN_BYTES = 256 * 1024
-# More than that many runs at once are no runs of ours.
-_MAX_RUNS = 10_000
 _LARGEST = 2**62
 
 
@@ -54,81 +46,37 @@ class BusSample:
         self.latencies = [total + max(0, one - other) for total, one, other in pairs]
 
 
-@dataclass(slots=True)
-class _Known:
-    """What one run counted when it was last looked at, and whether it still may count."""
-
-    stamp: tuple[int, int, int] | None = None
-    samples: dict[str, BusSample] = field(default_factory=dict)
-    ended: bool = False
-
-
 class BusCounts:
     """Reads of each run what is new since the last time, so that a scrape costs little. Sums grow, also when old runs are removed."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` is that of all runs; it may not be there yet."""
-        self._folder = folder
+        self._runs = FollowedRuns(folder, BUS_FILE)
         self._turn = Lock()
         self._totals = {transport: BusSample() for transport in TRANSPORTS}
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, dict[str, BusSample]] = {}
 
     def samples(self) -> Mapping[str, BusSample]:
         """The sums now, by transport. What cannot be read counts as it was read last."""
         with self._turn:
-            try:
-                with opened_folder(self._folder) as runs:
-                    names = set(filter(is_run_id, os.listdir(runs)))  # noqa: PTH208 - by descriptor
-                    for name in sorted(names, reverse=True)[:_MAX_RUNS]:
-                        known = self._known.setdefault(name, _Known())
-                        if not known.ended:
-                            self._look(name, runs, known)
-            except OSError:
-                names = set(self._known)
-            self._known = {name: known for name, known in self._known.items() if name in names}
+            self._runs.look(self._take)
+            self._known = {name: known for name, known in self._known.items() if name in self._runs.known}
+            going_on = self._runs.going_on()
             for transport, total in self._totals.items():
                 total.queued = sum(
-                    known.samples[transport].queued
-                    for known in self._known.values()
-                    if not known.ended and transport in known.samples
+                    known[transport].queued
+                    for name, known in self._known.items()
+                    if name in going_on and transport in known
                 )
             return dict(self._totals)
 
-    def _look(self, name: str, runs: int, known: _Known) -> None:
-        try:
-            with opened_folder(name, within=runs) as found:
-                # Asked before the counts are read: those of a run that has ended are its last ones then.
-                ended = not _goes_on(name, found)
-                stamp = _stamp(found)
-                if stamp is not None and stamp != known.stamp:
-                    self._take(known, read_object(read_file(BUS_FILE, within=found, limit=_MAX_BYTES)))
-                    known.stamp = stamp
-                known.ended = ended
-        except OSError:
-            # A link, a file, or a run that was removed just now.
-            known.ended = True
-
-    def _take(self, known: _Known, document: Mapping[str, Any] | None) -> None:
+    def _take(self, name: str, document: Mapping[str, Any]) -> None:
+        known = self._known.setdefault(name, {})
         for transport in TRANSPORTS:
-            if document is not None and isinstance(counts := document.get(transport), dict):
+            if isinstance(counts := document.get(transport), dict):
                 sample = _sample(counts)
-                self._totals[transport].grow(sample, known.samples.get(transport, BusSample()))
-                known.samples[transport] = sample
-
-
-def _goes_on(name: str, found: int) -> bool:
-    run = read_run(read_file(RUN_FILE, within=found, limit=_MAX_RUN_BYTES), run_id=name)
-    if run is None or run.status.is_terminal:
-        return False
-    return is_held(PROCESS, within=found) or is_held(LAUNCHER, within=found)
-
-
-def _stamp(found: int) -> tuple[int, int, int] | None:
-    try:
-        stat = os.stat(BUS_FILE, dir_fd=found, follow_symlinks=False)
-    except OSError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+                self._totals[transport].grow(sample, known.get(transport, BusSample()))
+                known[transport] = sample
 
 
 def _sample(counts: Mapping[str, Any]) -> BusSample:

@@ -24,9 +24,11 @@ from domain.models.agent_pool import AgentPool
 from domain.models.budget import Usage
 from domain.models.deliberation import DeliberationStatus
 from domain.models.roll_call import AgentState
+from domain.models.topic import TopicOrigin
 from infrastructure.orchestrators.allowance import LimiterState
 from infrastructure.telemetry.bus_metrics import BusSample
 from infrastructure.telemetry.limiter_metrics import limiter_gauges, limiter_waits
+from infrastructure.telemetry.population_metrics import PopulationSample
 
 __all__ = ["PrometheusMetrics"]
 
@@ -35,6 +37,7 @@ _AGENT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60,
 _BATCH_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 300, 600, 1800)
 _DELIBERATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_OTHER = "other"
 _FAILED_AGENTS = (0, 1, 2, 5, 10, 20, 36, 72)
 
 _VERSION_ASKED = re.compile(r"version=([^;,]*)")
@@ -92,10 +95,16 @@ class PrometheusMetrics:
         self._deliberation_seconds = _Histogram(_DELIBERATION_S)
         self._append_seconds = _Histogram(_APPEND_S)
         self._mismatches = 0
+        self._groupthink = 0
+        self._recounts = 0
+        self._resolutions = 0
+        self._topics = dict.fromkeys((*(origin.value for origin in TopicOrigin), _OTHER), 0)
+        self._is_lopsided: bool | None = None
         self._channels: Callable[[], Mapping[str, bool]] | None = None
         self._breakers: Callable[[], Mapping[str, bool]] | None = None
         self._limiters: Callable[[], Mapping[str, LimiterState]] | None = None
         self._buses: Callable[[], Mapping[str, BusSample]] | None = None
+        self._populations: Callable[[], PopulationSample] | None = None
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Snapshot(self._families))
@@ -157,6 +166,31 @@ class PrometheusMetrics:
         with self._lock:
             self._mismatches += 1
 
+    def groupthink_warned(self) -> None:
+        """A deliberation ended with the warning of groupthink."""
+        with self._lock:
+            self._groupthink += 1
+
+    def recounted(self) -> None:
+        """Ballots were counted again by another rule."""
+        with self._lock:
+            self._recounts += 1
+
+    def resolved(self) -> None:
+        """It was recorded how a question turned out."""
+        with self._lock:
+            self._resolutions += 1
+
+    def topic_accepted(self, origin: str | None) -> None:
+        """A topic came from there; sources that callers have named themselves are counted together."""
+        with self._lock:
+            self._topics[origin if origin in self._topics else _OTHER] += 1
+
+    def topics_weighed(self, is_lopsided: bool) -> None:  # noqa: FBT001 - the one thing that is measured
+        """Whether one source gives too many of the topics, where that is looked at."""
+        with self._lock:
+            self._is_lopsided = is_lopsided
+
     def log_appended(self, duration_seconds: float) -> None:
         """Entries were made durable; from the moment that they were handed over."""
         with self._lock:
@@ -205,6 +239,10 @@ class PrometheusMetrics:
         """Show from now on what went over the buses of runs, by transport. What is told may only grow, but for what is queued."""
         self._buses = by_transport
 
+    def watch_populations(self, sums: Callable[[], PopulationSample]) -> None:
+        """Show from now on what the populations of runs counted. What is told may only grow, but for who is under way."""
+        self._populations = sums
+
     def render(self, accept: str | None = None) -> tuple[bytes, str]:
         """A scrape and its content type: OpenMetrics or the Prometheus text format, as the Accept header `accept` asks."""
         encoder, content_type = choose_encoder(_safe(accept))
@@ -213,6 +251,7 @@ class PrometheusMetrics:
     def _families(self) -> Iterable[Metric]:
         # Read from files, for which nobody who counts should wait.
         buses = {} if self._buses is None else self._buses()
+        populations = None if self._populations is None else self._populations()
         with self._lock:
             outcomes = {state.value: float(count) for state, count in self._outcomes.items()}
             ended = {status.value: float(count) for status, count in self._ended.items()}
@@ -231,6 +270,13 @@ class PrometheusMetrics:
                     self._over_budget,
                 ),
                 ("conclave_witness_mismatches", "Stored outputs that did not match their leaf.", self._mismatches),
+                (
+                    "conclave_groupthink_warnings",
+                    "Deliberations that ended as another of many in a row in which nearly all agreed.",
+                    self._groupthink,
+                ),
+                ("conclave_recounts", "Recounts that were recorded.", self._recounts),
+                ("conclave_resolutions", "Resolutions that were recorded.", self._resolutions),
                 ("conclave_llm_cost_usd", "Money that calls cost, in US dollars.", self._cost_usd),
             )
             histograms = (
@@ -261,6 +307,8 @@ class PrometheusMetrics:
                     self._append_seconds.sample(),
                 ),
             )
+            topics = {origin: float(count) for origin, count in self._topics.items()}
+            is_lopsided = self._is_lopsided
             gauges = [(name, text, float(read())) for name, (text, read) in self._gauges.items()]
             channels = {} if self._channels is None else self._channels()
             breakers = {} if self._breakers is None else self._breakers()
@@ -269,6 +317,12 @@ class PrometheusMetrics:
         yield _labelled("conclave_agent_outcomes", "Agents that ended, by how.", "state", outcomes)
         yield _labelled("conclave_deliberations", "Deliberations that ended, by how.", "status", ended)
         yield _labelled("conclave_llm_tokens", "Tokens sent to and received from models.", "direction", tokens)
+        yield _labelled(
+            "conclave_topics", "Deliberations that were accepted, by where their topic came from.", "origin", topics
+        )
+        if is_lopsided is not None:
+            text = "1 while one source gives more than 30 % of the topics of 7 days, else 0."
+            yield GaugeMetricFamily("conclave_topics_lopsided", text, value=float(is_lopsided))
         for name, text, count in counters:
             yield CounterMetricFamily(name, text, value=count)
         for name, text, (buckets, total) in histograms:
@@ -291,6 +345,26 @@ class PrometheusMetrics:
             )
         if buses:
             yield from _bus_families(buses)
+        if populations is not None:
+            yield from _population_families(populations)
+
+
+def _population_families(found: PopulationSample) -> Iterable[Metric]:
+    yield GaugeMetricFamily("conclave_population_running", "Populations of runs under way.", value=found.running)
+    yield GaugeMetricFamily("conclave_population_agents", "Simulated agents of them that live.", value=found.agents)
+    yield CounterMetricFamily("conclave_population_ticks", "Ticks that populations of runs took.", value=found.ticks)
+    yield _labelled(
+        "conclave_population_messages",
+        "Messages between simulated agents, by what became of them.",
+        "outcome",
+        {outcome: float(count) for outcome, count in found.messages.items()},
+    )
+    yield HistogramMetricFamily(
+        "conclave_population_tick_seconds",
+        "Times of whole ticks.",
+        buckets=found.buckets(),
+        sum_value=found.tick_sum_s,
+    )
 
 
 def _bus_families(buses: Mapping[str, BusSample]) -> Iterable[Metric]:

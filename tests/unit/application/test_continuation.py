@@ -45,7 +45,7 @@ async def test_one_that_nobody_began_has_come_nowhere() -> None:
     course = course_of(claim)
     assert (dict(course.records), course.attempts(0, "archon-0"), course.began_at(0, "archon-0")) == ({}, 0, None)
     assert course.is_sound
-    assert not course.has_begun(0, claim.deliberation.specification.roster.agents)
+    assert not course.has_begun(0, [agent.id for agent in claim.deliberation.specification.roster.agents])
 
 
 async def test_who_has_ended_and_who_was_called_how_often_and_since_when() -> None:
@@ -65,7 +65,7 @@ async def test_who_has_ended_and_who_was_called_how_often_and_since_when() -> No
 
 async def test_a_group_has_begun_when_any_of_it_was_called_or_has_ended() -> None:
     course = course_of(await _claim([(2, 1)]))
-    agents = (await _claim([])).deliberation.specification.roster.agents
+    agents = [agent.id for agent in (await _claim([])).deliberation.specification.roster.agents]
     assert [course.has_begun(0, [agent]) for agent in agents] == [True, True, True]
     assert not course.has_begun(1, agents)
     assert not course.has_begun(0, [])

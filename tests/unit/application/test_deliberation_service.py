@@ -99,7 +99,7 @@ async def test_the_deadline_times_out_whoever_is_left_and_then_the_quorum_decide
 
 
 async def test_waves_ask_one_group_after_the_other() -> None:
-    orchestrator = Canned({})
+    orchestrator = Canned({f"archon-{number}": '{"answer": "no"}' for number in range(1, 5, 2)})
     async with opened(build(orchestrator)) as house:
         ended = await finished(house, specification(5, wave_size=2))
     assert ended.roll_call[AgentState.ANSWERED] == 5

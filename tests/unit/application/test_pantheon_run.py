@@ -22,6 +22,7 @@ from domain.errors.halt import SystemHaltedError
 from domain.errors.pantheon import RoleFailedError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats, Message
+from domain.models.population_counts import PopulationCounts
 from domain.models.pantheon import CONDUCTOR, ROW, STEPS, PantheonRequest, Role
 from domain.models.run import JsonValue, RunEnding
 from infrastructure.buses.memory_bus import MemoryMessageBus
@@ -69,6 +70,9 @@ class Noting:
 
     def count(self, stats: BusStats) -> None:
         self.counts.append(stats)
+
+    def tally(self, counts: PopulationCounts) -> None:
+        raise AssertionError("no population is run here")
 
 
 async def ended(

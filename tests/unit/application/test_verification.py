@@ -103,8 +103,9 @@ def test_an_outcome_of_free_texts_is_said_not_to_be_computed_again(log: Log) -> 
     ("field", "value"),
     [
         ("rule", {"kind": "schulze"}),
-        ("rule", {"kind": "plurality", "tie_break": "lottery"}),
-        ("protocol", {"kind": "delphi", "max_rounds": 3}),
+        ("rule", {"kind": "plurality", "tie_break": "sortition"}),
+        ("protocol", {"kind": "seance", "max_rounds": 3}),
+        ("protocol", {"kind": "delphi", "max_rounds": "three"}),
     ],
 )
 def test_what_this_version_cannot_count_is_said_not_to_be_computed_again(field: str, value: Document) -> None:

@@ -16,7 +16,7 @@ from domain.models.run import Run, RunKind
 from domain.models.run_event import new_run_id
 from infrastructure.runs.file_run_record import FileRunRecord
 from infrastructure.runs.file_run_registry import FileRunRegistry
-from infrastructure.telemetry import bus_metrics
+from infrastructure.telemetry import followed_runs
 from infrastructure.telemetry.bus_metrics import TRANSPORTS, BusCounts, BusSample
 from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
@@ -162,7 +162,7 @@ def test_a_run_that_has_ended_is_read_once(folder: Path, monkeypatch: pytest.Mon
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(bus_metrics, "read_file", refuse)
+    monkeypatch.setattr(followed_runs, "read_file", refuse)
     assert sums(counts)["memory"][0] == 7
 
 

@@ -54,7 +54,7 @@ def asking(
 
 def test_the_words_of_version_1_are_these() -> None:
     prompt = build_prompt(asking(background="Trams run every ten minutes."))
-    assert (PROMPT_VERSION, prompt.system, prompt.user) == ("1", SYSTEM, USER)
+    assert (PROMPT_VERSION, prompt.system, prompt.user) == ("2", SYSTEM, USER)
 
 
 def test_the_hash_of_a_prompt_is_stable_and_depends_on_both_messages() -> None:

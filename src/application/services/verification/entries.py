@@ -12,6 +12,7 @@ from domain.errors.witness import VerificationRefusedError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.roll_call import AgentState
 from domain.witness.checkpoint import VerifierKey
+from domain.witness.entry import COMPARISON
 
 __all__ = ["AFTER_THE_END", "MAX_ENTRY_BYTES", "WITHIN", "commitments", "read_entry"]
 
@@ -197,6 +198,13 @@ _REQUIRED: Mapping[str, Mapping[str, _Check]] = {
     },
     "round.started": {"round": _is_count, "agents": _is_list(_is_text)},
     "call.intended": {**_CALL, "purpose": _is_text, "model": _or_null(_is_text), "prompt": _text_or_null},
+    "texts.compared": {
+        **_CALL,
+        "purpose": _one_of(frozenset({COMPARISON})),
+        "model": _or_null(_is_text),
+        "usage": _is_usage,
+        "failure": _or_null(_is_text),
+    },
     "agent.ended": {
         **_CALL,
         "state": _one_of(_STATES),
@@ -239,11 +247,22 @@ _OPTIONAL: Mapping[str, Mapping[str, _Check]] = {
         "model_asked": _or_null(_is_text),
         "fell_back": lambda value: type(value) is bool,
     },
+    "recounted": {"rule": _is_object(kind=_is_text), "outcome": _or_null(_is_object(status=_is_text))},
+    "resolved": {
+        "answer": _is_answer,
+        "brier": _or_null(_is_amount),
+        "scores": _is_list(_or_null(_is_amount)),
+    },
     "key.added": {"vkey": _is_key},
     "key.retired": {"vkey": _is_key},
     "deliberation.ended": {
         "cause": _or_null(_is_text),
         "rounds": _is_list(_is_object(round=_is_count, roll_call=_is_roll_call, tally=_is_object())),
+        "certificate": _is_object(
+            dissent=_or_null(_is_object(positions=_is_count, agents=_is_count)),
+            participation=_is_object(asked=_is_count, took_part=_is_count),
+            record=_is_object(entries=_is_count, root_hash=_is_hash),
+        ),
     },
 }
 _TEXTS: Mapping[str, tuple[str, ...]] = {
@@ -251,12 +270,13 @@ _TEXTS: Mapping[str, tuple[str, ...]] = {
     "deliberation.accepted": ("question", "context", "key_name"),
     "round.started": (),
     "call.intended": ("prompt",),
+    "texts.compared": (),
     "agent.ended": ("content", "reasoning", "answer"),
     "deliberation.ended": (),
 }
 _OF_THE_SYSTEM = frozenset({"halt.set", "halt.cleared", "key.added", "key.retired", "restore.accepted"})
 
-WITHIN = frozenset({"round.started", "call.intended", "agent.ended"})
+WITHIN = frozenset({"round.started", "call.intended", "texts.compared", "agent.ended"})
 """What may stand between the acceptance of a deliberation and its end."""
 AFTER_THE_END = frozenset({"recounted", "resolved", "erased"})
 """What may follow the end of a deliberation."""

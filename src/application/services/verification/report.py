@@ -25,7 +25,8 @@ class VerifiedDeliberation:
 
     `outcome_status` is `decided`, `tied` or `no_majority`, None without an outcome.
     `status` is None for one that had not ended yet when the log was signed. `not_recomputed` says why the outcome was not computed again
-    from the ballots; None says that it was, or that there is none and there has to be none.
+    from the ballots; None says that it was, or that there is none and there has to be none. `recounts` and `resolutions` count those
+    that followed the end and were computed again, `not_repeated` those that could not be.
     """
 
     id: str
@@ -34,6 +35,9 @@ class VerifiedDeliberation:
     roll_call: Mapping[str, int]
     outcome_status: str | None = None
     not_recomputed: str | None = None
+    recounts: int = 0
+    resolutions: int = 0
+    not_repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True)

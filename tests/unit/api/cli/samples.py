@@ -13,7 +13,7 @@ from rich.console import Console
 
 from api.documents import deliberation_document, output_document
 from application.services.deliberation_output_service import WitnessedOutput
-from application.services.deliberation_run import decide
+from domain.analysis.decision import decide
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
@@ -86,11 +86,11 @@ def ended(
         for place, (agent, one) in enumerate(zip(agents, said, strict=True))
     ]
     running = accepted.start(at=START)
-    whole, outcome = decide(running, records)
+    rounds, outcome = decide(running, records)
     done = running.end(
         status,
         at=START + timedelta(seconds=seconds),
-        rounds=(whole,),
+        rounds=rounds,
         outcome=outcome if status is DeliberationStatus.COMPLETED else None,
         reason=reason,
     )

@@ -48,7 +48,7 @@ class FakeDeliberations:
     async def get(self, deliberation_id: str) -> Document:
         return {"id": deliberation_id, "status": self.status}
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None) -> Document:
+    async def page(self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None) -> Document:
         start = int(cursor or 0)
         items = [{"id": item, "status": "completed"} for item in self.items[start : start + limit]]
         more = start + limit < len(self.items)
@@ -59,6 +59,18 @@ class FakeDeliberations:
 
     async def minutes(self, deliberation_id: str) -> str:
         return f"# Minutes of {deliberation_id}\n"
+
+    async def checkpoint(self) -> str:
+        return "a checkpoint"
+
+    async def recount(self, deliberation_id: str, rule: Document) -> Document:
+        return {"deliberation_id": deliberation_id, "rule": rule, "outcome": None}
+
+    async def resolve(self, deliberation_id: str, answer: object) -> Document:
+        return {"deliberation_id": deliberation_id, "answer": answer}
+
+    async def track_record(self) -> Document:
+        return {"questions": 0, "agents": [], "models": [], "calibration": []}
 
     async def cancel(self, deliberation_id: str) -> Document:
         self.cancelled += 1
