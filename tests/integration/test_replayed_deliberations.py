@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 
-from api.bootstrap import Purpose, open_conclave
+from api.bootstrap import Purpose, open_conclave, replay_bundle
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
+from domain.models.protocol import Protocol, ProtocolKind
 from domain.models.question import AnswerFormat, AnswerKind, Question
 from domain.models.roll_call import AgentState
 from domain.voting.rule import Rule, RuleKind
@@ -19,6 +22,25 @@ CHOICE = AnswerFormat(AnswerKind.CHOICE, ("yes", "no", "weekends only"))
 def specification(question: str = "Should the city centre be closed to private cars?") -> Specification:
     members = [Agent(f"archon-{n}", Persona(f"viewpoint number {n}, plain and short")) for n in range(24)]
     return Specification(Question(question, None, CHOICE), Roster.assemble("test", members), Rule(RuleKind.PLURALITY))
+
+
+async def test_a_run_with_a_provider_is_replayed_with_its_prompts_and_without_its_key(
+    llm_server: LlmServer, tmp_path: Path
+) -> None:
+    llm_server.configure(faults=[{"fault": "503", "nth": [5, 9]}, {"fault": "empty", "contains": "number 7,"}])
+    environ = {"CONCLAVE_DATA_DIR": str(tmp_path), "CONCLAVE_LLM_BASE_URL": llm_server.base_url}
+    async with open_conclave(load_settings(environ, None), purpose=Purpose.SERVE) as conclave:
+        accepted = await conclave.deliberations.submit(
+            replace(specification(), protocol=Protocol(ProtocolKind.DELPHI, max_rounds=1))
+        )
+        ended = await conclave.deliberations.wait(accepted.id, timeout_s=60)
+        bundle = await conclave.witness.bundle(ended.id)
+    requests = llm_server.stats()["requests"]
+    report = await asyncio.to_thread(replay_bundle, bundle)
+    assert report.differences == ()
+    assert (report.prompts, report.prompts_taken) == (ended.usage.calls, 0)
+    assert report.prompts > 24
+    assert llm_server.stats()["requests"] == requests
 
 
 async def deliberated(folder: Path, spec: Specification, **variables: str) -> tuple[Deliberation, str]:

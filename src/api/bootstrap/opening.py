@@ -12,7 +12,7 @@ from api.bootstrap.process import Purpose, crash_plan, open_registry
 from api.bootstrap.record import RECORD_HALTS, kept_record, open_witness, publish_last
 from api.bootstrap.runs import make_runs
 from api.bootstrap.storage import make_data_folder, prepare_database
-from api.bootstrap.texts import open_text_synthesis
+from api.bootstrap.texts import PACKAGED, open_text_synthesis
 from api.bootstrap.voices import observed, open_tracer, open_voices, rosters_of
 from api.bootstrap.work_queue import open_queue
 from api.conclave import Conclave, Health
@@ -106,6 +106,10 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
         answers = identity.name if purpose is not Purpose.READ else choose_orchestrator(settings).value
         record = TrackRecordService(resolved, orchestrator=answers)
         topics = TopicBalance(repository, is_on=settings.watch_topics, metrics=metrics)
+        texts = None
+        # Reading needs no model. Where others do the work only what a provider would take is of interest, for quotes.
+        if purpose is not Purpose.READ and (voices.works or settings.embedding_model != PACKAGED):
+            texts = open_text_synthesis(settings, stack, voices.provider_desk)
         if voices.works:
             deliberations = DeliberationService.with_worker(
                 fan_out=fan_out,
@@ -120,7 +124,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
                 takes_over=purpose in {Purpose.SERVE, Purpose.WORK},
                 queued_sweep_s=_SHARED_SWEEP_S if purpose is Purpose.WORK else _OWN_SWEEP_S,
                 worth=worth,
-                texts=open_text_synthesis(settings, stack, voices.provider_desk),
+                texts=texts,
                 record=record,
                 topics=topics,
             )
@@ -180,7 +184,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             resolutions=ResolutionService(witness=witness, record=record, metrics=metrics),
             record=record,
             topics=topics,
-            quotes=QuoteService(desk=fan_out.desk, budgets=budgets),
+            quotes=QuoteService(desk=fan_out.desk, budgets=budgets, texts=texts),
             usage=SqlUsageReader(database),
             witness=witness,
             halt=halting.service,

@@ -107,7 +107,7 @@ class OpenedPopulation:
             opened = OpenedPopulation(spec, folder, self.cache, minds=self.minds, open_bus=self.open_bus)
             yield Replicate(opened._case(counts), resumption, report)
             if folder.finished is not None:
-                folder.snapshots.clear()
+                folder.lighten()
         finally:
             folder.close()
 
@@ -143,13 +143,15 @@ def open_population(
 
     `bus_url` is where the bus of its external rows lies, else where the settings say.
 
-    Raises `NotEnoughMemoryError`, `InvalidPopulationError` and `ConfigurationError` before anything is written, and
-    `PopulationFolderError`.
+    Raises `NotEnoughMemoryError`, `InvalidPopulationError`, `EdgeFileError` and `ConfigurationError` before anything is written
+    or removed, and `PopulationFolderError`.
     """
     from api.bootstrap.minds import minds_of
     from infrastructure.population.population_folder import PopulationFolder
+    from infrastructure.population.sources import require_sources
 
     _require_room(spec)
+    require_sources(spec)
     minds, open_bus = minds_of(settings, spec), _bus_of(settings, spec, bus_url)
     folder = PopulationFolder(out or settings.run_folder or Path(DEFAULT_OUT))
     try:

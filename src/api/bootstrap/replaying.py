@@ -27,8 +27,7 @@ def replay_bundle(bundle: Mapping[str, Any]) -> ReplayReport:
     from infrastructure.witness.canonical_json import canonical_json
 
     writer, words = ChatRequestWriter(), prompt_version()
-    accepted = bundle.get("entries") or [{}]
-    is_ours = f'"orchestrator":"{_WRITTEN_HERE}"' in str(accepted[0].get("entry", ""))
+    is_ours = f'"orchestrator":"{_WRITTEN_HERE}"' in str(bundle.get("entries"))
 
     def write(request: AgentRequest, intent: Mapping[str, Any]) -> str | None:
         return writer.prompt(request) if is_ours and intent.get("prompt_version") == words else None

@@ -92,12 +92,12 @@ def _identity(settings: Settings, kind: OrchestratorKind) -> OrchestratorIdentit
     return OrchestratorIdentity(kind.value, simulated=kind is OrchestratorKind.SIMULATED)
 
 
-def _voices_of_workers(identity: OrchestratorIdentity, desk: ModelDesk | None) -> Voices:
+def _voices_of_workers(identity: OrchestratorIdentity, desk: ProviderDesk | None) -> Voices:
     """Those of the workers: this process only says who they are, and refuses what they could not ask."""
     from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 
     notices = (_SIMULATED_NOTICE,) if identity.simulated else ()
-    return Voices(AgentOrchestratorStub(), identity, 1, notices, works=False, desk=desk)
+    return Voices(AgentOrchestratorStub(), identity, 1, notices, works=False, desk=desk, provider_desk=desk)
 
 
 async def _open_crewai(settings: Settings, desk: ProviderDesk, slots: int, stack: AsyncExitStack) -> Voices:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from api.cli.options import HelpOption, JsonOption, want_command
+from api.cli.options import HelpOption, JsonOption, add_group, want_command
 from api.cli.population_export import export
 from api.cli.population_options import (
     ActivityOption,
@@ -72,27 +73,34 @@ if TYPE_CHECKING:
     from api.bootstrap.population import OpenedPopulation
     from application.ports.run_observer import RunObserver
     from application.services.stop_signal import StopSignal
+    from domain.errors.population import InvalidPopulationError
     from domain.models.population import PopulationSpecification
     from domain.models.run import JsonValue, RunEnding
 
-__all__ = ["add_to", "population_app"]
+__all__ = ["add_to"]
+
+# Fields that are named otherwise than their options.
+_OPTIONS = {
+    "tick_interval_s": "tick-interval",
+    "snapshot_ticks": "snapshot-every",
+    "ask_deadline_s": "ask-deadline",
+    "fold_ticks": "fold-every",
+    "external_deadline_s": "external-deadline",
+    "commands": "command",
+    "deliberation": "from",
+    "archetypes": "from",
+}
+_FIELD = re.compile(r"(?<!\S)/[a-z_]+(?![\w/.])")
 
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands known."""
-    app.add_typer(population_app(), name="population")
-
-
-def population_app() -> typer.Typer:
-    """The commands about populations."""
-    group = typer.Typer(rich_markup_mode=None, add_completion=False, add_help_option=False)
-    group.callback(invoke_without_command=True)(population)
-    group.command("run")(run)
-    group.command("resume")(resume)
-    group.command("bench")(bench)
-    group.command("plan")(plan)
-    group.command("export")(export)
-    return group
+    add_group(
+        app,
+        "population",
+        population,
+        {"run": run, "resume": resume, "bench": bench, "plan": plan, "export": export},
+    )
 
 
 def population(context: typer.Context, _help: HelpOption = False) -> None:
@@ -309,6 +317,7 @@ def _run(opened: Callable[[Any], AbstractContextManager[OpenedPopulation]], *, a
     from api.cli.recorded_run import run_recorded
     from api.cli.rendered_population import render_population, show_progress
     from api.cli.terminal import result_console
+    from domain.errors.population import InvalidPopulationError
     from domain.models.run import RunKind
 
     settings = load_settings()
@@ -318,16 +327,28 @@ def _run(opened: Callable[[Any], AbstractContextManager[OpenedPopulation]], *, a
     def render(document: Mapping[str, JsonValue]) -> None:
         render_population(result_console(), document)
 
-    with opened(settings) as population:
+    try:
+        with opened(settings) as population:
 
-        async def work(observer: RunObserver, stop: StopSignal) -> RunEnding:
-            return await population.run(observer, stop)
+            async def work(observer: RunObserver, stop: StopSignal) -> RunEnding:
+                return await population.run(observer, stop)
 
-        # The reasons of a deliberation's agents are no arguments for everybody to read.
-        arguments = {name: value for name, value in population.specification.document().items() if name != "archetypes"}
-        code = run_recorded(
-            RunKind.POPULATION, arguments, work, settings=settings, as_json=as_json, render=render, show=show_progress
-        )
+            # The reasons of a deliberation's agents are no arguments for everybody to read.
+            arguments = {
+                name: value for name, value in population.specification.document().items() if name != "archetypes"
+            }
+            code = run_recorded(
+                RunKind.POPULATION,
+                arguments,
+                work,
+                settings=settings,
+                as_json=as_json,
+                render=render,
+                show=show_progress,
+            )
+    except InvalidPopulationError as error:
+        # Known only once what it names was looked at.
+        raise _bad_parameter(error) from error
     raise typer.Exit(code)
 
 
@@ -357,9 +378,13 @@ def _address_of(bus: str | None) -> str | None:
 
 def _counted(shards: int | None) -> int:
     """0 stands for one a core, and is nothing to ask for."""
-    if shards == 0:
-        raise typer.BadParameter("--shards must be a whole number from 1 to 1024")
-    return shards or 0
+    if shards is None:
+        return 0
+    from domain.models.population import MAX_SHARDS
+
+    if not 1 <= shards <= MAX_SHARDS:
+        raise typer.BadParameter(f"--shards must be a whole number from 1 to {MAX_SHARDS}")
+    return shards
 
 
 def _specification(**given: Any) -> PopulationSpecification:
@@ -369,16 +394,19 @@ def _specification(**given: Any) -> PopulationSpecification:
     try:
         return PopulationSpecification(**given)
     except InvalidPopulationError as error:
-        named = {
-            "/tick_interval_s": "--tick-interval",
-            "/snapshot_ticks": "--snapshot-every",
-            "/ask_deadline_s": "--ask-deadline",
-            "/fold_ticks": "--fold-every",
-            "/external_deadline_s": "--external-deadline",
-            **{f"/commands/{number}": "--command" for number in range(len(given.get("commands", ())))},
-        }
-        problems = (
-            f"{named.get(problem.pointer, '--' + problem.pointer[1:].replace('_', '-'))} {problem.message}"
+        raise _bad_parameter(error) from error
+
+
+def _bad_parameter(error: InvalidPopulationError) -> typer.BadParameter:
+    """What is wrong, each field by the option that sets it."""
+    return typer.BadParameter(
+        "; ".join(
+            f"{_option_of(problem.pointer)} {_FIELD.sub(lambda found: _option_of(found[0]), problem.message)}".strip()
             for problem in error.problems
         )
-        raise typer.BadParameter("; ".join(problems)) from error
+    )
+
+
+def _option_of(pointer: str) -> str:
+    name = pointer[1:].partition("/")[0]
+    return "--" + _OPTIONS.get(name, name).replace("_", "-") if name else ""

@@ -111,6 +111,8 @@ PROBLEMS: Mapping[str, ProblemKind] = {
             "behaviour-failed",
             "messages-lost",
             "shard-lost",
+            "state-conflict",
+            "state-store-full",
             "population-folder",
             "damaged-record",
             "population-diverged",

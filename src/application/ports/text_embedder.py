@@ -59,6 +59,10 @@ class TextEmbedder(Protocol):
         """The cosine from which two texts say much the same."""
         ...
 
+    def foresee(self, texts: Sequence[str]) -> Forecast | None:
+        """The call that gives these vectors, None where no provider is asked. Raises `AgentInvocationError`; spends nothing."""
+        ...
+
     async def embed(self, texts: Sequence[str], *, record: CallRecord | None = None) -> Sequence[Sequence[float]]:
         """A vector for each text, in their order, all of one length and finite; of no texts none, and nobody is asked.
 

@@ -319,7 +319,7 @@ class DeliberationRun:
             store=lambda entries: self._store(entries, deadline),
             may_call=self._may_compare,
             called=self._fan_out.note_call,
-            needs_price=self._texts.needs_price(self.deliberation),
+            needs_price=self._texts.needs_price(self.deliberation.specification, self.deliberation.key_name),
         )
 
     async def _may_compare(self) -> bool:

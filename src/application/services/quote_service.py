@@ -9,7 +9,9 @@ from math import ceil
 
 from application.ports.agent_orchestrator import AgentRequest
 from application.ports.model_desk import ModelDesk
+from application.services.embedding_record import MOST_COMPARISONS
 from application.services.price_check import first_request, require_prices
+from application.services.text_synthesis import TextSynthesis
 from domain.analysis.control import control_specification
 from domain.models.budget import Limits
 from domain.models.deliberation import Specification
@@ -23,6 +25,11 @@ TYPICAL_OUTPUT_TOKENS = 150
 
 TYPICAL_EXCESS = 2.5
 """How many times what a prompt takes is held for it: estimates of tokens err high, by 2 to 3 times for prose, code and Chinese."""
+
+
+# As long as an embedder reads it, in characters that take the most.
+_LONGEST_TEXT = "\U0001f600" * 8_000
+_TYPICAL_TEXT = "just words " * 55
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,16 @@ class QuoteService:
     answer. At most is every attempt at every model of the route with all that it may hold, within the limits of the request.
     """
 
-    def __init__(self, *, desk: ModelDesk, budgets: Mapping[str, KeyBudget] | None = None) -> None:
-        """`budgets` are those of the API keys by their names, "*" for everybody without one."""
+    def __init__(
+        self,
+        *,
+        desk: ModelDesk,
+        budgets: Mapping[str, KeyBudget] | None = None,
+        texts: TextSynthesis | None = None,
+    ) -> None:
+        """`budgets` are those of the API keys by their names, "*" for everybody without one; `texts` is what compares free texts."""
         self._desk = desk
+        self._texts = texts if texts is not None else TextSynthesis()
         self._budgets = dict(budgets or {})
 
     def quote(self, specification: Specification, *, key_name: str | None = None) -> Quote:
@@ -118,7 +132,27 @@ class QuoteService:
                     if later:
                         hold = self._typical(replace(asked, brief=typical_brief()))
                         expected.add(later, tokens=hold.tokens, cost=hold.cost)
+        self._add_comparison(specification, key_name, expected, at_most, unpriced)
         return _quote(limits, expected, at_most, tuple(unpriced))
+
+    def _add_comparison(
+        self,
+        specification: Specification,
+        key_name: str | None,
+        expected: _Sum,
+        at_most: _Sum,
+        unpriced: dict[str, None],
+    ) -> None:
+        """The call in which the answers are compared, where they are texts and a provider is asked for it."""
+        most = self._texts.foresee(specification, _LONGEST_TEXT, key_name=key_name)
+        typical = self._texts.foresee(specification, _TYPICAL_TEXT, key_name=key_name)
+        if most is None or typical is None:
+            return
+        at_most.add(MOST_COMPARISONS, tokens=most.hold.tokens, cost=most.hold.cost)
+        cost = typical.hold.cost
+        expected.add(1, tokens=_typically(typical.hold.tokens), cost=None if cost is None else _typically(cost))
+        if most.hold.cost is None:
+            unpriced[most.model or "what compares texts"] = None
 
     def _typical(self, request: AgentRequest) -> Hold:
         """What the call is expected to take."""

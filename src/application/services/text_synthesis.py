@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
+from application.ports.model_desk import Forecast
 from application.ports.text_embedder import CallRecord, TextEmbedder
 from domain.analysis.decision import counted_ballots
+from domain.errors.agent import AgentInvocationError
 from domain.errors.budget import BudgetExceededError
 from domain.errors.dependency import DependencyUnavailableError
-from domain.models.deliberation import Deliberation
+from domain.models.deliberation import Deliberation, Specification
 from domain.models.money import KeyBudget
 from domain.models.outcome import Synthesis
 from domain.models.round import AgentRecord
@@ -41,11 +43,24 @@ class TextSynthesis:
         """What compares the texts, or None where their words do."""
         return None if self._embedder is None else self._embedder.name
 
-    def needs_price(self, deliberation: Deliberation) -> bool:
-        """Whether its money is limited, so that nothing without a known price is asked for it."""
-        budget = budget_of(self._budgets, deliberation.key_name or "")
+    def needs_price(self, specification: Specification, key_name: str | None) -> bool:
+        """Whether the money for it is limited, so that nothing without a known price is asked for it."""
+        budget = budget_of(self._budgets, key_name or "")
         is_bounded = budget is not None and (budget.day is not None or budget.month is not None)
-        return is_bounded or deliberation.specification.limits.has_money_limit
+        return is_bounded or specification.limits.has_money_limit
+
+    def foresee(self, specification: Specification, text: str, *, key_name: str | None) -> Forecast | None:
+        """What comparing one such text of each agent takes; None where no provider would be asked for it."""
+        agents = len(specification.roster.agents)
+        if self._embedder is None or specification.rule.kind is not RuleKind.SYNTHESIS or agents < 2:
+            return None
+        try:
+            forecast = self._embedder.foresee([text] * agents)
+        except AgentInvocationError:
+            return None
+        if forecast is None or (forecast.hold.cost is None and self.needs_price(specification, key_name)):
+            return None
+        return forecast
 
     async def of(
         self,

@@ -308,6 +308,7 @@ _REST = {
     "tick_interval": "tick_interval_s",
     "snapshot_every": "snapshot_ticks",
     "dormancy": "dormancy",
+    "command": "commands",
     "fold_every": "fold_ticks",
     "begin_with": "begin_with",
     "arrivals": "arrivals",
@@ -317,14 +318,16 @@ _REST = {
     "peers": "peers",
     "inference": "inference",
     "tiers": "tiers",
+    "hot_percent": "hot_percent",
+    "warm_percent": "warm_percent",
 }
 
 
 def arguments_from_rest(document: Mapping[str, object]) -> tuple[dict[str, JsonValue], list[FieldProblem]]:
     """The arguments of `POST /v1/runs` with their defaults, and what is wrong with them by JSON pointer (RFC 6901).
 
-    Names are those of the options with `_` for `-`; nothing in it names code, a file or a folder, and at most a million agents
-    run for at most 100,000 ticks.
+    Names are those of the options with `_` for `-`; nothing in it names code, a file, a folder or a server, or spends money, and at
+    most a million agents run for at most 100,000 ticks.
     """
     found = [
         FieldProblem(_pointer(name), "is no argument of a population run") for name in document if name not in _REST
@@ -353,12 +356,13 @@ def arguments_from_rest(document: Mapping[str, object]) -> tuple[dict[str, JsonV
         checked = PopulationSpecification.from_document(given)
     except InvalidPopulationError as error:
         names = {field: name for name, field in _REST.items()}
-        found += [
-            FieldProblem(f"/arguments/{names.get(p.pointer[1:], p.pointer[1:])}", p.message) for p in error.problems
-        ]
+        for problem in error.problems:
+            field, slash, place = problem.pointer[1:].partition("/")
+            found.append(FieldProblem(f"/arguments/{names.get(field, field)}{slash}{place}", problem.message))
     if found:
         return {}, found
-    return {name: getattr(checked, field) for name, field in _REST.items()}, []
+    told = checked.document()
+    return {name: told[field] for name, field in _REST.items()}, []
 
 
 def _pointer(name: str) -> str:
@@ -372,5 +376,10 @@ def command_line(arguments: Mapping[str, JsonValue]) -> list[str]:
         # One for each core is what is done unasked.
         given.pop("shards", None)
     flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is True]
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if not isinstance(value, bool)]
+    options = [
+        f"--{name.replace('_', '-')}={one}"
+        for name, value in given.items()
+        for one in (value if isinstance(value, list) else [value])
+        if not isinstance(one, bool)
+    ]
     return ["population", "run", *options, *flags]

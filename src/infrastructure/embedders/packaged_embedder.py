@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol
 
+from application.ports.model_desk import Forecast
 from application.ports.text_embedder import CallRecord
 from domain.errors.dependency import DependencyUnavailableError
 
@@ -74,6 +75,11 @@ class PackagedEmbedder:
     def alike_from(self) -> float:
         """The cosine from which two texts say much the same."""
         return self._alike_from
+
+    def foresee(self, texts: Sequence[str]) -> Forecast | None:
+        """No provider is asked."""
+        del texts
+        return None
 
     async def embed(self, texts: Sequence[str], *, record: CallRecord | None = None) -> Sequence[Sequence[float]]:
         """A vector for each text, of its first 256 tokens; nothing is recorded, as no provider is asked.

@@ -108,13 +108,17 @@ class ProviderEmbedder:
         """Drop the connections. May be called twice."""
         await self._exchange.close()
 
+    def foresee(self, texts: Sequence[str]) -> Forecast:
+        """The one call for all of them. Raises `AgentInvocationError`."""
+        return self._desk.foresee_embedding(self._full_name, [text[:_MOST_CHARACTERS] for text in texts])
+
     async def embed(self, texts: Sequence[str], *, record: CallRecord | None = None) -> Sequence[Sequence[float]]:
         """A vector for each text, in their order, within 30 s of leave. Raises `DependencyUnavailableError`, and what `record` does."""
         if not texts:
             return []
         cut = [text[:_MOST_CHARACTERS] for text in texts]
         try:
-            forecast = self._desk.foresee_embedding(self._full_name, cut)
+            forecast = self.foresee(cut)
             permit = await self._get_leave(forecast, record)
             reply, usage = await self._call(cut, forecast, permit, record)
         except AgentInvocationError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from application.ports.population_engine import TickOutcome
@@ -57,30 +57,29 @@ class EventLog:
         self._file.flush()
 
 
-def read_events(path: Path) -> list[LoggedTick]:
-    """All ticks of the log at `path`, without a last line that a kill cut short. Raises `DamagedLogError` and `OSError`."""
+def read_events(log: bytes) -> list[LoggedTick]:
+    """All ticks of a log, without a last line that a kill cut short. Raises `DamagedLogError`."""
     found: list[LoggedTick] = []
     checksum, end = 0, 0
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                break
-            end += len(line)
-            body, mark, said = line.rstrip(b"\n").rpartition(b', "crc": ')
-            checksum = zlib.crc32(body + b"}", checksum)
-            tick = found[-1].tick if found else 0
-            if not mark or said != b"%d}" % checksum:
-                raise DamagedLogError(tick)
-            fields = json.loads(body + b"}")
-            if fields["tick"] != tick + 1:
-                raise DamagedLogError(tick)
-            found.append(
-                LoggedTick(
-                    tick=fields["tick"],
-                    delivered=fields["delivered"],
-                    opinion_sum=fields["opinion_sum"],
-                    checksum=checksum,
-                    end=end,
-                )
+    for line in io.BytesIO(log):
+        if not line.endswith(b"\n"):
+            break
+        end += len(line)
+        body, mark, said = line.rstrip(b"\n").rpartition(b', "crc": ')
+        checksum = zlib.crc32(body + b"}", checksum)
+        tick = found[-1].tick if found else 0
+        if not mark or said != b"%d}" % checksum:
+            raise DamagedLogError(tick)
+        fields = json.loads(body + b"}")
+        if fields["tick"] != tick + 1:
+            raise DamagedLogError(tick)
+        found.append(
+            LoggedTick(
+                tick=fields["tick"],
+                delivered=fields["delivered"],
+                opinion_sum=fields["opinion_sum"],
+                checksum=checksum,
+                end=end,
             )
+        )
     return found

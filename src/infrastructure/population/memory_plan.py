@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors.population import NotEnoughMemoryError
-from domain.models.population import PopulationSpecification
+from domain.models.population import MAX_AGENTS, PopulationSpecification
 from infrastructure.population.field import layout_of
 
 __all__ = ["MemoryPlan", "available_bytes", "plan_memory"]
@@ -68,7 +68,10 @@ def plan_memory(spec: PopulationSpecification, *, shards: int, workers: int, bat
     each = max(1.0, (needed - _PROGRAM - workers * _EACH_PROCESS) / spec.agents)
     fits = int(max(0.0, (free - _PROGRAM - workers * _EACH_PROCESS) / each))
     return MemoryPlan(
-        state_bytes=spec.agents * spec.state_bytes, needed_bytes=needed, available_bytes=free, fits_agents=fits
+        state_bytes=spec.agents * spec.state_bytes,
+        needed_bytes=needed,
+        available_bytes=free,
+        fits_agents=min(fits, MAX_AGENTS),
     )
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from domain.models.population import ADOPTED, GRID, LOCALITY
 from infrastructure.population.field import COUNT_BITS, Behaviour, Count, Field, TickKeys
 from infrastructure.population.kernel import Taken
-from infrastructure.population.numpy_pieces import Letters, Part, fitting, orders, taken
+from infrastructure.population.numpy_pieces import Letters, Part, taken
 from infrastructure.population.randomness import STRIDE, draw, finish, partners_of
+from infrastructure.population.ring_writer import RingWriter
 from infrastructure.population.rings import RingReader
 
 __all__ = ["NumpyKernel"]
@@ -25,10 +26,6 @@ _11, _32, _1 = np.uint64(11), np.uint64(32), np.uint64(1)
 _COUNT_MASK = (1 << COUNT_BITS) - 1
 _LOCALITY = np.uint64(LOCALITY)
 _BYTE = 255
-# With more shards than these a message finds its place in its ring by itself.
-_FEW_BINS = 8
-# The share of a ring that has to be free before it is sent to.
-_WORTH_A_PIECE = 4
 # Parts are kept for rows that send and rows that are stepped.
 _PARTS = 2
 
@@ -43,8 +40,7 @@ class NumpyKernel:
         self._reader = RingReader(field)
         self._keys = TickKeys.of(field.spec, 0)
         self._whole, self._now = True, field.columns.opinion[1]
-        self._shards, self._bins = field.shards, field.lanes * field.shards
-        self._heads, self._tails = field.heads.data, field.tails.data
+        self._writer = RingWriter(field)
         self._packed = field.packs
         # What a row heard lies in one line of the cache: its opinion, then sum and count in one word where they are packed, else
         # in two; for `voter` the least chance drawn, and the opinion that came with it.
@@ -108,49 +104,21 @@ class NumpyKernel:
 
     def emit(self, source: int, start: int, stop: int, position: NDArray[np.int64]) -> tuple[int, int]:
         """See `Kernel`."""
-        field, shards = self._field, self._shards
-        room = self._room(source)
-        if room < field.capacity // _WORTH_A_PIECE and self._bins <= _FEW_BINS:
-            # Nearly full: to draw a piece anew for each few that fit would take longer than whoever receives them.
+        writer = self._writer
+        room = writer.room(source)
+        if not writer.is_worth_a_piece(room):
             return start, 0
-        position[:] = field.heads[:, source, :]
         letters = self._letters(start, stop)
         key = self._key_of(letters)
         if letters.size > room:
             # As many as fit, in their order.
-            count = fitting(key, field.capacity - (position - field.tails[:, :, source]).reshape(-1))
+            count = writer.fitting(source, key)
             if count < letters.size:
                 stop = start + count if letters.places is None else int(letters.places[count])
                 letters, key = letters.first(count), key[:count]
-        if not letters.size:
-            return stop, 0
-        words = letters.targets
-        words <<= _32
-        words |= letters.rows.view(np.uint64)
-        heads = position.reshape(-1)
-        if self._bins <= _FEW_BINS:
-            for number, order in enumerate(orders(key, self._bins)):
-                if order.size:
-                    ring = (number // shards * shards + source) * shards + number % shards
-                    self._put(ring * field.capacity, int(heads[number]), order, words, letters.values)
-                    heads[number] += order.size
-        else:
-            order = np.argsort(key, kind="stable")
-            key = key.take(order)
-            self._scatter(source, words.take(order), letters.values.take(order), key, heads)
+        if letters.size:
+            writer.write(source, letters, key, position)
         return stop, letters.size
-
-    def _room(self, source: int) -> int:
-        """The messages that any ring of that shard has room for."""
-        field, heads, tails = self._field, self._heads, self._tails
-        if self._bins > _FEW_BINS:
-            return field.capacity - int((field.heads[:, source, :] - field.tails[:, :, source]).max())
-        waiting = [
-            heads[lane, source, dest] - tails[lane, dest, source]
-            for lane in range(field.lanes)
-            for dest in range(self._shards)
-        ]
-        return field.capacity - max(waiting)
 
     def _letters(self, start: int, stop: int) -> Letters:
         """What these places have to say, and to whom."""
@@ -226,43 +194,11 @@ class NumpyKernel:
         else:
             key = np.zeros(letters.size, np.uint8)
         if field.lanes > 1:
-            kind = np.uint8 if self._bins <= _BYTE else np.uint16
+            kind = np.uint8 if field.lanes * field.shards <= _BYTE else np.uint16
             lanes: NDArray[Any] = field.columns.priority.take(letters.rows).astype(kind)
-            lanes *= kind(self._shards)
+            lanes *= kind(field.shards)
             key = key + lanes
         return key
-
-    def _put(
-        self, ring: int, head: int, order: NDArray[np.int64], words: NDArray[np.uint64], values: NDArray[np.int64]
-    ) -> None:
-        """Write these of the messages behind the head of the ring that begins there, in one piece or in two."""
-        field, place = self._field, head % self._field.capacity
-        whole = min(order.size, field.capacity - place)
-        for begin, piece in ((ring + place, order[:whole]), (ring, order[whole:])):
-            if piece.size:
-                end = begin + piece.size
-                words.take(piece, out=field.who[begin:end], mode="clip")
-                values.take(piece, out=field.values[begin:end], mode="clip")
-
-    def _scatter(
-        self,
-        source: int,
-        words: NDArray[np.uint64],
-        values: NDArray[np.int64],
-        key: NDArray[Any],
-        heads: NDArray[np.int64],
-    ) -> None:
-        """Write messages that are sorted by ring behind the heads of many rings."""
-        field, shards = self._field, self._field.shards
-        numbers = np.arange(heads.size, dtype=np.int64)
-        rings = (numbers // shards * shards + source) * shards + numbers % shards
-        amounts = np.bincount(key, minlength=heads.size)
-        slots = np.arange(words.size) + (heads - (np.cumsum(amounts) - amounts)).take(key)
-        slots &= field.capacity - 1
-        slots += (rings * field.capacity).take(key)
-        field.who[slots] = words
-        field.values[slots] = values
-        heads += amounts
 
     def drain(self) -> int:
         """See `Kernel`."""

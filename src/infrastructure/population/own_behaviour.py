@@ -17,7 +17,16 @@ from infrastructure.population.agent_ledger import KEPT_METRICS
 from infrastructure.population.field import Field, TickKeys
 from infrastructure.population.randomness import draw, mixed
 
-__all__ = ["Inbox", "Neighbours", "OwnBehaviour", "ShardView", "checked_opinions", "inbox_of", "load_behaviour"]
+__all__ = [
+    "Inbox",
+    "Neighbours",
+    "OwnBehaviour",
+    "ShardView",
+    "behaviour_class",
+    "checked_opinions",
+    "inbox_of",
+    "load_behaviour",
+]
 
 _32 = np.uint64(32)
 
@@ -128,21 +137,34 @@ class ShardView:
         return bits.astype(np.float64) * 2.0**-53
 
 
-def load_behaviour(name: str) -> Any:
-    """An object of the class `module:Class`, looked for in the working folder too. Raises `InvalidPopulationError`."""
+def behaviour_class(name: str) -> Any:
+    """The class `module:Class`, looked for in the working folder too. Raises `InvalidPopulationError`."""
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         # After the libraries, so that a file there is not taken for one of them.
         sys.path.append(here)
     try:
-        found = getattr(importlib.import_module(module), attribute)()
+        return getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        problem = f"cannot be made from {name!r}: {type(error).__name__}: {error}"
-        raise InvalidPopulationError([FieldProblem("/behaviour", problem)]) from error
+        raise _unmade(name, error) from error
+
+
+def load_behaviour(name: str) -> Any:
+    """An object of that class. Raises `InvalidPopulationError`."""
+    made = behaviour_class(name)
+    try:
+        found = made()
+    except Exception as error:
+        raise _unmade(name, error) from error
     if not callable(getattr(found, "step", None)):
         raise InvalidPopulationError([FieldProblem("/behaviour", f"{name!r} has no method step")])
     return found
+
+
+def _unmade(name: str, error: Exception) -> InvalidPopulationError:
+    problem = f"cannot be made from {name!r}: {type(error).__name__}: {error}"
+    return InvalidPopulationError([FieldProblem("/behaviour", problem)])
 
 
 def inbox_of(

@@ -26,6 +26,8 @@ from infrastructure.population.tick_curve import curve_of
 
 __all__ = ["PopulationFolder", "is_waiting_for_seeds"]
 
+# Of the tiers, whichever keeps them.
+_STATES = "states.*"
 _TICKS, _EVENTS, _REPORT, _LOCK = "ticks.jsonl", "events.jsonl", "report.json", "lock"
 _PAGE, _SAMPLES, _REPLICATES = "report.html", "samples.jsonl", "replicates"
 
@@ -68,9 +70,8 @@ class PopulationFolder:
             for name in (_REPORT, _PAGE, _TICKS, _EVENTS, _SAMPLES, ABOUT):
                 (self.folder / name).unlink(missing_ok=True)
             (self.folder / RECORD).unlink(missing_ok=True)
-            if self.replicates.is_dir():
-                shutil.rmtree(self.replicates)
-            self.snapshots.clear()
+            _remove(self.replicates)
+            self.lighten()
             self._keep_about({"specification": spec.document()})
             self._open(checksum=0)
         except OSError as error:
@@ -94,9 +95,9 @@ class PopulationFolder:
         about = about_in(self.folder)
         self._close_files()
         try:
-            events = self._events_until(to)
+            events, log = self._events_until(to)
             tick = self._start_of(events, to)
-            self._cut(events, tick)
+            self._cut(events, log, tick)
             for name in (_REPORT, _PAGE):
                 (self.folder / name).unlink(missing_ok=True)
             self.snapshots.drop_after(tick)
@@ -184,6 +185,12 @@ class PopulationFolder:
         except OSError as error:
             raise self._failed(error) from error
 
+    def lighten(self) -> None:
+        """Let go of what a population is resumed from: its snapshots and its states. Raises `OSError`."""
+        self.snapshots.clear()
+        for left in self.folder.glob(_STATES):
+            _remove(left)
+
     def close(self) -> None:
         """See `PopulationRecord`."""
         self._close_files()
@@ -203,23 +210,18 @@ class PopulationFolder:
         except OSError:
             return False
 
-    def _events_until(self, to: int | None) -> list[LoggedTick]:
+    def _events_until(self, to: int | None) -> tuple[list[LoggedTick], bytes]:
+        """The ticks of the log and what stands there; where it is damaged after tick `to`, those until then."""
         path = self.folder / _EVENTS
-        if not path.exists():
-            return []
+        log = path.read_bytes() if path.exists() else b""
         try:
-            return read_events(path)
+            return read_events(log), log
         except DamagedLogError as error:
+            if to is not None and to <= error.tick:
+                log = b"".join(log.splitlines(keepends=True)[: error.tick])
+                return read_events(log), log
             last = self.snapshots.last_good(tick for tick in self.snapshots.ticks() if tick <= error.tick)
-            if to is None or to > error.tick:
-                raise self._damaged(path, f"is damaged after tick {error.tick}", last) from error
-        # What stands before the damage is enough for a tick before it.
-        return self._good_events(path, error_tick=to)
-
-    def _good_events(self, path: Path, *, error_tick: int) -> list[LoggedTick]:
-        lines = path.read_bytes().splitlines(keepends=True)[:error_tick]
-        self._replace(_EVENTS, b"".join(lines))
-        return read_events(path)
+            raise self._damaged(path, f"is damaged after tick {error.tick}", last) from error
 
     def _start_of(self, events: list[LoggedTick], to: int | None) -> int:
         """The tick to go on after."""
@@ -239,16 +241,13 @@ class PopulationFolder:
             self.snapshots.path(tick), problem, self.snapshots.last_good(one for one in known if one < tick)
         )
 
-    def _cut(self, events: list[LoggedTick], tick: int) -> None:
+    def _cut(self, events: list[LoggedTick], log: bytes, tick: int) -> None:
         """Leave the first `tick` lines of the log and of the ticks."""
-        end = events[tick - 1].end if tick else 0
-        log = self.folder / _EVENTS
-        content = log.read_bytes()[:end] if end else b""
-        self._replace(_EVENTS, content)
         ticks = self.folder / _TICKS
         lines = ticks.read_bytes().splitlines(keepends=True)[:tick] if ticks.exists() else []
         if len(lines) < tick or any(_tick_in(line) != number for number, line in enumerate(lines, 1)):
             raise self._damaged(ticks, "does not hold each tick once", 0)
+        self._replace(_EVENTS, log[: events[tick - 1].end] if tick else b"")
         self._replace(_TICKS, b"".join(lines))
 
     def _open(self, *, checksum: int) -> None:
@@ -292,6 +291,14 @@ def is_waiting_for_seeds(report: Mapping[str, Any]) -> bool:
     """Whether populations with other seeds are still to be run before the report is whole."""
     replicates = report.get("replicates")
     return isinstance(replicates, Mapping) and replicates.get("done") != replicates.get("planned")
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with all that is in it; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _tick_in(line: bytes) -> int:

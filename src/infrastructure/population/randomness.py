@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import TypeAlias
 
 import numpy as np
@@ -36,6 +36,7 @@ _MASK = (1 << 64) - 1
 _ROUNDS = 6
 
 
+@unique
 class Purpose(IntEnum):
     """What a random number is for; each has numbers of its own."""
 
@@ -55,8 +56,8 @@ class Purpose(IntEnum):
     THINKING = 24
     ARRIVAL = 31
     DEPARTURE = 32
-    VISIT = 31
-    POPULARITY = 32
+    VISIT = 41
+    POPULARITY = 42
 
 
 def mixed(word: int) -> int:

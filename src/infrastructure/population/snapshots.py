@@ -94,7 +94,9 @@ class Snapshots:
         self.drop_after(-1)
 
     def drop_after(self, tick: int) -> None:
-        """Let go of those of later ticks."""
+        """Let go of those of later ticks, and of what a kill left unfinished."""
+        for unfinished in self._folder.glob("tick-*.new"):
+            unfinished.unlink(missing_ok=True)
         for later in self.ticks():
             if later > tick:
                 self.path(later).unlink(missing_ok=True)

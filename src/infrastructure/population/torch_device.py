@@ -7,7 +7,9 @@ from typing import Any
 
 __all__ = ["HOW_TO_INSTALL_TORCH", "has_torch", "torch_and_device"]
 
-HOW_TO_INSTALL_TORCH = "install the build of torch that fits this machine (pytorch.org says which): no extra can name it"
+HOW_TO_INSTALL_TORCH = (
+    "install the build of torch that fits this machine (pytorch.org says which): no extra can name it"
+)
 
 
 def has_torch() -> bool:

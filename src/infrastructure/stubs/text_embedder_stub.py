@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+from application.ports.model_desk import Forecast
 from application.ports.text_embedder import CallRecord
 from infrastructure.population.inference.hashed_embedder import HashedEmbedder
 
@@ -22,4 +24,9 @@ class TextEmbedderStub:
     async def embed(self, texts: Sequence[str], *, record: CallRecord | None = None) -> Sequence[Sequence[float]]:
         """A vector for each text."""
         del record
-        return [[float(number) for number in vector] for vector in self._embedder.embed(texts).tolist()]
+        return cast("list[list[float]]", self._embedder.embed(texts).tolist())
+
+    def foresee(self, texts: Sequence[str]) -> Forecast | None:
+        """Nobody is asked."""
+        del texts
+        return None

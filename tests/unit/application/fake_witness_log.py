@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry
+from application.ports.witness_log import Disclosure, Erasure, Head, LoggedEntry, Sequel
 from domain.witness.checkpoint import Checkpoint, SignedNote, VerifierKey
 from domain.witness.merkle import CompactRange, leaf_hash, root_hash
 from infrastructure.witness.ed25519 import SigningKey, verify_signature
@@ -150,6 +150,10 @@ class FakeWitnessLog:
     async def erase(self, erasure: Erasure) -> LoggedEntry:
         self.texts[erasure.deliberation_id] = list(erasure.disclosures)
         return self.add_documents(erasure.document)[0]
+
+    async def follow_up(self, sequel: Sequel) -> LoggedEntry:
+        self.texts.setdefault(sequel.deliberation_id, []).extend(sequel.disclosures)
+        return self.add_documents(sequel.document)[0]
 
     async def add_checkpoint(self, tree_size: int, note: str) -> None:
         self.notes.setdefault(tree_size, note)

@@ -22,8 +22,8 @@ from domain.errors.halt import SystemHaltedError
 from domain.errors.pantheon import RoleFailedError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats, Message
-from domain.models.population_counts import PopulationCounts
 from domain.models.pantheon import CONDUCTOR, ROW, STEPS, PantheonRequest, Role
+from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, RunEnding
 from infrastructure.buses.memory_bus import MemoryMessageBus
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
-from application.ports.model_desk import Forecast, NullModelDesk
+from application.ports.model_desk import Forecast, NullModelDesk, Permit
 from application.services.replay import NotReplayableError, ReplayReport
 from domain.errors.agent import AgentInvocationError
 from domain.errors.witness import VerificationRefusedError
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import DeliberationStatus
 from domain.models.money import Hold, picodollars
-from domain.models.protocol import Protocol, ProtocolKind
+from domain.models.protocol import ProtocolKind
 from domain.voting.rule import Rule, RuleKind, default_rule
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from tests.protocol_fixture import KINDS, SEVERAL, Troubled, asked_for, bundle_of
@@ -58,6 +59,33 @@ class Priced(NullModelDesk):
         return Forecast("one/small", "told", Hold(100, picodollars(1.0)), "1")
 
 
+class Routed(NullModelDesk):
+    """Members of the default are asked at one model and then at another; the first of them is shut to archon-0."""
+
+    def route(self, model: str | None) -> Sequence[str | None]:
+        return ("one/small", "two/large") if model is None else (model,)
+
+    def foresee(self, request: AgentRequest) -> Forecast:
+        return Forecast(request.model)
+
+    async def admit(self, request: AgentRequest, forecast: Forecast, *, until: float | None) -> Permit:
+        if request.agent_id == "archon-0" and request.model == "one/small":
+            raise AgentInvocationError("shut", kind="breaker_open", usage=Usage())
+        return await super().admit(request, forecast, until=until)
+
+
+class Refusing:
+    """The small model refuses archon-1 for good; everybody else is answered."""
+
+    async def invoke(self, request: AgentRequest) -> AgentOutput:
+        await asyncio.sleep(0.1)
+        if request.agent_id == "archon-1" and request.model == "one/small":
+            raise AgentInvocationError("no", kind="not_found", usage=Usage(1))
+        return AgentOutput(
+            request.agent_id, request.request_id, '{"answer": "no"}', model=request.model, usage=Usage(1)
+        )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_poll_of_every_kind_of_answer_comes_out_the_same(kind: str) -> None:
     answer = KINDS[kind]
@@ -96,6 +124,15 @@ async def test_attempts_that_failed_are_made_again_and_cost_what_they_did() -> N
     assert ended.usage.calls == 9
     assert differing(report) == []
     assert (report.prompts, report.prompts_taken) == (0, 9)
+
+
+async def test_whoever_fell_back_to_another_model_of_a_route_does_so_again() -> None:
+    async with opened(build(Refusing(), desk=Routed())) as house:
+        ended = await finished(house, specification(4))
+        report = await replayed(house, ended.id)
+    fallen = {record.agent_id for each in ended.rounds for record in each.records if record.fell_back}
+    assert fallen == {"archon-0", "archon-1"}
+    assert differing(report) == []
 
 
 async def test_replies_that_are_no_ballots_are_invalid_again() -> None:

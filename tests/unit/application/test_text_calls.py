@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from application.ports.agent_orchestrator import AgentOutput, AgentRequest
-from application.ports.model_desk import Forecast
+from application.ports.agent_orchestrator import AgentRequest
+from application.ports.model_desk import Forecast, NullModelDesk
 from application.ports.text_embedder import CallRecord
+from application.services.quote_service import QuoteService
 from application.services.text_synthesis import TextSynthesis
 from application.services.verification.deliberations import Deliberations
 from domain.analysis.recount import recount
@@ -51,6 +52,10 @@ class Paid:
         self._failure = failure
         self.calls = 0
 
+    def foresee(self, texts: Sequence[str]) -> Forecast | None:
+        del texts
+        return Forecast(self.name, None, self._hold)
+
     async def embed(self, texts: Sequence[str], *, record: CallRecord | None = None) -> Sequence[Sequence[float]]:
         assert record is not None
         forecast = Forecast(self.name, None, self._hold)
@@ -65,6 +70,13 @@ class Paid:
         if self._failure:
             raise DependencyUnavailableError(dependency="the model", problem=self._failure)
         return [[1.0, 0.0] if place + 1 < len(texts) else [0.0, 1.0] for place in range(len(texts))]
+
+
+class Flat(NullModelDesk):
+    """Every call of an agent takes ten tokens at most, and no money."""
+
+    def foresee(self, request: AgentRequest) -> Forecast:
+        return Forecast("near/small", None, Hold(10, 0))
 
 
 def house(
@@ -288,3 +300,24 @@ async def test_a_text_that_was_kept_from_an_earlier_round_is_the_one_whose_claim
     assert ended.outcome is not None
     assert ended.outcome.synthesis is not None
     assert "archon-0" in {agent for cluster in ended.outcome.synthesis.clusters for agent in cluster.agents}
+
+
+@pytest.mark.parametrize(
+    ("embedder", "limits", "calls", "tokens"),
+    [
+        (Paid(), None, {"expected": 4, "at_most": 8}, 2 * HELD),
+        (Paid(price=None), Limits(max_cost_usd=3.0), {"expected": 3, "at_most": 6}, 0),
+        (None, None, {"expected": 3, "at_most": 6}, 0),
+    ],
+    ids=["priced", "without a price where money is limited", "by words"],
+)
+def test_a_quote_counts_the_comparison_where_one_would_be_made(
+    embedder: Paid | None, limits: Limits | None, calls: dict[str, int], tokens: int
+) -> None:
+    desk = Flat()
+    quote = QuoteService(desk=desk, texts=TextSynthesis(embedder)).quote(asked(limits=limits))
+    bare = QuoteService(desk=desk).quote(asked(limits=limits))
+    assert (quote.calls.expected, quote.calls.at_most) == (calls["expected"], calls["at_most"])
+    assert quote.tokens.at_most is not None
+    assert bare.tokens.at_most is not None
+    assert quote.tokens.at_most - bare.tokens.at_most == tokens

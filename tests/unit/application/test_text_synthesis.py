@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from application.ports.model_desk import Forecast
 from application.ports.text_embedder import CallRecord
 from application.services.text_synthesis import TextSynthesis
 from domain.errors.dependency import DependencyUnavailableError
@@ -30,6 +31,10 @@ class Embedder:
     def __init__(self, *, is_away: bool = False) -> None:
         self.is_away = is_away
         self.asked: list[str] = []
+
+    def foresee(self, texts: Sequence[str]) -> Forecast | None:
+        del texts
+        return None
 
     async def embed(self, texts: Sequence[str], *, record: CallRecord | None = None) -> Sequence[Sequence[float]]:
         del record

@@ -98,6 +98,10 @@ def test_arguments_from_rest_have_defaults() -> None:
         ({"a/b": 1}, "/arguments"),
         ({"bound": None}, "/arguments/bound"),
         ({"behaviour": ["voter"]}, "/arguments/behaviour"),
+        ({"command": ["3:pause", "never"]}, "/arguments/command/1"),
+        ({"command": "3:pause"}, "/arguments/command"),
+        ({"command": [7]}, "/arguments/command/0"),
+        ({"command": [["3:pause"]]}, "/arguments/command/0"),
     ],
 )
 def test_rest_may_name_neither_code_nor_files_nor_more_than_its_share(
@@ -129,12 +133,17 @@ def test_every_option_that_names_neither_code_nor_files_may_be_set_over_rest() -
             "seeds": 3,
             "snapshot_every": 7,
             "from": "dlb_1-a",
+            "command": ["3:pause:0", "9:wake"],
+            "tiers": True,
+            "hot_percent": 5,
+            "warm_percent": 15,
         }
     )
     assert problems == []
     words = set(command_line(arguments))
     assert {"--from=dlb_1-a", "--seeds=3", "--snapshot-every=7", "--kernel=numpy", "--activity=0.5"} <= words
     assert {"--high-priority=10", "--low-priority=20", "--inbox-limit=5", "--workers=threads"} <= words
+    assert {"--command=3:pause:0", "--command=9:wake", "--hot-percent=5", "--warm-percent=15"} <= words
 
 
 def test_nobody_is_begun_with_unless_named() -> None:

@@ -55,7 +55,7 @@ def test_tiers_can_be_asked_for_over_rest_and_become_a_flag() -> None:
         ({"tiers": "yes"}, "/arguments/tiers"),
         ({"warm": "redis"}, "/arguments/warm"),
         ({"cold": "lmdb"}, "/arguments/cold"),
-        ({"hot_percent": 5}, "/arguments/hot_percent"),
+        ({"hot_percent": 99}, "/arguments/hot_percent"),
     ],
 )
 def test_rest_says_whether_there_are_tiers_and_not_what_keeps_them(document: dict[str, object], pointer: str) -> None:

@@ -14,7 +14,6 @@ from application.services.replay.recorded_run import RecordedRun, Turn, usage_of
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
 from domain.models.roll_call import AgentState
-from domain.witness.entry import COMPARISON
 
 __all__ = ["STOPPED", "RecordedAgents", "RecordedDesk", "WritesPrompt", "known_usage"]
 
@@ -25,6 +24,7 @@ STOPPED = frozenset({AgentState.CANCELLED.value, AgentState.HALTED.value})
 """How an agent ends that did not end by itself."""
 
 _NEAR = 8
+_UNASKED = "(a model that was not asked)"
 
 
 class RecordedAgents:
@@ -57,9 +57,12 @@ class RecordedAgents:
                 kind=previous["kind"],
                 state=AgentState(previous["state"]),
                 # Else another model of the route was asked next.
-                retryable=following["model"] == intents[request.attempt - 1]["model"],
+                retryable=not self._fell_back(turn) or following["model"] == intents[request.attempt - 1]["model"],
                 usage=usage,
             )
+
+    def _fell_back(self, turn: Turn) -> bool:
+        return bool((self._run.find(("agent.ended", *turn)) or {}).get("fell_back"))
 
     async def _last(self, request: AgentRequest, turn: Turn) -> AgentOutput:
         end = self._run.find(("agent.ended", *turn))
@@ -93,6 +96,7 @@ class RecordedDesk:
         self._run = run
         self._write = write
         self._routes = _routes(run)
+        self._of_routes = frozenset(model for route in self._routes.values() for model in route)
 
     def route(self, model: str | None) -> Sequence[str | None]:
         """The models that were asked for members of that model."""
@@ -109,7 +113,7 @@ class RecordedDesk:
     async def admit(self, request: AgentRequest, forecast: Forecast, *, until: float | None) -> Permit:  # noqa: ARG002
         """At once where the call was made; else as the agent ended without it."""
         intent = self._intent(request)
-        if intent is not None and intent["model"] == request.model:
+        if intent is not None and (intent["model"] == request.model or request.model not in self._of_routes):
             return _PERMIT
         if intent is not None:
             raise AgentInvocationError("another model was asked", kind="breaker_open", usage=Usage())
@@ -137,13 +141,27 @@ _PERMIT = _FreePermit()
 
 
 def _routes(run: RecordedRun) -> dict[str | None, tuple[str | None, ...]]:
-    """For each model that a member names, the models that were asked for it, in the order in which they first were."""
+    """For each model that a member names and that stood for several, those that were asked, in the order in which they were.
+
+    Members of any other model are asked at that one, under whatever name it was known when its calls were recorded.
+    """
     named = {agent.id: agent.model for agent in run.deliberation.specification.roster.agents}
-    found: dict[str | None, dict[str | None, None]] = {}
+    first: dict[str | None, dict[str | None, None]] = {}
+    later: dict[str | None, dict[str | None, None]] = {}
     for document in run.documents:
-        if document["type"] == "call.intended" and document["purpose"] != COMPARISON:
-            found.setdefault(named.get(document["agent_id"]), {})[document["model"]] = None
-    return {model: tuple(asked) for model, asked in found.items()}
+        if document["type"] != "agent.ended":
+            continue
+        asked = [intent["model"] for intent in run.intents((document["round"], document["agent_id"]))]
+        model = named.get(document["agent_id"])
+        if document.get("fell_back"):
+            # The one before may not have been asked at all, because it kept failing for others.
+            first.setdefault(model, {}).update(dict.fromkeys(asked[:1] if len(set(asked)) > 1 else ()))
+            later.setdefault(model, {}).update(dict.fromkeys(asked))
+        else:
+            first.setdefault(model, {}).update(dict.fromkeys(asked))
+    return {
+        model: tuple(dict.fromkeys([*(first.get(model) or [_UNASKED]), *others])) for model, others in later.items()
+    }
 
 
 def known_usage(usage: Mapping[str, Any] | None) -> Usage | None:

@@ -28,8 +28,8 @@ __all__ = [
     "compare_outcome",
     "differing",
     "read_ballot_answer",
-    "read_synthesis",
     "read_rule",
+    "read_synthesis",
     "read_terms",
     "recompute",
 ]

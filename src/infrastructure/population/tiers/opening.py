@@ -18,7 +18,7 @@ from infrastructure.population.tiers.places import Places
 from infrastructure.population.tiers.shared_slots import SharedSlots
 from infrastructure.population.tiers.tiered_states import Stores
 
-__all__ = ["MOST_WAITING", "open_stores", "slots_of", "tier_bytes"]
+__all__ = ["MOST_WAITING", "open_stores", "slots_of", "tier_bytes", "warm_address"]
 
 MOST_WAITING = 128
 """States that may wait to be written to the cold tier; whoever has more waits."""
@@ -86,15 +86,8 @@ def _warm(spec: PopulationSpecification, slots: int, closing: ExitStack) -> Stat
         closing.callback(slab.close)
         return slab
     from infrastructure.population.tiers.redis_warm import RedisWarm
-    from infrastructure.settings import load_settings
 
-    address = load_settings().redis_url
-    if address is None:
-        raise ConfigurationError(
-            variable="CONCLAVE_REDIS_URL",
-            problem="it is not set, and the warm tier redis needs a server",
-            remedy="Set it to the redis:// address of a Redis or Valkey, or leave the warm tier to lz4.",
-        )
+    address = warm_address()
     # A name of its own, since what an ended run left there is older than the cold tier.
     warm = RedisWarm(address, f"conclave:states:{secrets.token_hex(8)}", size=spec.state_bytes)
     closing.callback(warm.close)
@@ -106,3 +99,17 @@ def _warm(spec: PopulationSpecification, slots: int, closing: ExitStack) -> Stat
 
     closing.callback(forget)
     return warm
+
+
+def warm_address() -> str:
+    """Where the Redis of the warm tier lies. Raises `ConfigurationError` where none is named."""
+    from infrastructure.settings import load_settings
+
+    address = load_settings().redis_url
+    if address is None:
+        raise ConfigurationError(
+            variable="CONCLAVE_REDIS_URL",
+            problem="it is not set, and the warm tier redis needs a server",
+            remedy="Set it to the redis:// address of a Redis or Valkey, or leave the warm tier to lz4.",
+        )
+    return address

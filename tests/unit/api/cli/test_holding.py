@@ -60,6 +60,9 @@ class FakeDeliberations:
     async def minutes(self, deliberation_id: str) -> str:
         return f"# Minutes of {deliberation_id}\n"
 
+    async def bundle(self, deliberation_id: str) -> Document:
+        return {"version": 1, "entries": []}
+
     async def checkpoint(self) -> str:
         return "a checkpoint"
 

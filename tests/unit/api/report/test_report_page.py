@@ -87,8 +87,10 @@ def test_unseen_characters_are_spelt_out_wherever_they_stand(naughty: str) -> No
 
 def test_a_degraded_result_says_so_in_its_first_line_and_then_that_it_is_simulated() -> None:
     found = page(ended(PLAIN, simulated=True))
-    assert found.words.partition("Close it?")[2].lstrip().startswith(
-        "Degraded: 1 of 5 did not take part. Simulated: no model was asked"
+    assert (
+        found.words.partition("Close it?")[2]
+        .lstrip()
+        .startswith("Degraded: 1 of 5 did not take part. Simulated: no model was asked")
     )
     assert words(("yes", "yes")).partition("Conclave: Close it?")[2].startswith(" Close it?")
 

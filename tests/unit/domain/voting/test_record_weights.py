@@ -17,8 +17,8 @@ def ballots(*answers: Answer, confidence: float | None = None) -> list[Ballot]:
     return [Ballot(f"v{place}", answer, confidence) for place, answer in enumerate(answers)]
 
 
-def weighed(kind: RuleKind, weights: dict[str, int], **settings: str) -> Rule:
-    return Rule(kind, weighted_by=WEIGHTED_BY_RECORD, weights=weights, **settings)
+def weighed(kind: RuleKind, weights: dict[str, int], *, tie_break: str | None = None) -> Rule:
+    return Rule(kind, weighted_by=WEIGHTED_BY_RECORD, weights=weights, tie_break=tie_break)
 
 
 def test_votes_count_their_weights_and_not_their_confidence() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domain.models.population import BEHAVIOURS
+from domain.models.population import BEHAVIOURS, GRID
 from infrastructure.population import local_engine
 from infrastructure.population.arena import Arena
 from infrastructure.population.field import Behaviour, Count, Field, TickKeys, layout_of
@@ -88,6 +88,15 @@ def test_as_many_messages_are_sent_as_fit_in_their_order() -> None:
     assert 130 <= place == sent < 700
     assert field.heads[0, 0, 1] == field.capacity
     assert field.heads[0, 0, 0] == sent - 130
+
+
+def test_a_piece_that_begins_amid_a_community_says_the_opinions_of_its_senders() -> None:
+    kernel, field = _kernel()
+    assert _sent(kernel, field, 37, 237) == (237, 200)
+    for dest in (0, 1):
+        ring = slice(dest * field.capacity, dest * field.capacity + int(field.heads[0, 0, dest]))
+        senders = (field.who[ring] & np.uint64(2**32 - 1)).astype(np.int64)
+        assert np.array_equal(field.values[ring] / GRID, field.columns.opinion[0][senders])
 
 
 def test_what_went_round_in_a_ring_is_heard() -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from domain.errors.population import EdgeFileError, NotEnoughMemoryError, PopulationFullError
 from domain.models.archetype import Archetype
+from domain.models.population import MAX_AGENTS
+from infrastructure.population import memory_plan
 from infrastructure.population.adjacency import Adjacency
 from infrastructure.population.arena import Arena, Layout
 from infrastructure.population.edge_file import read_edges
@@ -98,9 +100,10 @@ def test_mixing_is_that_of_splitmix64() -> None:
         ("0 1\n1 9\n", 2, "names agent 9"),
         ("0 1\n-1 2\n", 2, "names agent -1"),
         ("0 1 2\n", 1, "has 3 numbers"),
-        ("a b\n", 0, "is no list of edges"),
+        ("a b\n", 1, "is no pair of numbers"),
+        ("# 0 and 1\n0 1\n\n1 2 # 3\n1\n", 3, "is no pair of numbers"),
         ("# nothing\n", 0, "holds no edge"),
-        ("0 0.5\n", 0, "is no list of edges"),
+        ("0 0.5\n", 1, "is no pair of numbers"),
     ],
 )
 def test_an_edge_file_that_cannot_be_used_is_refused_by_its_line(
@@ -113,9 +116,10 @@ def test_an_edge_file_that_cannot_be_used_is_refused_by_its_line(
     assert caught.value.line == line
 
 
-def test_an_edge_file_may_have_commas_and_comments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["0,1\n1, 2 # friends\n", "# who knows whom\n\n0,1\n1,2\n", "# from, to\n0 1\n1\t2\n"])
+def test_an_edge_file_may_have_commas_and_comments(tmp_path: Path, text: str) -> None:
     file = tmp_path / "edges"
-    file.write_text("0,1\n1, 2 # friends\n")
+    file.write_text(text)
     ends, others = read_edges(file, 3)
     assert (ends.tolist(), others.tolist()) == ([0, 1], [1, 2])
 
@@ -162,6 +166,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_taken() -> None:
     with pytest.raises(NotEnoughMemoryError) as caught:
         plan.require()
     assert 0 < caught.value.fits_agents < 10_000_000
+
+
+def test_no_more_agents_fit_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda: 1 << 50)
+    assert plan_memory(specification(), shards=2, workers=2, batch=100).fits_agents == MAX_AGENTS
 
 
 def test_percentiles_are_no_more_than_an_eighth_above_what_was_measured() -> None:
