@@ -22,6 +22,7 @@ from api.cli.asking import (
     MinimumOption,
     NeighboursOption,
     OptionsOption,
+    OriginOption,
     ProtocolOption,
     QuestionArgument,
     QuorumOption,
@@ -82,6 +83,7 @@ def quote(
     max_cost: MaxCostOption = None,
     seed: SeedOption = None,
     control: ControlOption = None,
+    origin: OriginOption = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -118,6 +120,7 @@ def quote(
         max_cost=max_cost,
         seed=seed,
         control=control,
+        origin=origin,
     )
     from api.bootstrap import run
     from api.cli.deliberations import Access
