@@ -70,6 +70,9 @@ bench: ## Measure ours beside its peers [ARGS="..."]
 	.bench-venv/bin/python -m benchmarks.limiter
 	.bench-venv/bin/python -m benchmarks.bus
 	.bench-venv/bin/python -m benchmarks.pantheon --uvloop
+	.bench-venv/bin/python -m benchmarks.rules
+	.bench-venv/bin/python -m benchmarks.analysis
+	.bench-venv/bin/python -m benchmarks.population
 
 campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
 	@$(ENVIRONMENT) model

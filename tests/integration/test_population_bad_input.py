@@ -56,9 +56,14 @@ async def test_messages_that_are_lost_end_the_run_and_keep_the_snapshot(tmp_path
 
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
-async def test_a_behaviour_that_raises_stops_the_tick_and_is_named(tmp_path: Path, workers: str) -> None:
-    spec = specification(agents=2_000, behaviour=f"{MINDS}:Raising", workers=workers)
-    with pytest.raises(BehaviourError, match="ZeroDivisionError: of the test") as caught:
+@pytest.mark.parametrize(
+    ("name", "problem"), [("Raising", "ZeroDivisionError: of the test"), ("Leaving", "SystemExit: 3")]
+)
+async def test_a_behaviour_that_raises_stops_the_tick_and_is_named(
+    tmp_path: Path, name: str, problem: str, workers: str
+) -> None:
+    spec = specification(agents=2_000, behaviour=f"{MINDS}:{name}", workers=workers)
+    with pytest.raises(BehaviourError, match=problem) as caught:
         await run_in(tmp_path, spec)
     assert (caught.value.tick, caught.value.shard) == (7, 1)
     assert Snapshots(tmp_path / "snapshots").ticks() == [6]

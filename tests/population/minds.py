@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from infrastructure.population.own_behaviour import ShardView
 
-__all__ = ["Average", "Bookkeeping", "Careless", "Deadly", "Eager", "Exact", "Interrupted", "Raising", "Remembering"]
+__all__ = [
+    "Average",
+    "Bookkeeping",
+    "Careless",
+    "Deadly",
+    "Eager",
+    "Exact",
+    "Interrupted",
+    "Leaving",
+    "Raising",
+    "Remembering",
+]
 
 _TICK = 7
 
@@ -53,6 +64,16 @@ class Exact:
     def step(self, view: ShardView) -> NDArray[np.float64]:
         """See `OwnBehaviour`."""
         return np.asarray(np.diff(view.inbox.offsets) / 100.0)
+
+
+class Leaving:
+    """Wants the whole process to end in the middle."""
+
+    def step(self, view: ShardView) -> NDArray[np.float64]:
+        """See `OwnBehaviour`."""
+        if view.tick == _TICK and view.shard == 1:
+            sys.exit(3)
+        return view.opinion
 
 
 class Raising:

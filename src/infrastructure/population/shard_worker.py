@@ -205,7 +205,8 @@ class ShardWorker:
             return self._own.step(view)
         except PopulationError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # A behaviour that leaves would end the run with an exit code that means something else.
             raise BehaviourError(
                 behaviour=self._field.spec.behaviour,
                 shard=view.shard,
