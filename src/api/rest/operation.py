@@ -1,4 +1,4 @@
-"""How one operation is described in the OpenAPI document, by the names of the schemas in `api.rest.schemas`."""
+"""How one operation is described in the OpenAPI document, by the names of the schemas that `api.rest.schemas` gathers."""
 
 from __future__ import annotations
 

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from api.requests import DeliberationRequest, RecountRequest, ResolutionRequest
+from api.rest.record_schemas import Bundle, ConsistencyProof, InclusionProof, LogEntry
+from api.rest.result_schemas import (
+    Agents,
+    Answer,
+    Control,
+    Limits,
+    Outcome,
+    Protocol,
+    Quorum,
+    RollCall,
+    Round,
+    Rule,
+    Sampling,
+    Saved,
+    Statement,
+    Worth,
+)
+from api.rest.schema_document import Document, State, Status
 
 __all__ = [
     "Alive",
@@ -39,369 +57,13 @@ __all__ = [
     "component_schemas",
 ]
 
-_Status = Literal["queued", "running", "completed", "inquorate", "cancelled", "halted", "failed"]
-_State = Literal[
-    "answered", "abstained", "invalid", "timed_out", "throttled", "failed", "over_budget", "cancelled", "halted"
-]
 
-
-class _Document(BaseModel):
-    # Built only when somebody asks for the OpenAPI document, which most servers are never asked for.
-    model_config = ConfigDict(extra="forbid", defer_build=True)
-
-
-class Answer(_Document):
-    """The kind of answer, with its options, range or unit."""
-
-    kind: Literal["choice", "approval", "ranking", "verdict", "score", "probability", "number", "text"]
-    options: list[str] | None = Field(default=None, description="For choice, approval and ranking.")
-    min: float | None = Field(default=None, description="For a score.")
-    max: float | None = Field(default=None, description="For a score.")
-    unit: str | None = Field(default=None, description="For a number.")
-
-
-class Protocol(_Document):
-    """How many rounds, who is asked at one time, and who sees what of the others."""
-
-    kind: Literal["poll", "delphi", "peer_review", "debate", "common_ground"]
-    wave_size: int | None = Field(
-        default=None, description="Of a poll: agents asked at one time, where that is bounded."
-    )
-    max_rounds: int | None = Field(default=None, description="Of a delphi: revisions after the blind round, at most.")
-    reviewers_per_answer: int | None = Field(default=None, description="Of a peer review: who reviews each answer.")
-    rounds: int | None = Field(default=None, description="Of a debate: exchanges between the blind round and the vote.")
-    neighbours: int | None = Field(default=None, description="Of a debate: how many others each one hears.")
-
-
-class Rule(_Document):
-    """How ballots become an outcome."""
-
-    kind: str
-    fraction: float | None = Field(
-        default=None, description="For a threshold the share of all asked, for a trimmed mean what is dropped a side."
-    )
-    tie_break: str | None = Field(default=None, description="What breaks a tie: lottery, or the kind of another rule.")
-    strength: str | None = Field(default=None, description="Of pairwise wins: winning_votes or margins.")
-    weighted_by: str | None = Field(default=None, description="What a ballot counts, where that is not one vote.")
-    weights: dict[str, float] | None = Field(default=None, description="By agent, where the record weighs: its votes.")
-
-
-class Agents(_Document):
-    """Who is asked."""
-
-    roster: str = Field(description="The roster's name; empty where the request listed its members.")
-    count: int
-
-
-class Quorum(_Document):
-    """How many have to take part."""
-
-    min_answered_fraction: float
-
-
-class Limits(_Document):
-    """Bounds in seconds, attempts, tokens and US dollars."""
-
-    agent_timeout_s: float
-    deadline_s: float
-    max_attempts: int
-    max_total_tokens: int
-    max_cost_usd: float
-
-
-class Sampling(_Document):
-    """How the models are sampled."""
-
-    temperature: float
-    max_output_tokens: int
-
-
-class RollCall(_Document):
-    """How those asked ended; `asked` is the sum of the others, always."""
-
-    asked: int
-    answered: int
-    abstained: int
-    invalid: int
-    timed_out: int
-    throttled: int
-    failed: int
-    over_budget: int
-    cancelled: int
-    halted: int
-
-
-class KeptBallot(_Document):
-    """An agent that did not take part in a round, and the round from which its ballot was kept in the tally."""
-
-    agent_id: str
-    from_round: int
-
-
-class Saved(_Document):
-    """What a poll in waves did not spend, because it stopped when the others could not have changed the decision any more."""
-
-    agents: int = Field(description="How many were not asked.")
-    calls: int
-    cost_usd: float = Field(description="What those who were asked cost on average, times how many were not.")
-
-
-class Statement(_Document):
-    """The statement that a search for common ground came to."""
-
-    label: str
-    agent_id: str = Field(description="Who drafted it.")
-    round: int
-    text: str | None = Field(description="Null once the texts are erased.")
-
-
-class Round(_Document):
-    """One round's own roll call and tally; round 0 is blind."""
-
-    round: int
-    purpose: Literal[
-        "answer",
-        "revise",
-        "review",
-        "position",
-        "cross_examine",
-        "vote",
-        "draft",
-        "rank",
-        "critique",
-        "redraft",
-    ] = Field(description="What those asked were asked to do.")
-    kept: list[KeptBallot] = Field(description="Who did not take part, and whose earlier ballot is in the tally.")
-    roll_call: RollCall
-    tally: dict[str, float]
-
-
-class Position(_Document):
-    """A losing position: who holds it, and why."""
-
-    answer: str
-    count: int
-    agents: list[str]
-    reasons: list[str]
-
-
-class Dissent(_Document):
-    """The minority report."""
-
-    percentage: float | None = Field(description="Of those who answered; null without a decision.")
-    positions: list[Position]
-
-
-class Change(_Document):
-    """An agent that changed its answer after the blind round."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True, validate_by_name=True, validate_by_alias=True)
-
-    agent_id: str
-    before: str = Field(alias="from")
-    after: str = Field(alias="to")
-
-
-class Robustness(_Document):
-    """How firmly the decision stands."""
-
-    rules_agreeing: list[str]
-    votes_to_flip: int | None
-
-
-class Cluster(_Document):
-    """Agents whose texts say much the same."""
-
-    name: str = Field(description="As it stands in the tally.")
-    agents: list[str]
-    representative: str = Field(description="The agent whose text is nearest to all of them.")
-
-
-class Claim(_Document):
-    """One sentence of one agent's text, and all agents whose text says it."""
-
-    cluster: str
-    text: str | None = Field(description="Null once the texts are erased.")
-    agents: list[str]
-    source: str = Field(description="The agent whose words these are.")
-
-
-class Synthesis(_Document):
-    """What texts come to: clusters, the largest first, and what is claimed in each. A claim without an agent does not stand here."""
-
-    method: str = Field(description="What compared the texts.")
-    chosen: str | None = Field(description="The cluster that decided.")
-    clusters: list[Cluster]
-    claims: list[Claim]
-
-
-class Outcome(_Document):
-    """What the rule made of the ballots."""
-
-    status: Literal["decided", "tied", "no_majority"]
-    decision: str | float | None = Field(description="Null unless decided.")
-    rule: str
-    tally: dict[str, float] = Field(
-        description="Votes, points or wins, as the rule counts; first places where it gives none."
-    )
-    margin: float | None
-    spread: float | None = Field(description="For estimates: the interquartile range.")
-    dissent: Dissent
-    blind_tally: dict[str, float]
-    changed: list[Change]
-    effective_votes: float | None = Field(
-        description="How many independent votes they are worth, measured on earlier deliberations; null where that is not known."
-    )
-    robustness: Robustness
-    ranking: list[str] | None = Field(
-        default=None, description="For ranking and approval: the options, best first; who shares a place by name."
-    )
-    places: dict[str, int] | None = Field(default=None, description="The place of each option; ties share one.")
-    tie_break: str | None = Field(default=None, description="What broke a tie, where there was one.")
-    outliers: list[str] | None = Field(
-        default=None, description="For estimates: agents far outside the middle half (Tukey's fences)."
-    )
-    synthesis: Synthesis | None = Field(default=None, description="For texts.")
-
-
-class DropOut(_Document):
-    """A model or persona group of which more is missing than of the others, and not by chance."""
-
-    kind: Literal["model", "persona"]
-    group: str
-    missing: int
-    asked: int
-    missing_elsewhere: int
-    asked_elsewhere: int
-    p_value: float = Field(description="Fisher's exact test, corrected for the groups compared (Holm).")
-
-
-class Winner(_Document):
-    """What one rule decides on the same ballots."""
-
-    rule: str
-    status: Literal["decided", "tied", "no_majority"]
-    decision: str | float | None
-
-
-class LeftOut(_Document):
-    """Leaving out one at a time: who is pivotal, and for estimates how far the result moves."""
-
-    pivotal: list[str] = Field(description="Without one of these the status or the decision would be another.")
-    low: float | None
-    high: float | None
-
-
-class WithoutOne(_Document):
-    """The result without one agent, one model or one persona group; null where there is none to compare, or too many."""
-
-    agent: LeftOut | None
-    model: LeftOut | None
-    persona: LeftOut | None
-
-
-class Flow(_Document):
-    """So many agents went from one answer to another."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True, validate_by_name=True, validate_by_alias=True)
-
-    before: str = Field(alias="from")
-    after: str = Field(alias="to")
-    count: int
-
-
-class Movement(_Document):
-    """Who changed between the blind round and the last, and to whom."""
-
-    changeable: int
-    changed: int
-    flows: list[Flow]
-    blind_leader: str | None
-    conformity: float | None = Field(description="The share of those who changed that went to the blind leader.")
-
-
-class Division(_Document):
-    """How divided the answers are."""
-
-    entropy_bits: float | None
-    polarisation: float | None = Field(description="0 for one camp, 1 for two equal ones.")
-
-
-class Divisions(_Document):
-    """In the blind round and in the end."""
-
-    blind: Division
-    final: Division
-
-
-class EffectiveVotes(_Document):
-    """So many independent votes are these worth, with an interval of 95 %."""
-
-    value: float | None = Field(description="Null where it cannot be known.")
-    low: float
-    high: float
-    voters: int
-    correlation: float | None
-    questions: int
-    basis: Literal["resolved", "answers", "one_question"]
-    note: str
-
-
-class MeasuredVotes(_Document):
-    """What earlier deliberations of these agents say, and what this one alone can say."""
-
-    across: EffectiveVotes | None
-    within: EffectiveVotes | None
-
-
-class Copies(_Document):
-    """Agents that answer like each other more often than chance allows."""
-
-    agents: list[str]
-    agreement: float
-    questions: int
-
-
-class Agreement(_Document):
-    """The share on the largest position in the latest deliberations of these agents, oldest first."""
-
-    shares: list[float]
-    sustained: bool = Field(description="Above 90 % in ten in a row: the warning of groupthink.")
-
-
-class Worth(_Document):
-    """What the result is worth: derived from the ballots, and from earlier ones of the same agents."""
-
-    warnings: list[str] = Field(description="For a reader, the gravest first: that it is degraded, and why.")
-    drop_out: list[DropOut]
-    winners: list[Winner]
-    without_one: WithoutOne
-    movement: Movement | None = Field(description="Null where there was one round only.")
-    division: Divisions
-    effective_votes: MeasuredVotes
-    copies: list[Copies]
-    same_words: list[list[str]] = Field(description="Agents whose reasons are the same word for word.")
-    agreement: Agreement
-
-
-class Control(_Document):
-    """One model, asked the same as often as all agents are called: a deliberation of its own."""
-
-    deliberation_id: str
-    model: str | None = Field(description="Null for the default one.")
-    status: _Status | None = Field(description="Null where it could not be accepted.")
-    asked: int | None
-    outcome_status: Literal["decided", "tied", "no_majority"] | None
-    decision: str | float | None
-    tally: dict[str, float] | None
-
-
-class Failure(_Document):
+class Failure(Document):
     """An agent that neither answered nor abstained, by name."""
 
     agent_id: str
     round: int
-    state: _State
+    state: State
     kind: str
     message: str | None = Field(description="Null once the texts are erased.")
     attempts: int
@@ -411,7 +73,7 @@ class Failure(_Document):
     )
 
 
-class Usage(_Document):
+class Usage(Document):
     """What calls cost, failed attempts included."""
 
     calls: int
@@ -422,7 +84,7 @@ class Usage(_Document):
     uncertain_usd: float = Field(description="The same in US dollars; not in `cost_usd`.")
 
 
-class Fallback(_Document):
+class Fallback(Document):
     """An agent whose last call was made at another model of its route than the first."""
 
     agent_id: str
@@ -431,7 +93,7 @@ class Fallback(_Document):
     answered: str | None = Field(description="Which model answered; null where none did.")
 
 
-class WitnessSpan(_Document):
+class WitnessSpan(Document):
     """Where a deliberation's entries stand in the log, and the head that covers them."""
 
     first_index: int
@@ -440,11 +102,11 @@ class WitnessSpan(_Document):
     root_hash: str = Field(description="In hex.")
 
 
-class Deliberation(_Document):
+class Deliberation(Document):
     """One question put to one roster, and what has come of it so far."""
 
     id: str
-    status: _Status
+    status: Status
     question: str | None = Field(description="Null once its texts are erased.")
     context: str | None
     answer: Answer
@@ -480,7 +142,7 @@ class Deliberation(_Document):
     erased: bool = Field(description="Whether its texts were removed; what the log commits to stays.")
 
 
-class DeliberationPage(_Document):
+class DeliberationPage(Document):
     """Some deliberations, newest first."""
 
     items: list[Deliberation]
@@ -490,7 +152,7 @@ class DeliberationPage(_Document):
     )
 
 
-class Topics(_Document):
+class Topics(Document):
     """Where the topics of the last days came from."""
 
     days: int
@@ -498,7 +160,7 @@ class Topics(_Document):
     warning: str | None = Field(description="Said once one source gives more than 30 % of at least 20 topics.")
 
 
-class Recount(_Document):
+class Recount(Document):
     """What another rule makes of the recorded ballots."""
 
     deliberation_id: str
@@ -507,7 +169,7 @@ class Recount(_Document):
     leaf_index: int = Field(description="Where the log says so.")
 
 
-class AgentScore(_Document):
+class AgentScore(Document):
     """One agent against the truth of this question, and its record over all that were resolved."""
 
     agent_id: str
@@ -518,7 +180,7 @@ class AgentScore(_Document):
     weight: float = Field(description="What its vote counts where the record weighs.")
 
 
-class ModelScore(_Document):
+class ModelScore(Document):
     """One model against the truth of this question, and its record over all that were resolved."""
 
     model: str
@@ -528,7 +190,7 @@ class ModelScore(_Document):
     weight: float
 
 
-class CalibrationBin(_Document):
+class CalibrationBin(Document):
     """The answers whose stated confidence lies between two bounds, and how many of them were right."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -540,7 +202,7 @@ class CalibrationBin(_Document):
     right: float | None = Field(description="The share that was right.")
 
 
-class Resolution(_Document):
+class Resolution(Document):
     """How a question turned out, and how near everybody was."""
 
     deliberation_id: str
@@ -554,7 +216,7 @@ class Resolution(_Document):
     leaf_index: int = Field(description="Where the log says so.")
 
 
-class Standing(_Document):
+class Standing(Document):
     """One agent or model over all questions that were resolved."""
 
     name: str
@@ -564,7 +226,7 @@ class Standing(_Document):
     weight: float = Field(description="What its vote counts where the record weighs.")
 
 
-class TrackRecord(_Document):
+class TrackRecord(Document):
     """Who was right where the truth is known."""
 
     questions: int
@@ -573,7 +235,7 @@ class TrackRecord(_Document):
     calibration: list[CalibrationBin]
 
 
-class OutputFailure(_Document):
+class OutputFailure(Document):
     """Why an agent has no usable output."""
 
     kind: str
@@ -581,13 +243,13 @@ class OutputFailure(_Document):
     attempts: int
 
 
-class Output(_Document):
+class Output(Document):
     """How one agent ended in one round."""
 
     agent_id: str
     round: int
     attempt: int
-    state: _State
+    state: State
     content: str | None
     truncated: bool
     answer: str | float | list[str] | None
@@ -606,14 +268,14 @@ class Output(_Document):
     erased: bool = Field(description="Whether its texts were removed.")
 
 
-class OutputPage(_Document):
+class OutputPage(Document):
     """Every committed outcome, never cut."""
 
     items: list[Output]
     next_cursor: str | None
 
 
-class Event(_Document):
+class Event(Document):
     """The `data` of one server-sent event; its `id` is the sequence and its `event` the type."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
@@ -624,75 +286,21 @@ class Event(_Document):
     deliberation_id: str
 
 
-class LogEntry(_Document):
-    """An entry of the log at its place."""
-
-    index: int
-    leaf_hash: str = Field(description="SHA-256(0x00 || entry), in hex.")
-    entry: str = Field(description="RFC 8785 canonical JSON, as it was hashed.")
-
-
-class InclusionProof(_Document):
-    """That an entry is in a tree (RFC 9162, section 2.1.3); hashes in hex."""
-
-    index: int
-    tree_size: int
-    leaf_hash: str
-    root_hash: str
-    hashes: list[str] = Field(description="From the leaf to the root.")
-
-
-class ConsistencyProof(_Document):
-    """That a tree grew out of an older one (RFC 9162, section 2.1.4); hashes in hex."""
-
-    first: int
-    second: int
-    first_root: str
-    second_root: str
-    hashes: list[str]
-
-
-class BundleEntry(_Document):
-    """An entry and the proof that the bundle's checkpoint covers it."""
-
-    index: int
-    entry: str = Field(description="RFC 8785 canonical JSON, as it was hashed.")
-    inclusion_proof: list[str] = Field(description="From the leaf to the root, in hex.")
-
-
-class Disclosure(_Document):
-    """A text that an entry commits to: SHA-256(salt || text in UTF-8)."""
-
-    sha256: str = Field(description="In hex, as it stands in the entry.")
-    salt: str = Field(description="16 bytes in hex.")
-    text: str
-
-
-class Bundle(_Document):
-    """Everything that verifies one deliberation without this server: `conclave witness verify FILE --key VKEY`."""
-
-    version: int
-    checkpoint: str = Field(description="C2SP signed note.")
-    public_key: str = Field(description="C2SP verifier key. Trust the one that you pinned, not this one.")
-    entries: list[BundleEntry]
-    disclosures: list[Disclosure]
-
-
-class QuotedCount(_Document):
+class QuotedCount(Document):
     """Calls, or tokens."""
 
     expected: int
     at_most: int
 
 
-class QuotedCost(_Document):
+class QuotedCost(Document):
     """US dollars; null where a model has no known price."""
 
     expected: float | None
     at_most: float | None
 
 
-class Quote(_Document):
+class Quote(Document):
     """What a deliberation would take, before anything is spent. Expected is one call an agent with a typical answer."""
 
     calls: QuotedCount
@@ -701,7 +309,7 @@ class Quote(_Document):
     notices: list[str] = Field(description="What to know besides: unknown prices, limits below what is expected.")
 
 
-class UsageItem(_Document):
+class UsageItem(Document):
     """What the calls of one deliberation, key, provider, model or day took."""
 
     key: str = Field(
@@ -716,13 +324,13 @@ class UsageItem(_Document):
     uncertain_usd: float = Field(description="The same in US dollars; not in `cost_usd`.")
 
 
-class UsagePage(_Document):
+class UsagePage(Document):
     """What calls took; deliberations and days newest first, the others dearest first."""
 
     items: list[UsageItem]
 
 
-class RunRequest(_Document):
+class RunRequest(Document):
     """What to run."""
 
     kind: Literal["swarm", "pantheon", "soak", "population"]
@@ -732,12 +340,12 @@ class RunRequest(_Document):
     )
 
 
-class Run(_Document):
+class Run(Document):
     """A run, as it is recorded."""
 
     id: str
     kind: Literal["swarm", "pantheon", "soak", "population"]
-    status: _Status
+    status: Status
     started_at: str | None = Field(description="RFC 3339; null until its process has begun.")
     finished_at: str | None
     arguments: dict[str, Any] = Field(description="Those that were given, with the defaults of the others.")
@@ -747,14 +355,14 @@ class Run(_Document):
     reason: str | None = Field(description="Why it ended as it did, where its result does not say so.")
 
 
-class RunPage(_Document):
+class RunPage(Document):
     """A page of runs, newest first."""
 
     items: list[Run]
     next_cursor: str | None = Field(description="For `cursor`; null on the last page.")
 
 
-class RunEvent(_Document):
+class RunEvent(Document):
     """One event of a run, the `data` of a server-sent event."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
@@ -765,7 +373,7 @@ class RunEvent(_Document):
     run_id: str
 
 
-class RosterEntry(_Document):
+class RosterEntry(Document):
     """A roster in the list."""
 
     name: str
@@ -773,14 +381,14 @@ class RosterEntry(_Document):
     count: int
 
 
-class RosterPage(_Document):
+class RosterPage(Document):
     """Every roster there is."""
 
     items: list[RosterEntry]
     next_cursor: str | None
 
 
-class RosterAgent(_Document):
+class RosterAgent(Document):
     """One voice: an id, a viewpoint and, when it brings its own, a model."""
 
     id: str
@@ -789,7 +397,7 @@ class RosterAgent(_Document):
     model: str | None
 
 
-class Roster(_Document):
+class Roster(Document):
     """A roster with its agents, in order."""
 
     name: str
@@ -797,7 +405,7 @@ class Roster(_Document):
     agents: list[RosterAgent]
 
 
-class Pool(_Document):
+class Pool(Document):
     """The pool of agent slots at this moment."""
 
     capacity: int
@@ -806,20 +414,20 @@ class Pool(_Document):
     waiting: int
 
 
-class Alive(_Document):
+class Alive(Document):
     """The server answers."""
 
     status: Literal["ok"]
 
 
-class Dependency(_Document):
+class Dependency(Document):
     """Whether something the server needs works, and what to do when not."""
 
     works: bool
     detail: str
 
 
-class Readiness(_Document):
+class Readiness(Document):
     """Whether the server can really work, each dependency by name."""
 
     status: Literal["ready", "unavailable", "stopping"]
@@ -827,20 +435,20 @@ class Readiness(_Document):
     dependencies: dict[str, Dependency]
 
 
-class HaltReason(_Document):
+class HaltReason(Document):
     """Why to halt, or why to end the halt."""
 
     reason: str = Field(min_length=1, max_length=1000, description="The log commits to it for ever.")
 
 
-class HaltChannel(_Document):
+class HaltChannel(Document):
     """One of the places where a halt is kept."""
 
     halted: bool = Field(description="Set, or out of reach: then the worse is taken for true.")
     reachable: bool
 
 
-class Halt(_Document):
+class Halt(Document):
     """Whether the system is halted."""
 
     halted: bool = Field(description="No agent is called: a channel is set, or one cannot be read.")
@@ -849,14 +457,14 @@ class Halt(_Document):
     channels: dict[str, HaltChannel]
 
 
-class FieldError(_Document):
+class FieldError(Document):
     """One field that cannot be accepted."""
 
     pointer: str = Field(description="Where it is (RFC 6901): in the body, or `/query/...` or `/header/...`.")
     detail: str
 
 
-class Problem(_Document):
+class Problem(Document):
     """Why a request was refused (RFC 9457)."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)

@@ -11,7 +11,7 @@ import pytest
 
 from api.cli.rendering import render_deliberation
 from api.documents import deliberation_document
-from api.rest import schemas
+from api.rest.result_schemas import Worth
 from domain.analysis.past import PastBallots
 from domain.analysis.worth import assess
 from domain.models.deliberation import Deliberation, DeliberationStatus
@@ -122,7 +122,7 @@ def test_names_cannot_write_to_the_terminal() -> None:
 )
 def test_the_document_is_what_its_schema_says(over: Deliberation) -> None:
     document = deliberation_document(over, assess(over))
-    assert schemas.Worth.model_validate(document["worth"]).model_dump(by_alias=True) == document["worth"]
+    assert Worth.model_validate(document["worth"]).model_dump(by_alias=True) == document["worth"]
 
 
 def test_measured_effective_votes_stand_in_the_outcome() -> None:
