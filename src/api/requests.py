@@ -138,11 +138,11 @@ class ResolutionRequest(_Part):
         except ValidationError as error:
             found = problems_of(error)
             problems = [problem for problem in found if not problem.pointer.startswith("/answer")]
-            if len(problems) < len(found):
+            if any(each["type"] == "missing" for each in error.errors()):
+                problems.append(FieldProblem("/answer", "Field required"))
+            elif len(problems) < len(found):
                 # Which of the kinds of an answer it is not, concerns nobody.
-                missing = next((problem for problem in found if problem.pointer == "/answer"), None)
-                said = "must be an option, a list of options, yes, no or a number"
-                problems.append(missing or FieldProblem("/answer", said))
+                problems.append(FieldProblem("/answer", "must be an option, a list of options, yes, no or a number"))
             raise InvalidSpecificationError(problems) from None
 
 

@@ -39,7 +39,7 @@ def decide(
         # Texts have one rule only, and are not clustered twice.
         and (
             form.kind is AnswerKind.TEXT
-            or Rule(kind) == specification.rule
+            or kind is specification.rule.kind
             or label_of(_outcome(specification, Rule(kind), form, ballots, asked=asked)) == decided
         )
     ]

@@ -22,7 +22,9 @@ def threshold(profile: Profile, *, asked: int, fraction: float) -> Standing:
     most = found.tally[found.first[0]]
     needed = max(1, math.ceil(exactly(fraction) * asked * profile.scale))
     if most < needed:
-        return replace(found, is_short=True, votes_to_flip=None)
+        # Nobody is ahead of it: whoever is first gets there with the fewest.
+        can_be_won = profile.scale == 1 and needed <= sum(found.tally)
+        return replace(found, is_short=True, votes_to_flip=needed - most if can_be_won else None)
     if len(found.first) > 1 or profile.scale != 1:
         return found
     second = most - found.margin

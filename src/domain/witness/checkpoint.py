@@ -187,10 +187,12 @@ class VerifierKey:
         name, _, rest = vkey.partition("+")
         key_id, _, encoded = rest.partition("+")
         material = _read_base64("key of the verifier key", encoded)
+        if not material:
+            raise VerificationRefusedError(f"the verifier key {vkey!r} is malformed: there is no NAME+ID+KEY in it")
         try:
             key = cls(name, material[0], material[1:])
             computed_id = key.key_id.hex()
-        except (ValueError, IndexError) as error:
+        except ValueError as error:
             raise VerificationRefusedError(f"the verifier key {vkey!r} is malformed: {error}") from error
         if key_id != computed_id:
             raise VerificationRefusedError(

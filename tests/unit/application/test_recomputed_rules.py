@@ -100,3 +100,19 @@ def test_outcomes_of_an_earlier_version_lack_places_and_outliers() -> None:
     document = recorded(Rule(RuleKind.PLURALITY), RANKING, given)
     del document["places"]
     check(document, Rule(RuleKind.PLURALITY), RANKING, given)
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer", "answers"),
+    [
+        (Rule(RuleKind.THRESHOLD, 0.4), AnswerFormat(AnswerKind.CHOICE, ("a", "b", "c")), ("a", "a", "b", "c", None)),
+        (Rule(RuleKind.PLURALITY, tie_break="lottery"), AnswerFormat(AnswerKind.CHOICE, ("a", "b")), ("a", "b")),
+    ],
+)
+def test_the_agreed_rule_agrees_with_itself_whatever_it_was_agreed_with(
+    rule: Rule, answer: AnswerFormat, answers: Sequence[Answer]
+) -> None:
+    computed = recompute(terms(rule, answer), ballots(*answers), asked=len(answers), synthesis=None)
+    assert computed is not None
+    assert computed.decision is not None
+    assert rule.kind.value in computed.rules_agreeing

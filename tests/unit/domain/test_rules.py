@@ -61,18 +61,19 @@ def test_without_a_vote_there_is_no_majority() -> None:
     assert (outcome.status, outcome.decision) == (OutcomeStatus.NO_MAJORITY, None)
 
 
-def brute_force_flips(counts: list[int], needed: int) -> int | None:
-    """The fewest ballots moved so that another option is the sole leader with at least `needed` votes."""
-    winner = counts.index(max(counts))
+def brute_force_flips(counts: list[int], needed: int, *, is_won: bool = True) -> int | None:
+    """The fewest ballots moved so that another option is the sole leader with at least `needed` votes; any one where none has won."""
+    winner = counts.index(max(counts)) if is_won else -1
     total = sum(counts)
     best = None
     for other in range(len(counts)):
         if other == winner:
             continue
         for moved in range(1, total - counts[other] + 1):
-            from_winner = min(moved, counts[winner])
             new = list(counts)
-            new[winner] -= from_winner
+            from_winner = min(moved, counts[winner]) if is_won else 0
+            if is_won:
+                new[winner] -= from_winner
             new[other] += moved
             rest = moved - from_winner
             for third in range(len(counts)):
@@ -106,9 +107,9 @@ def test_votes_to_flip_is_the_fewest_there_are_under_a_threshold(counts: list[in
         asked=asked,
         fraction=share,
     )
-    if outcome.status is OutcomeStatus.DECIDED:
-        needed = -(-Fraction(str(share)) * asked // 1)
-        assert outcome.votes_to_flip == brute_force_flips(counts, max(1, int(needed)))
+    needed = max(1, int(-(-Fraction(str(share)) * asked // 1)))
+    is_won = outcome.status is OutcomeStatus.DECIDED
+    assert outcome.votes_to_flip == brute_force_flips(counts, needed, is_won=is_won)
 
 
 def test_a_threshold_counts_everyone_asked_also_those_who_failed() -> None:

@@ -144,7 +144,7 @@ def recompute(
     agreeing = [
         kind.value
         for kind in rules_for(terms.answer.kind)
-        if decided is not None and label_of(counted(Rule(kind))) == decided
+        if decided is not None and (kind is terms.rule.kind or label_of(counted(Rule(kind))) == decided)
     ]
     return replace(outcome, blind_tally=outcome.tally, rules_agreeing=tuple(agreeing))
 
