@@ -85,7 +85,8 @@ def _described(logger: Any, method: str, event: _Event) -> _Event:
     extras = ExtraAdder()(logger, method, {"_record": record})
     # What a call says itself stands before what holds around it: it may speak of another agent than the one at work.
     for key, value in {**present_log_ids(), **extras}.items():
-        if key not in _NOT_SHOWN:
+        # Libraries put marks of their own on every record of the process (Ray does, once it is imported).
+        if key not in _NOT_SHOWN and not key.startswith("_"):
             described[f"{key}_" if key in described or key in _MULTILINE else key] = value
     return described
 

@@ -63,6 +63,13 @@ def test_extras_become_fields_of_the_entry(configured: Configured) -> None:
     }
 
 
+def test_marks_that_a_library_puts_on_every_record_are_no_fields(configured: Configured) -> None:
+    stream = configured("json")
+    logger.warning("agent ended", extra={"_library_time_ns": 1, "batch_id": "b-1"})
+    (entry,) = entries(stream)
+    assert entry.keys() == {"timestamp", "level", "logger", "event", "batch_id"}
+
+
 def test_the_text_format_is_one_line_with_the_same_fields(configured: Configured) -> None:
     stream = configured("text")
     logger.warning("agent ended", extra={"batch_id": "b-1", "agent_id": "two words", "attempts": 2, "none": None})

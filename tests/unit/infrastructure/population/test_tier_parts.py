@@ -94,7 +94,8 @@ def test_a_tenth_that_is_hot_answers_most_of_what_is_asked_for_and_a_tenth_where
     popularity = Popularity(agents=100_000, seed=2)
     # No choice of a tenth can do better than 94.3 % here, and the most popular tenth would be that choice.
     assert 0.915 < zipf_hit_rate(popularity, agents=100_000, slots=10_000, draws=400_000) < 0.943
-    assert uniform_hit_rate(agents=100_000, slots=10_000, seed=2) == pytest.approx(0.1, abs=0.005)
+    # A tenth, and a little more: what one batch asks for twice is there the second time.
+    assert 0.1 < uniform_hit_rate(agents=100_000, slots=10_000, seed=2) < 0.11
 
 
 def test_a_rehearsal_leaves_both_tiers_full_and_nobody_in_two_of_them() -> None:
