@@ -136,6 +136,7 @@ def _terms(specification: Specification) -> dict[str, Any]:
         },
         "sampling": {"temperature": sampling.temperature, "max_output_tokens": sampling.max_output_tokens},
         "metadata": dict(specification.metadata),
+        "origin": specification.topic_origin,
         "seed": specification.seed,
     }
 

@@ -19,7 +19,7 @@ from domain.models.control import Control
 from domain.models.deliberation import Specification
 from domain.models.protocol import Protocol, ProtocolKind
 from domain.models.question import AnswerFormat, AnswerKind, Question
-from domain.models.topic import ORIGIN, TopicOrigin
+from domain.models.topic import TopicOrigin
 from domain.protocols.round_format import counted_answers
 from domain.voting.rule import NO_TIE_BREAK, Rule, RuleKind, applicable, default_rule
 
@@ -235,9 +235,10 @@ class DeliberationRequest(_Part):
             quorum=Quorum(self.quorum.min_answered_fraction),
             limits=Limits(**self.limits.model_dump()),
             sampling=Sampling(**self.sampling.model_dump()),
-            metadata={ORIGIN: TopicOrigin.API.value, **self.metadata},
+            metadata=self.metadata,
             control=None if self.control is None else Control(self.control.model),
             seed=draw_seed() if rule.needs_seed and self.seed is None else self.seed,
+            origin=TopicOrigin.API.value,
         )
         specification.check()
         return specification

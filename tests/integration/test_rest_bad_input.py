@@ -213,7 +213,7 @@ def test_text_is_data_and_comes_back_as_it_was(server: RunningServer, text: str)
     assert answer.status == 200
     assert answer.document["question"] == text
     assert answer.document["answer"]["options"][0] == text[:200]
-    assert answer.document["metadata"] == {"origin": "api", text[:200]: text[:200]}
+    assert answer.document["metadata"] == {text[:200]: text[:200]}
     with server.events(f"{answer.headers['location']}/events") as stream:
         assert b"\nevent: forged" not in stream.read()
 

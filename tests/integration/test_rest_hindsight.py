@@ -309,9 +309,16 @@ def test_the_end_certifies_decision_dissent_participation_and_record(panel: Pane
 
 def test_every_deliberation_says_where_its_topic_came_from(panel: Panel) -> None:
     document = panel.ask(CHOICE, ["trams"])
-    assert document["metadata"] == {"origin": "api"}
+    assert (document["metadata"], document["origin"]) == ({}, "api")
     (accepted,) = panel.entries(document, "deliberation.accepted")
     assert accepted["origin"] == "api"
+
+
+def test_what_the_caller_says_of_its_topic_stands_as_it_was_said(panel: Panel) -> None:
+    document = panel.ask(CHOICE, ["trams"], metadata={"origin": "newsroom", "desk": "7"})
+    assert (document["metadata"], document["origin"]) == ({"origin": "newsroom", "desk": "7"}, "newsroom")
+    (accepted,) = panel.entries(document, "deliberation.accepted")
+    assert accepted["origin"] == "newsroom"
 
 
 def test_deliberations_are_listed_by_where_their_topic_came_from(panel: Panel) -> None:

@@ -155,7 +155,7 @@ def asked_of(reading: Reading) -> str:
     agents, limits = part(document, "agents"), part(document, "limits")
     models = document.get("models")
     quorum = number(part(document, "quorum").get("min_answered_fraction"))
-    origin = document.get("origin") or part(document, "metadata").get("origin")
+    origin = document.get("origin")
     return facts(
         [
             ("status", shown(document.get("status") or "", limit=40)),

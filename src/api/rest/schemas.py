@@ -117,6 +117,7 @@ class Deliberation(Document):
     limits: Limits
     sampling: Sampling
     metadata: dict[str, str]
+    origin: str | None = Field(description="Where the topic came from. Null once its texts are erased.")
     seed: int | None
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     started_at: str | None = Field(json_schema_extra={"format": "date-time"})

@@ -47,7 +47,6 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
-from domain.models.topic import ORIGIN
 from domain.witness.entry import accepted, salt_at
 
 __all__ = ["DeliberationService", "OrchestratorIdentity"]
@@ -241,7 +240,7 @@ class DeliberationService:
         if specification.control is not None:
             await self._accept_control(deliberation)
         if self._topics is not None:
-            await self._topics.note(specification.metadata.get(ORIGIN))
+            await self._topics.note(specification.topic_origin)
         return deliberation
 
     async def _accept_control(self, deliberation: Deliberation) -> None:

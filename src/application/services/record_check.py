@@ -372,7 +372,7 @@ def _has_texts(deliberation: Deliberation) -> bool:
     specification = deliberation.specification
     question = specification.question
     personas = (agent.persona.text for agent in specification.roster.agents)
-    return bool(question.text or question.context or specification.metadata or any(personas))
+    return bool(question.text or question.context or specification.metadata or specification.origin or any(personas))
 
 
 def _padded(salts: bytes | None) -> Any:

@@ -39,14 +39,15 @@ def control_specification(specification: Specification) -> Specification:
         roster=Roster("control", agents, "One model, asked again and again."),
         protocol=Protocol(),
         control=None,
-        metadata={name: value for name, value in specification.metadata.items() if name == "origin"},
+        metadata={},
+        origin=specification.topic_origin,
     )
 
 
 def control_of(deliberation: Deliberation) -> Deliberation:
     """The control of a deliberation that was accepted, accepted at the same moment. Raises `InvalidSpecificationError`."""
     specification = control_specification(deliberation.specification)
-    named = replace(specification, metadata={**specification.metadata, CONTROL_OF: deliberation.id})
+    named = replace(specification, metadata={CONTROL_OF: deliberation.id})
     accepted = Deliberation.accept(
         named,
         at=deliberation.created_at,

@@ -63,7 +63,10 @@ def _json_bytes(value: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """Everything that was asked for, checked: what is run is exactly this."""
+    """Everything that was asked for, checked: what is run is exactly this.
+
+    `origin` is where its topic came from, where the caller's own metadata do not say so.
+    """
 
     question: Question
     roster: Roster
@@ -75,6 +78,7 @@ class Specification:
     metadata: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     control: Control | None = None
+    origin: str | None = None
 
     def check(self) -> None:
         """Raise `InvalidSpecificationError` with every problem of every part."""
@@ -101,6 +105,11 @@ class Specification:
         """What the rule counts in the end."""
         return counted_answers(self.protocol, self.question.answer, len(self.roster.agents))
 
+    @property
+    def topic_origin(self) -> str | None:
+        """Where the topic came from; None where nobody said, and once that was erased."""
+        return self.metadata.get(ORIGIN, self.origin)
+
     def answers_in(self, round_number: int) -> AnswerFormat:
         """The format in which the answers of that round are recorded."""
         return answers_in(self.protocol, self.question.answer, len(self.roster.agents), round_number)
@@ -123,7 +132,7 @@ class Specification:
         return found
 
     def _metadata_problems(self) -> list[FieldProblem]:
-        if len(self.metadata.keys() - {ORIGIN}) > _MAX_METADATA:
+        if len(self.metadata) > _MAX_METADATA:
             return [FieldProblem("/metadata", f"has {len(self.metadata)} entries, at most {_MAX_METADATA} are taken")]
         return [
             FieldProblem("/metadata", f"an entry {problem}")

@@ -147,7 +147,7 @@ def accepted(deliberation: Deliberation, *, salts: Salts = os.urandom) -> Entry:
             for agent, persona in zip(specification.roster.agents, personas, strict=True)
         ],
         "seed": _seed(specification.seed),
-        "origin": specification.metadata.get("origin"),
+        "origin": specification.topic_origin,
         "key_name": key_name,
         "orchestrator": deliberation.orchestrator,
         "simulated": deliberation.simulated,

@@ -40,6 +40,7 @@ def without_specification_texts(deliberation: Deliberation) -> Deliberation:
         question=replace(asked.question, text="", context=None),
         roster=without_personas(asked.roster),
         metadata={},
+        origin=None,
     )
     return replace(deliberation, specification=bare, question_salt=b"")
 

@@ -236,7 +236,7 @@ class Readings:
 
 def _require_origin(items: Sequence[Deliberation], origin: str) -> None:
     for each in items:
-        told = each.specification.metadata.get("origin")
+        told = each.specification.topic_origin
         # Once its texts are erased only its entry says where its topic came from.
         if told != origin and not each.erased:
             raise RecordMismatchError(deliberation_id=each.id, part="origin", recorded=str(told), found=origin)

@@ -127,7 +127,7 @@ class SqlDeliberationRepository:
             lease=lease,
             lease_s=lease_s,
             idempotency=idempotency,
-            origin=deliberation.specification.metadata.get("origin"),
+            origin=deliberation.specification.topic_origin,
         )
         await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 

@@ -174,7 +174,7 @@ class InMemoryRepository:
             self._clock.now() + timedelta(seconds=lease_s),
             entry.index,
             accepted.salts,
-            deliberation.specification.metadata.get("origin"),
+            deliberation.specification.topic_origin,
         )
         kept.events += _events(entry.entry, after=0)
         self._kept[deliberation.id] = kept

@@ -137,6 +137,7 @@ def test_names_of_fields_are_stable() -> None:
         "metadata",
         "seed",
         "control",
+        "origin",
     ]
     assert to_document(failed(1))["failure"] == {"kind": "agent_timeout", "message": "no answer within 1.5 s"}
     assert to_document(RollCall.of([AgentState.ANSWERED]))["asked"] == 1

@@ -18,7 +18,6 @@ from domain.models.deliberation import Deliberation, Specification
 from domain.models.outcome import Synthesis
 from domain.models.protocol import Protocol, ProtocolKind
 from domain.models.question import AnswerFormat, AnswerKind, Question
-from domain.models.topic import ORIGIN
 from domain.protocols.round_format import counted_answers
 from domain.witness.entry import SALT_BYTES
 
@@ -197,7 +196,7 @@ def _accepted(
         quorum=Quorum(**document["quorum"]),
         limits=Limits(**document["limits"]),
         sampling=Sampling(**document["sampling"]),
-        metadata={} if origin is None else {ORIGIN: origin},
+        origin=origin,
         seed=int(seed) if isinstance(seed, str) else seed,
         control=None if control is None else Control(control["model"]),
     )
