@@ -108,14 +108,14 @@ install_model() {
 
 # Browsers are no Python packages: Debian's is installed where that is allowed, and elsewhere one has to be there.
 install_browser() {
-    for browser in "${CONCLAVE_TEST_BROWSER:-}" chromium chromium-browser google-chrome; do
+    for browser in "${TEST_BROWSER:-}" chromium chromium-browser google-chrome; do
         if [ -n "$browser" ] && command -v "$browser" >/dev/null; then return; fi
     done
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "Installing Chromium, which the tests of the pages drive"
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null && return
     fi
-    fail "No Chromium here; install one (apt-get install chromium), or name one: CONCLAVE_TEST_BROWSER=/path/to/chrome make ..."
+    fail "No Chromium here; install one (apt-get install chromium), or name one: TEST_BROWSER=/path/to/chrome make ..."
 }
 
 # Which build of torch fits depends on the machine, so that no lock names one; pip finds what the machine's own settings offer.

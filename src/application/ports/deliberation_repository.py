@@ -16,6 +16,7 @@ from domain.witness.entry import Entry
 __all__ = [
     "Claim",
     "Commit",
+    "Commits",
     "DeliberationReader",
     "DeliberationRepository",
     "DeliberationStore",
@@ -168,14 +169,27 @@ class Page:
     next_cursor: str | None
 
 
-class DeliberationRepository(Protocol):
-    """Durable before it returns: whatever was added or appended survives a crash of process and machine.
+class Commits(Protocol):
+    """Takes what happens in deliberations: durable before it returns, so that it survives a crash of process and machine.
 
     Every entry becomes a leaf of the one witness log, in the same step. Appends to one deliberation keep their order, and the
     events that its entries make are numbered from 1 without gaps. Appends that end close together, of any deliberation, share one
     commit. Raises `DependencyUnavailableError` when the store is away; then nothing of that
     call is stored.
     """
+
+    async def append(self, commit: Commit) -> WitnessSpan | None:
+        """Store what happened; where the record of the deliberation stands, once this ended it.
+
+        A record that is already there (same round and agent) is an error and stores nothing, and so is a call that is already in the
+        ledger (`CallExistsError`), what another holder's lease covers by now (`LeaseLostError`), and a call that would take its API key
+        past the budget of a day or a month (`BudgetExceededError`).
+        """
+        ...
+
+
+class DeliberationRepository(Commits, Protocol):
+    """Takes new deliberations too, in the same way."""
 
     async def add(
         self,
@@ -190,15 +204,6 @@ class DeliberationRepository(Protocol):
 
         It is held under `lease` for `lease_s` seconds from the start, or by nobody. Raises `IdempotencyKeyTakenError` when the key
         stands for another deliberation already; then nothing is stored.
-        """
-        ...
-
-    async def append(self, commit: Commit) -> WitnessSpan | None:
-        """Store what happened; where the record of the deliberation stands, once this ended it.
-
-        A record that is already there (same round and agent) is an error and stores nothing, and so is a call that is already in the
-        ledger (`CallExistsError`), what another holder's lease covers by now (`LeaseLostError`), and a call that would take its API key
-        past the budget of a day or a month (`BudgetExceededError`).
         """
         ...
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from application.ports.clock import Clock
-from application.ports.deliberation_repository import Claim, Commit, DeliberationRepository
+from application.ports.deliberation_repository import Claim, Commit, Commits
 from application.ports.tracing import NullTracer, Tracer
 from application.services.batch import Batch, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
@@ -60,7 +60,7 @@ class DeliberationRun:
         claim: Claim,
         *,
         fan_out: ConcurrentDeliberationService,
-        repository: DeliberationRepository,
+        commits: Commits,
         feed: EventFeed,
         clock: Clock,
         tracer: Tracer | None = None,
@@ -79,7 +79,7 @@ class DeliberationRun:
         self.lease = claim.lease
         self._course = course_of(claim)
         self._fan_out = fan_out
-        self._repository = repository
+        self._commits = commits
         self._feed = feed
         self._clock = clock
         self._tracer = tracer if tracer is not None else NullTracer()
@@ -381,7 +381,7 @@ class DeliberationRun:
         pauses = iter(_STORE_PAUSES_S)
         while True:
             try:
-                span = await self._repository.append(commit)
+                span = await self._commits.append(commit)
                 break
             except LeaseLostError:
                 self.stop(StopCause.SUSPENDED)

@@ -135,7 +135,7 @@ class DeliberationService:
         """One that works on what it accepts, and with `takes_over` on what others left, `max_running` at a time."""
         worker = DeliberationWorker(
             fan_out=fan_out,
-            repository=store,
+            commits=store,
             leases=store,
             queue=queue,
             halt_checker=halt_checker,

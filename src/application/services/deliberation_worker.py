@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from application.ports.clock import Clock, SystemClock
-from application.ports.deliberation_repository import Claim, Commit, DeliberationRepository, Leases
+from application.ports.deliberation_repository import Claim, Commit, Commits, Leases
 from application.ports.halt_checker import HaltChecker
 from application.ports.metrics import Metrics, NullMetrics
 from application.ports.process_registry import NoRegistry, ProcessRegistry
@@ -66,7 +66,7 @@ class DeliberationWorker:
         self,
         *,
         fan_out: ConcurrentDeliberationService,
-        repository: DeliberationRepository,
+        commits: Commits,
         leases: Leases,
         queue: WorkQueue,
         halt_checker: HaltChecker,
@@ -89,7 +89,7 @@ class DeliberationWorker:
         self.feed = feed if feed is not None else EventFeed()
         self.max_running = max_running
         self._fan_out = fan_out
-        self._repository = repository
+        self._commits = commits
         self._leases = leases
         self._queue = queue
         self._halt = halt_checker
@@ -215,7 +215,7 @@ class DeliberationWorker:
             return False
         await self._queue.withdraw(deliberation_id)
         try:
-            await self._repository.append(cancelled_before_its_start(claim, at=self._clock.now()))
+            await self._commits.append(cancelled_before_its_start(claim, at=self._clock.now()))
         except BaseException:
             # Nothing is known to be stored, so it is held as before; the request to cancel is stored, and is heard of again.
             self._expected[deliberation_id] = claim
@@ -234,7 +234,7 @@ class DeliberationWorker:
         run = DeliberationRun(
             claim,
             fan_out=self._fan_out,
-            repository=self._repository,
+            commits=self._commits,
             feed=self.feed,
             clock=self._clock,
             tracer=self._tracer,

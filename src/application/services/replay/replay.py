@@ -135,7 +135,7 @@ class _Replay:
         run = self._run = DeliberationRun(
             Claim(self._unlimited(), _LEASE),
             fan_out=fan_out,
-            repository=self,
+            commits=self,
             feed=EventFeed(),
             clock=self._clock,
             texts=texts,
@@ -151,10 +151,6 @@ class _Replay:
             self._taken,
             texts.is_taken,
         )
-
-    async def add(self, *_: object, **__: object) -> None:
-        """Nothing is accepted here."""
-        raise NotImplementedError
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
         """Take what the engine records, as it would stand in the log."""
