@@ -19,6 +19,7 @@ from domain.models.halt import ChannelReading, HaltCondition
 from infrastructure.halt.dual_channel_halt_checker import DualChannelHaltChecker
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from infrastructure.stubs.halt_channel_stub import HaltChannelStub
+from tests.patience import eventually, eventually_in_loop
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PATIENCE_S = 10.0
@@ -54,8 +55,7 @@ def unwatched(*channels: HaltChannelStub, clock: Callable[[], float] = time.mono
 
 async def shut(checker: DualChannelHaltChecker) -> None:
     """Return once the door is shut. Nobody is told of a doubt, so that this has to ask."""
-    while not await checker.is_halted():  # noqa: ASYNC110 - there is no event
-        await asyncio.sleep(0.001)
+    await eventually_in_loop(checker.is_halted)
 
 
 def condition_of(checker: DualChannelHaltChecker) -> HaltCondition:
@@ -237,7 +237,8 @@ def test_nothing_is_ended_before_a_halt_that_is_being_set_can_be_acknowledged() 
         with checker.shut():
             file.set("a drill", NOON)
             checker.tell("file", ChannelReading(halted=True, reason="a drill", since=NOON))
-        await asyncio.sleep(0.02)
+        for _ in range(100):
+            await asyncio.sleep(0)
         early = waiting.done()
         clock.at += 0.1
         async with asyncio.timeout(PATIENCE_S):
@@ -261,11 +262,8 @@ async def test_the_door_shuts_while_the_event_loop_is_stuck(
     shut = threading.Event()
 
     def watch_the_door() -> None:
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end and checker.state.condition is not HaltCondition.HALTED:
-            time.sleep(0.001)
-        if checker.state.condition is HaltCondition.HALTED:
-            shut.set()
+        eventually(lambda: checker.state.condition is HaltCondition.HALTED)
+        shut.set()
 
     watching = threading.Thread(target=watch_the_door)
     watching.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from domain.errors.witness import LogUnverifiedError
 from domain.models.deliberation import DeliberationStatus
 from infrastructure.settings import Settings
 from infrastructure.settings import load_settings as load_from
+from tests.patience import eventually_in_loop
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -107,9 +107,11 @@ async def entries(conclave: Conclave) -> list[str]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return once `condition` holds; channels outside the process change without a word."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - there is no event
-            await asyncio.sleep(0.01)
+
+    async def holds() -> bool:
+        return condition()
+
+    await eventually_in_loop(holds)
 
 
 async def test_a_halt_outlives_a_restart_and_ends_by_being_cleared(place: Place) -> None:

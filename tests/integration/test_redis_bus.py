@@ -20,6 +20,7 @@ from infrastructure.buses.redis_bus import RedisMessageBus
 from infrastructure.buses.redis_control import RedisControl
 from infrastructure.buses.redis_presence import RedisPresence
 from infrastructure.buses.redis_wire import RedisWire
+from tests.patience import eventually_in_loop
 from tests.servers.redis import RedisServer
 
 # However busy the machine: what takes longer than this never happens.
@@ -60,13 +61,6 @@ async def received(bus: RedisMessageBus, number: int, *, name: str = "a") -> lis
         while len(found) < number:
             found += [each.payload for each in await bus.receive_many(name, number - len(found))]
     return found
-
-
-async def become(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Until something is so that no event tells of."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def test_a_message_from_another_object_wakes_the_receiver(bus: RedisMessageBus, other: RedisMessageBus) -> None:
@@ -277,7 +271,7 @@ async def test_names_groups_and_receivers_come_back_to_a_redis_that_forgot_every
         return True
 
     with caplog.at_level(logging.WARNING):
-        await become(is_back)
+        await eventually_in_loop(is_back)
     assert (await asyncio.wait_for(waiting, PATIENCE_S)).payload == 3
     assert "put back" in caplog.text
 

@@ -7,7 +7,7 @@ import ctypes
 import logging
 import multiprocessing
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from application.ports.message_bus import Message
 from domain.errors.bus import NameTakenError
 from infrastructure.buses.redis_bus import RedisMessageBus
+from tests.patience import eventually_in_loop
 from tests.servers.redis import RedisServer
 
 _log = logging.getLogger(__name__)
@@ -37,13 +38,6 @@ def numbers(first: int, name: str) -> list[Message]:
     return [Message("s", name, "number", at) for at in range(first, first + BATCH)]
 
 
-async def become(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Until something is so that no event tells of."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 async def take_over(bus: RedisMessageBus, name: str, mode: str) -> None:
     """Register a name as soon as its dead owner's time is over."""
 
@@ -54,7 +48,7 @@ async def take_over(bus: RedisMessageBus, name: str, mode: str) -> None:
             return False
         return True
 
-    await become(is_free)
+    await eventually_in_loop(is_free)
 
 
 async def rest_of(bus: RedisMessageBus, name: str) -> list[Message]:
@@ -102,7 +96,7 @@ async def test_a_sender_killed_in_the_middle_has_sent_what_it_was_told_of_and_le
         async def is_halfway() -> bool:
             return int(sent.value) >= number // 2
 
-        await become(is_halfway)
+        await eventually_in_loop(is_halfway)
         process.kill()
         process.join()
         told = int(sent.value)
@@ -152,7 +146,7 @@ async def test_a_receiver_killed_in_the_middle_loses_no_more_than_it_had_taken_a
             return min(int(by_hand.value), int(at_once.value)) >= number // 3
 
         sending = asyncio.create_task(send_all())
-        await become(is_halfway)
+        await eventually_in_loop(is_halfway)
         with pytest.raises(NameTakenError):
             await bus.register("m")
         process.kill()
@@ -209,7 +203,7 @@ async def test_a_server_killed_in_the_middle_of_a_flood_loses_nothing_and_repeat
         async def is_halfway() -> bool:
             return sent >= number // 3
 
-        await become(is_halfway)
+        await eventually_in_loop(is_halfway)
         redis_server.kill()
         at = sent
         redis_server.start()

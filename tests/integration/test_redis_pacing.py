@@ -17,6 +17,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from infrastructure.orchestrators.provider_limiter import Allowance, Place, ProviderLimiter
 from infrastructure.orchestrators.redis_pacing import RedisPacing
 from infrastructure.orchestrators.shared_pacing import Asking
+from tests.patience import eventually_in_loop
 from tests.servers.redis import RedisServer
 
 MODEL = "openai/small {x}"
@@ -46,9 +47,11 @@ def calls(one: ProviderLimiter, number: int, *, tokens: int = 1) -> list[asyncio
 
 async def become(is_so: Callable[[], bool]) -> None:
     """Until something is so that no event tells of."""
-    async with asyncio.timeout(4 * PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+
+    async def now() -> bool:
+        return is_so()
+
+    await eventually_in_loop(now)
 
 
 async def settled(*limiters: ProviderLimiter, granted: int, waits: list[asyncio.Task[Place]]) -> int:

@@ -27,6 +27,7 @@ from infrastructure.runs.file_run_registry import FileRunRegistry
 from infrastructure.runs.run_processes import ProcessLauncher, environment_of_runs
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from tests.fake_run import form_of
+from tests.patience import eventually_in_loop
 
 REPOSITORY = Path(__file__).parents[2]
 COMPLETED, CANCELLED, FAILED = DeliberationStatus.COMPLETED, DeliberationStatus.CANCELLED, DeliberationStatus.FAILED
@@ -71,12 +72,13 @@ class Site:
         return await self.service.start(RunKind.SWARM, {"work": work, "number": number}, key_name=None)
 
     async def until(self, run_id: str, holds: Callable[[Run], bool]) -> Run:
-        async with asyncio.timeout(_PATIENCE_S):
-            while True:
-                run = await self.service.get(run_id, key_name=None)
-                if holds(run):
-                    return run
-                await asyncio.sleep(0.02)
+        async def look() -> Run | None:
+            run = await self.service.get(run_id, key_name=None)
+            return run if holds(run) else None
+
+        found = await eventually_in_loop(look)
+        assert found is not None
+        return found
 
     async def ended(self, run: Run) -> Run:
         """The run once nothing of it is there any more."""
@@ -109,9 +111,10 @@ async def site(data: Path) -> AsyncIterator[Site]:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(_PATIENCE_S):
-        while not holds():  # noqa: ASYNC110 - other processes tell nobody
-            await asyncio.sleep(0.01)
+    async def now() -> bool:
+        return holds()
+
+    await eventually_in_loop(now)
 
 
 def is_there(pid: int) -> bool:
@@ -298,6 +301,7 @@ _SERVER = """
 import asyncio, sys
 from pathlib import Path
 from tests.integration.test_run_service import Site
+from tests.patience import eventually_in_loop
 async def main():
     site = Site(Path(sys.argv[1]))
     runs = [await site.start(work) for work in ("wait", "hang")]

@@ -34,19 +34,19 @@ AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
 COMPLETED, FAILED, RUNNING = DeliberationStatus.COMPLETED, DeliberationStatus.FAILED, DeliberationStatus.RUNNING
 
 _HOLDER = """
-import os, sys, time
+import os, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from domain.models.deliberation import DeliberationStatus
 from domain.models.run import Run, RunKind
 from domain.models.run_event import new_run_id
 from infrastructure.runs.file_run_registry import FileRunRegistry
+from tests.patience import eventually
 at = datetime.now(UTC)
 record = FileRunRegistry(Path(sys.argv[1])).register(Run(new_run_id(at), RunKind.SOAK, DeliberationStatus.RUNNING, {}, at))
 for number in range(20):
     record.note("fake.counted", {"number": number})
-while os.stat(Path(sys.argv[1]) / record.id / "events.jsonl").st_size < 2000:
-    time.sleep(0.01)
+eventually(lambda: os.stat(Path(sys.argv[1]) / record.id / "events.jsonl").st_size >= 2000)
 if sys.argv[2] == "forks" and os.fork() == 0:
     sys.stdin.readline()
     os._exit(0)
@@ -81,7 +81,8 @@ def ended(registry: FileRunRegistry, number: int = 0, **fields: Any) -> str:
 def another_process(folder: Path, how: str = "alone") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that holds a run, and the run's id."""
     command = [sys.executable, "-c", _HOLDER, str(folder), how]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here) as process:
         try:
             assert process.stdout is not None
             yield process, process.stdout.readline().strip()
