@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +23,8 @@ from infrastructure.soak.file_post import FilePost
 from infrastructure.soak.forked_agents import ForkedAgents
 from infrastructure.soak.output_folder import ERRORS, OutputFolder
 from infrastructure.soak.process_gauge import ProcGauge, is_alive
+from tests import patience
+from tests.patience import eventually_in_loop
 
 __all__ = ["FOREIGN", "Soak", "background", "eventually", "foreign_agent", "kill", "living", "plan_of", "titles_of"]
 
@@ -96,10 +96,12 @@ class Soak:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Return when it holds. Raises `TimeoutError` when it does not within `PATIENCE_S`."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - another process brings it about
-            await asyncio.sleep(0.005)
+    """Return when it holds, which another process brings about."""
+
+    async def now() -> object:
+        return condition()
+
+    await eventually_in_loop(now, patience_s=PATIENCE_S)
 
 
 @contextmanager
@@ -107,11 +109,9 @@ def background(command: Sequence[str], *, ready: Path | None = None) -> Iterator
     """A process beside the test, gone afterwards; with `ready`, there when that file is."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while ready is not None and not ready.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        if ready is not None:
+            patience.eventually(lambda: ready.exists() or process.poll() is not None, patience_s=PATIENCE_S)
+            assert ready.exists()
         yield process
     finally:
         process.kill()
