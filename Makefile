@@ -26,7 +26,7 @@ deliberate serve: export CONCLAVE_ORCHESTRATOR := simulated
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: deliberate test test-torch check serve bench campaign lock format help clean
+.PHONY: deliberate demo test test-torch check serve bench campaign docs package lock format help clean
 
 deliberate: ## Ask: make deliberate QUESTION="..." [SIMULATED=1] [ARGS="--agents 9 --json"]
 	@test -n "$$QUESTION" || { echo 'What is the question? make deliberate QUESTION="..."' >&2; exit 2; }
@@ -40,6 +40,7 @@ serve: ## Run the server [SIMULATED=1] [ARGS="--port 8072"]
 test: ## Run all tests, those with CrewAI first in an environment of their own; ARGS="tests/unit -k pool" picks some of the rest
 	@$(ENVIRONMENT) model
 	@$(ENVIRONMENT) openapi
+	@$(ENVIRONMENT) build
 	@$(ENVIRONMENT) browser
 ifeq ($(strip $(ARGS)),)
 	@$(ENVIRONMENT) crewai
@@ -79,14 +80,27 @@ bench: ## Measure ours beside its peers [ARGS="..."]
 campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
 	@$(ENVIRONMENT) model
 	@$(ENVIRONMENT) openapi
+	@$(ENVIRONMENT) build
 	@$(ENVIRONMENT) browser
 	@CONCLAVE_CAMPAIGN=1 CONCLAVE_CAMPAIGN_MINUTES=$(MINUTES) .venv/bin/pytest $(ARGS)
+
+package: ## Build the wheel, the source distribution and the bill of materials into dist/
+	@scripts/package.sh
+
+docs: ## Build the documentation site into build/docs
+	@$(ENVIRONMENT) project
+	@.venv/bin/sphinx-build -W -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+demo: ## Open a room in the browser with recorded agents, no key and no model needed [ARGS="--port 8072 --once"]
+	@$(ENVIRONMENT) project
+	@.venv/bin/conclave demo $(ARGS)
 
 lock: ## Write the locks anew, with the newest packages before the date in pyproject.toml
 	@$(ENVIRONMENT) lock
 
 clean: ## Remove environments, caches and builds, but no data
-	rm -rf .venv .bench-venv .crewai-venv .openapi-venv .torch-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	rm -rf .venv .bench-venv .crewai-venv .build-venv .openapi-venv .torch-venv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## This list

@@ -6,6 +6,7 @@
 #   scripts/environment.sh bench     .bench-venv: Conclave and the peers that it is measured against
 #   scripts/environment.sh crewai    .crewai-venv: Conclave, the extra `crewai` and what runs tests/crewai
 #   scripts/environment.sh openapi   .openapi-venv: what generates a client from the OpenAPI document
+#   scripts/environment.sh build     .build-venv: what builds the wheel and its bill of materials
 #   scripts/environment.sh browser   a Chromium, where there is none and this user may install one
 #   scripts/environment.sh torch     .torch-venv: Conclave, its development tools and the build of torch that $TORCH names
 #   scripts/environment.sh lock      write all locks anew
@@ -152,7 +153,7 @@ lock() {
     export_lock requirements-image.lock "Conclave and the extra 'tracing': what the container image runs." --no-dev --extra tracing
     export_lock requirements-crewai.lock "Conclave and the extras 'crewai' and 'tracing': what the image with CrewAI runs." --no-dev --extra crewai --extra tracing
     export_lock requirements-crewai-tests.lock "What runs tests/crewai." --only-group crewai-tests
-    export_lock requirements-build.lock "What builds the wheel of Conclave." --only-group build
+    export_lock requirements-build.lock "What builds the wheel of Conclave and its bill of materials." --only-group build
     {
         echo "# What generates a client from the OpenAPI document, and what such a client needs."
         echo "# Hashed, for Python 3.11 to 3.13 on every platform, without addresses. Written by: make lock"
@@ -178,10 +179,11 @@ model)
     ;;
 bench) install .bench-venv requirements-bench.lock ;;
 crewai) install .crewai-venv requirements-crewai.lock requirements-crewai-tests.lock ;;
+build) install_packages .build-venv requirements-build.lock ;;
 openapi) install_packages .openapi-venv requirements-openapi.lock ;;
 browser) install_browser ;;
 torch) install_torch ;;
 lock) lock ;;
 addresses) addresses ;;
-*) fail "Usage: scripts/environment.sh project|model|bench|crewai|openapi|browser|torch|lock|addresses" ;;
+*) fail "Usage: scripts/environment.sh project|model|bench|crewai|openapi|build|browser|torch|lock|addresses" ;;
 esac

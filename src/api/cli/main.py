@@ -17,9 +17,11 @@ from api.cli import (
     archive,
     database,
     deliberate,
+    demo,
     doctor,
     halt,
     hindsight,
+    mcp,
     money,
     pantheon,
     population,
@@ -28,6 +30,7 @@ from api.cli import (
     serving,
     soak,
     swarm,
+    webhooks,
     witness,
     worker,
 )
@@ -92,6 +95,7 @@ def build_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(conclave)
     for group in (
         deliberate,
+        demo,
         money,
         serving,
         worker,
@@ -107,6 +111,8 @@ def build_app() -> typer.Typer:
         database,
         doctor,
         providers,
+        webhooks,
+        mcp,
     ):
         group.add_to(app)
     return app
