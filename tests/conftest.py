@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 # These run in environments of their own: what CrewAI wants does not go with the development tools, and no lock names a build of torch.
 collect_ignore = [folder for folder in ("crewai", "torch") if find_spec(folder) is None]
 
+if find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    # How long an example takes says something of the machine, and nothing of the code.
+    settings.register_profile("conclave", deadline=None)
+    settings.load_profile("conclave")
+
 _FOREIGN_PREFIXES = ("CONCLAVE_", "OPENAI_", "CREWAI_", "OTEL_", "PG", "XDG_")
 _FOREIGN_NAMES = ("REDIS_URL", "DATABASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

@@ -100,7 +100,10 @@ class WorthService:
         if self._resolved is not None:
             # Only what was known at its end, so that what is said of it does not change.
             truths = await self._resolved.truths(ids, until=deliberation.finished_at)
-            past = [replace(each, truth=truths.get(each.deliberation_id)) for each in past]
+            past = [
+                each if (truth := truths.get(each.deliberation_id)) is None else replace(each, truth=truth)
+                for each in past
+            ]
         return sorted(past, key=lambda each: each.finished_at)
 
 

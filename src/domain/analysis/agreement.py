@@ -52,9 +52,10 @@ def category_correlation(groups: Sequence[tuple[int, Sequence[Mapping[Hashable, 
         return None
     without = []
     for table in tables:
+        own_excess, own_room = table.excess(), table.room()
         for place in range(table.questions):
-            other_excess = excess - table.excess() + table.excess(without=place)
-            other_room = room - table.room() + table.room(without=place)
+            other_excess = excess - own_excess + table.excess(without=place)
+            other_room = room - own_room + table.room(without=place)
             if other_room > 1e-12:
                 without.append(other_excess / other_room)
     return _jackknifed(excess / room, without)
@@ -82,11 +83,12 @@ _ENOUGH_FOR_MARGINALS = 10
 class _Table:
     """The questions of one group as shares of categories, with the sums that leaving one out needs."""
 
-    __slots__ = ("_between", "_own", "_shares", "_size", "_sum", "_within", "questions")
+    __slots__ = ("_agreed", "_between", "_own", "_shares", "_size", "_sum", "_within", "questions")
 
     def __init__(self, size: int, within: list[float], shares: list[Mapping[Hashable, float]]) -> None:
         self._size = size
         self._within = within
+        self._agreed = math.fsum(within)
         self._shares = shares
         self.questions = len(within)
         self._sum: dict[Hashable, float] = {}
@@ -110,7 +112,7 @@ class _Table:
 
     def excess(self, *, without: int | None = None) -> float:
         """Agreement beyond chance, summed over the questions."""
-        within = math.fsum(self._within) - (0.0 if without is None else self._within[without])
+        within = self._agreed - (0.0 if without is None else self._within[without])
         return within - self._count(without) * self._chance(without)
 
     def room(self, *, without: int | None = None) -> float:

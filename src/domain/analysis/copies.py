@@ -35,7 +35,7 @@ def groups_of_copies(voices: Sequence[Voice], past: Sequence[PastBallots]) -> tu
     questions = [column for each in past if (column := _Column.of(each, voices)) is not None]
     if not questions or len(voices) < 2:
         return ()
-    table = _BitTable(voices, questions)
+    table = _BitTable(questions)
     limit = math.log(FAMILY_ERROR / (len(voices) * (len(voices) - 1) / 2))
     links: dict[int, dict[int, tuple[int, int]]] = {}
     for one in range(len(voices)):
@@ -66,41 +66,38 @@ def same_words(reasons: Mapping[str, str | None]) -> tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One question: a number for the answer of each voice that gave one, and how often a pair agrees on it."""
+    """One question: a number from 1 for the answer of each voice, 0 for those that gave none, and how often a pair agrees on it."""
 
-    codes: Mapping[int, int]
+    codes: bytes
     agreement: float
 
     @classmethod
     def of(cls, past: PastBallots, voices: Sequence[Voice]) -> _Column | None:
-        categories = past.categories()
-        codes: dict[str, int] = {}
-        given = {
-            place: codes.setdefault(categories[voice], len(codes))
-            for place, voice in enumerate(voices)
-            if voice in categories
-        }
-        agreement = pair_agreement(list(Counter(given.values()).values()))
-        return None if agreement is None else cls(given, agreement)
+        given = list(map(past.categories.get, voices))
+        counts = Counter(given)
+        del counts[None]
+        agreement = pair_agreement(list(counts.values()))
+        if agreement is None:
+            return None
+        codes: dict[str | None, int] = {category: code for code, category in enumerate(counts, start=1)}
+        codes[None] = 0
+        return cls(bytes(map(codes.__getitem__, given)), agreement)
 
 
 class _BitTable:
     """The answers of each voice as whole numbers of one bit a question, so that a pair is compared in a few operations."""
 
-    def __init__(self, voices: Sequence[Voice], questions: Sequence[_Column]) -> None:
+    def __init__(self, questions: Sequence[_Column]) -> None:
         self._agreement = [question.agreement for question in questions]
         self._all = (1 << len(questions)) - 1
         self._total = math.fsum(self._agreement)
-        largest = max(max(question.codes.values()) for question in questions)
-        self._planes = [[0] * max(largest.bit_length(), 1) for _ in voices]
-        self._answered = [0] * len(voices)
-        for number, question in enumerate(questions):
-            bit = 1 << number
-            for place, code in question.codes.items():
-                self._answered[place] |= bit
-                for plane in range(code.bit_length()):
-                    if code >> plane & 1:
-                        self._planes[place][plane] |= bit
+        largest = max(max(question.codes) for question in questions)
+        digits = [_digits(code >> plane & 1 for code in range(256)) for plane in range(largest.bit_length())]
+        has_answered = _digits(code > 0 for code in range(256))
+        # A voice's codes question by question, the last first, as the digits of a whole number are written.
+        rows = [bytes(row) for row in zip(*(question.codes for question in reversed(questions)), strict=True)]
+        self._planes = [[int(row.translate(each), 2) for each in digits] for row in rows]
+        self._answered = [int(row.translate(has_answered), 2) for row in rows]
 
     def compare(self, one: int, other: int) -> tuple[int, int, float]:
         """How often both answered the same, how often both answered, and how often they would agree by chance (0 to 1)."""
@@ -113,6 +110,11 @@ class _BitTable:
         if both != self._all:
             chance -= math.fsum(self._agreement[place] for place in _bits(self._all & ~both))
         return (both & ~differs).bit_count(), common, chance / common if common else 0.0
+
+
+def _digits(is_one: Iterable[object]) -> bytes:
+    """A table that makes of each byte the digit 1 or 0."""
+    return bytes(ord("1") if each else ord("0") for each in is_one)
 
 
 def _bits(number: int) -> Iterable[int]:

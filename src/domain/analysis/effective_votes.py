@@ -135,7 +135,9 @@ def _categories(answer: AnswerFormat) -> tuple[str, ...]:
 
 
 def _counts(past: PastBallots, voices: frozenset[Voice]) -> Counter[Hashable]:
-    return Counter(category for voice, category in past.categories().items() if voice in voices)
+    counts: Counter[Hashable] = Counter(map(past.categories.get, voices))
+    del counts[None]
+    return counts
 
 
 def _rights(past: PastBallots, voices: frozenset[Voice]) -> dict[Hashable, int]:

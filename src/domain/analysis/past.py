@@ -42,6 +42,11 @@ class PastBallots:
     blind: Mapping[Voice, Answer] = field(default_factory=dict)
     final_agreement: float | None = None
     truth: Answer = None
+    categories: Mapping[Voice, str] = field(init=False, repr=False, compare=False)
+    """What each voice's answer counts as when agents are compared; without those whose answers are no categories."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "categories", self._categories())
 
     @classmethod
     def of(
@@ -68,8 +73,7 @@ class PastBallots:
         share = max(held.values()) / sum(held.values()) if held else None
         return cls(deliberation_id, finished_at, answer, blind, share, truth)
 
-    def categories(self) -> dict[Voice, str]:
-        """What each voice's answer counts as when agents are compared; without those whose answers are no categories."""
+    def _categories(self) -> Mapping[Voice, str]:
         if self.answer.kind is AnswerKind.RANKING:
             return {voice: given[0] for voice, given in self.blind.items() if isinstance(given, tuple) and given}
         if self.answer.kind in _NAMED:

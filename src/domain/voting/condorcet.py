@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from operator import gt
 
 from domain.voting.profile import Profile
 from domain.voting.standing import Standing, by_score
@@ -43,8 +44,9 @@ def schulze(profile: Profile, strength: Strength = Strength.WINNING_VOTES) -> St
     preferred = profile.pairwise()
     paths = strongest_paths(preferred, strength)
     size = len(profile.options)
-    beaten_by = [sum(paths[other][option] > paths[option][other] for other in range(size)) for option in range(size)]
-    beats = [sum(paths[option][other] > paths[other][option] for other in range(size)) for option in range(size)]
+    back = list(zip(*paths, strict=True))
+    beaten_by = [sum(map(gt, theirs, mine)) for mine, theirs in zip(paths, back, strict=True)]
+    beats = [sum(map(gt, mine, theirs)) for mine, theirs in zip(paths, back, strict=True)]
     winners = tuple(option for option in range(size) if not beaten_by[option])
     # Below the first place no order is promised where the paths say none: who is beaten by as many and beats as many shares a place.
     rest = sorted({(beaten_by[option], -beats[option]) for option in range(size) if beaten_by[option]})
@@ -74,27 +76,37 @@ def minimax(profile: Profile, strength: Strength = Strength.WINNING_VOTES) -> St
 def strongest_paths(preferred: Sequence[Sequence[int]], strength: Strength) -> list[list[int]]:
     """Row i, column j: the strength of the weakest link of the strongest path from i to j; 0 where there is none.
 
-    The algorithm of Floyd and Warshall: cubic in the number of options.
+    Links are laid the strongest first: the one that first lets i reach j is the weakest of the strongest path between them. Whom an
+    option reaches, and who reaches it, are whole numbers of a bit an option, so that most links cost no more than a look.
     """
     size = len(preferred)
-    paths = [
-        [
-            _strength(mine, preferred[other][option], strength) if mine > preferred[other][option] else 0
-            for other, mine in enumerate(preferred[option])
-        ]
+    links = [
+        (_strength(mine, preferred[other][option], strength), option, other)
         for option in range(size)
+        for other, mine in enumerate(preferred[option])
+        if mine > preferred[other][option]
     ]
-    for through in range(size):
-        onward = paths[through]
-        for option in range(size):
-            to = paths[option][through]
-            if to and option != through:
-                paths[option] = [
-                    known if known >= (new := to if to < link else link) else new
-                    for known, link in zip(paths[option], onward, strict=True)
-                ]
-    for option in range(size):
-        paths[option][option] = 0
+    links.sort(reverse=True)
+    paths = [[0] * size for _ in range(size)]
+    reached = [1 << option for option in range(size)]
+    reaching = list(reached)
+    for weakest, option, other in links:
+        starts = reaching[option] & ~reaching[other]
+        if not starts:
+            continue
+        onward = reached[other]
+        while starts:
+            start = starts & -starts
+            starts ^= start
+            place = start.bit_length() - 1
+            gained = onward & ~reached[place]
+            reached[place] |= gained
+            row = paths[place]
+            while gained:
+                end = gained & -gained
+                gained ^= end
+                row[end.bit_length() - 1] = weakest
+                reaching[end.bit_length() - 1] |= start
     return paths
 
 

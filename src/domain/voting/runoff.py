@@ -87,10 +87,9 @@ class _Count:
     def _votes(self, standing: frozenset[int]) -> dict[int, int]:
         votes = dict.fromkeys(sorted(standing), 0)
         for order, weight in self._orders:
-            for option in order:
-                if option in votes:
-                    votes[option] += weight
-                    break
+            first = next(filter(standing.__contains__, order), None)
+            if first is not None:
+                votes[first] += weight
         return votes
 
     def _leaving(self, votes: Mapping[int, int]) -> list[tuple[int, ...]]:
@@ -119,8 +118,10 @@ class _Count:
 
 def _end(votes: Mapping[int, int]) -> _End | None:
     """The end of a count in which somebody has more than half of the votes, or the last two have as many, or nobody has any."""
+    most = max(votes.values())
+    has_won = 2 * most > sum(votes.values())
+    if not has_won and most and len(votes) > 2:
+        return None
     counts = sorted(set(votes.values()), reverse=True)
     groups = tuple(tuple(option for option, units in votes.items() if units == count) for count in counts)
-    if 2 * counts[0] > sum(votes.values()):
-        return _End(groups, counts[0] - (counts[1] if len(counts) > 1 else 0))
-    return _End(groups, 0) if len(votes) <= 2 or not counts[0] else None
+    return _End(groups, most - (counts[1] if len(counts) > 1 else 0) if has_won else 0)
