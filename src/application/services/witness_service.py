@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from application.ports.anchor import Anchor, AnchorConflictError
@@ -34,7 +35,7 @@ from domain.witness.proof import verify_consistency, verify_inclusion
 from domain.witness.sequel import RESOLVED
 from domain.witness.tile import Tile, entry_bundle
 
-__all__ = ["ConsistencyProof", "InclusionProof", "RestartableAnchor", "Signer", "WitnessService"]
+__all__ = ["AnchorState", "ConsistencyProof", "InclusionProof", "RestartableAnchor", "Signer", "WitnessService"]
 
 _logger = logging.getLogger(__name__)
 _EXPORT_PAGE = 2_048
@@ -88,6 +89,19 @@ class ConsistencyProof:
 
 
 @dataclass(frozen=True, slots=True)
+class AnchorState:
+    """How an anchor stands: the size that it holds as far as this process knows, when it took it from here, and what is wrong.
+
+    None where that is not known: nothing was given to it since the start, or nothing is wrong.
+    """
+
+    name: str
+    tree_size: int | None
+    taken_at: datetime | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Told:
     """What one deliberation has in the log: its entries, what they say, and the texts that belong to them."""
 
@@ -127,12 +141,22 @@ class WitnessService:
         self._newest: tuple[Checkpoint, str] | None = None
         self._anchored: dict[str, Checkpoint] = {}
         self._unheard: set[str] = set()
+        self._taken_at: dict[str, datetime] = {}
 
     @property
     def tree_size(self) -> int:
         """How many entries the log had when this last looked, whoever wrote them; 0 before the first look."""
         checked = 0 if self._check is None else self._check.head.tree_size
         return checked if self._newest is None else max(checked, self._newest[0].tree_size)
+
+    @property
+    def anchors(self) -> Sequence[AnchorState]:
+        """Each anchor of this process in the order in which they are configured; names may hold paths, so they are not for everybody."""
+        held, taken_at, problems = self._anchored, self._taken_at, self.anchor_problems
+        return [
+            AnchorState(name, held[name].tree_size if name in held else None, taken_at.get(name), problems.get(name))
+            for name in (anchor.name for anchor in self._anchors)
+        ]
 
     async def check_at_start(self) -> None:
         """Compare the log with all that was signed of it, and set or clear `problem`; does not raise for a mismatch.
@@ -192,6 +216,16 @@ class WitnessService:
         head = await self._log.head()
         _require_range("/index", index, 0, head.tree_size - 1)
         return (await self._sound_entries(index, index + 1))[0]
+
+    async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
+        """The entries from `start` on, before `end`, which is at most the log's size. Raises `LogUnverifiedError` if one is damaged."""
+        return await self._sound_entries(start, end)
+
+    async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
+        """All entries of a deliberation, ascending; none where it is not known. Raises `LogUnverifiedError` if one is damaged."""
+        found = sorted(await self._log.entries_of(deliberation_id), key=lambda each: each.index)
+        _require_sound(found)
+        return found
 
     async def inclusion(self, *, index: int, tree_size: int) -> InclusionProof:
         """The proof of that entry in the tree of that size, verified before it is given. Raises like `entry`."""
@@ -504,6 +538,8 @@ class WitnessService:
             is_new = self._note_anchor_problem(anchor, error)
             return is_new and isinstance(error, AnchorConflictError | VerificationRefusedError)
         self._forget_anchor_problem(anchor)
+        if self._anchored.get(anchor.name) == checkpoint:
+            self._taken_at[anchor.name] = self._clock.now()
         return False
 
     async def _hand_over(self, anchor: Anchor, note: str, checkpoint: Checkpoint) -> None:
