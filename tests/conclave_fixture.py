@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -84,6 +85,7 @@ async def open_stub_conclave(
     usage: UsageReader | None = None,
     open_runs: Callable[[HaltChecker], RunService] | None = None,
     watch_topics: bool = False,
+    data_dir: Path | None = None,
 ) -> AsyncIterator[Conclave]:
     """An open Conclave that needs nothing outside the process.
 
@@ -126,6 +128,7 @@ async def open_stub_conclave(
     halting = HaltService(channels=halt_channels, watch=checker, log=log, notes=HaltNotesStub())
     if channels:
         await checker.first_look()
+    own_folder = tempfile.TemporaryDirectory(prefix="conclave-")
     await deliberations.start()
     try:
         yield Conclave(
@@ -147,7 +150,7 @@ async def open_stub_conclave(
             keys=ApiKeyring.parse(keys) if keys else ApiKeyring(),
             health=health if health is not None else {"database": _works},
             render_metrics=metrics.render,
-            data_dir=Path(),
+            data_dir=data_dir if data_dir is not None else Path(own_folder.name),
             orchestrator="simulated",
             simulated=True,
         )
@@ -155,6 +158,7 @@ async def open_stub_conclave(
         await runs.stop()
         await deliberations.stop(drain_s=0.0)
         checker.close()
+        own_folder.cleanup()
 
 
 class _NoLauncher:

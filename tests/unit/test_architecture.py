@@ -17,11 +17,14 @@ PLACES = {
     "alembic": "infrastructure/persistence/",
     "crewai": "infrastructure/orchestrators/crewai_",
     "crewai_core": "infrastructure/orchestrators/crewai_",
-    "fastapi": "api/rest/",
     "genai_prices": "infrastructure/orchestrators/prices.py",
     "h11": "api/rest/",
+    "jinja2": "api/dashboard/",
+    "http_message_signatures": "infrastructure/webhooks/message_signature.py",
     "lmdb": "infrastructure/population/tiers/lmdb_cold.py",
     "lz4": "infrastructure/population/tiers/lz4_slab.py",
+    "mcp": "api/mcp/",
+    "markupsafe": "api/dashboard/",
     "numba": "infrastructure/population/numba_",
     "numpy": "infrastructure/population/",
     "opentelemetry": "infrastructure/telemetry/open_telemetry.py",
@@ -33,17 +36,24 @@ PLACES = {
     "ray": "infrastructure/population/ray_engine.py",
     "rfc8785": "infrastructure/witness/canonical_json.py",
     "rich": "api/cli/",
-    "starlette": "api/rest/",
     "structlog": "infrastructure/telemetry/logs.py",
     "torch": "infrastructure/population/torch_device.py",
     "typer": "api/cli/",
     "uvicorn": "api/rest/",
     "uvloop": "infrastructure/event_loop.py",
+    "yarl": "infrastructure/webhooks/http_sender.py",
     "xllamacpp": "infrastructure/orchestrators/embedded_model_server.py",
 }
-# Describes data at both edges, requests in the doors and settings at the environment; talks to models and to anchors.
+# Describes data at both edges, requests in the doors and settings at the environment; talks to models, to anchors and to webhooks.
 EDGES = {
-    "aiohttp": ("infrastructure/orchestrators/provider_exchange.py", "infrastructure/witness/anchor_http.py"),
+    # Programs are answered by one folder, people by the other.
+    "fastapi": ("api/rest/", "api/dashboard/"),
+    "starlette": ("api/rest/", "api/dashboard/"),
+    "aiohttp": (
+        "infrastructure/orchestrators/provider_exchange.py",
+        "infrastructure/webhooks/http_sender.py",
+        "infrastructure/witness/anchor_http.py",
+    ),
     "pydantic": ("api/", "infrastructure/settings.py"),
     "pydantic_core": ("api/", "infrastructure/settings.py"),
     # Signatures of the record, and the cipher that message files of a soak may be under.
@@ -65,13 +75,16 @@ EDGES = {
 def vendor_imports() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for path in SOURCES.rglob("*.py"):
+        if path.is_relative_to(SOURCES / "conclave_client"):
+            # A package for callers, which has a table of its own (tests/unit/conclave_client/test_standing_alone.py).
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
             for name in names:
                 found[name.split(".")[0]].add(path.relative_to(SOURCES).as_posix())
-    own = {"domain", "application", "infrastructure", "api"}
+    own = {"domain", "application", "infrastructure", "api", "conclave_client"}
     return {name: files for name, files in found.items() if name not in own and name not in sys.stdlib_module_names}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.conclave import Conclave
+from api.dashboard.application import add_dashboard
 from api.rest.deliberations import add_deliberations
 from api.rest.door import Door
 from api.rest.event_stream import MAX_STREAMS, StreamPlaces
@@ -21,6 +22,8 @@ from api.rest.problems import answer_problems
 from api.rest.records import add_records
 from api.rest.rosters import add_rosters
 from api.rest.runs import add_runs
+from api.rest.sessions import Sessions
+from api.rest.webhooks import add_webhooks
 from api.rest.witness import add_witness
 
 __all__ = ["create_app"]
@@ -51,6 +54,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     )
     app.state.conclave = conclave
     app.state.stream_places = StreamPlaces(max_streams)
+    app.state.sessions = Sessions(conclave.data_dir, conclave.keys)
     app.add_middleware(Door, local_only=not conclave.keys)
     answer_problems(app)
     add_deliberations(app)
@@ -58,10 +62,12 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     add_hindsight(app)
     add_runs(app)
     add_witness(app)
+    add_webhooks(app)
     add_rosters(app)
     add_money(app)
     add_halt(app)
     add_health(app)
     add_pages(app)
+    add_dashboard(app)
     app.openapi = lambda: describe_application(app)  # type: ignore[method-assign]
     return app

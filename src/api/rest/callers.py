@@ -1,4 +1,4 @@
-"""Who calls, by API key or from this machine, and what that lets them do and see."""
+"""Who calls, by API key, by a browser's session or from this machine, and what that lets them do and see."""
 
 from __future__ import annotations
 
@@ -13,11 +13,26 @@ from starlette.types import Scope
 
 from api.conclave import Conclave
 from api.rest.problems import RequestRefusedError
-from application.services.api_keys import Role
+from api.rest.sessions import COOKIE, Session, Sessions
+from application.services.api_keys import ApiKey, Role
 
-__all__ = ["Admin", "Caller", "Observer", "OpenConclave", "Operator", "foreign_caller"]
+__all__ = [
+    "TOKEN_HEADER",
+    "Admin",
+    "Caller",
+    "Observer",
+    "OpenConclave",
+    "Operator",
+    "foreign_caller",
+    "require_token",
+    "session_of",
+    "visitor",
+]
+
+TOKEN_HEADER = "X-CSRF-Token"  # noqa: S105 - its name
 
 _LOCAL_HOST = re.compile(rb"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +74,58 @@ Admin = Annotated[Caller, Depends(_admin)]
 
 def _caller(request: Request, needed: Role) -> Caller:
     conclave: Conclave = request.app.state.conclave
+    session = None if "authorization" in request.headers else session_of(request)
+    if not conclave.keys:
+        caller = Caller(None, Role.ADMIN)
+    else:
+        key = session.key if session is not None else _bearer(request, conclave)
+        if key is None:
+            raise RequestRefusedError(
+                "unauthenticated",
+                "Send the header Authorization: Bearer SECRET with a secret that this server knows.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if not key.role.covers(needed):
+            raise RequestRefusedError(
+                "forbidden", f"This needs a key with the role {needed.value}; this one is {key.role.value}."
+            )
+        caller = Caller(key.name, key.role)
+    if session is not None and request.method not in _SAFE_METHODS:
+        # A browser sends the cookie by itself, whoever made it send the request; the token only a page of ours can add.
+        require_token(request, session, request.headers.get(TOKEN_HEADER, ""))
+    return caller
+
+
+def session_of(request: Request) -> Session | None:
+    """The session that the request's cookie names, if it lasts."""
+    sessions: Sessions = request.app.state.sessions
+    cookie = request.cookies.get(COOKIE)
+    return None if cookie is None else sessions.find(cookie)
+
+
+def require_token(request: Request, session: Session, token: str) -> None:
+    """Raise `RequestRefusedError` (403) unless `token` is the session's."""
+    sessions: Sessions = request.app.state.sessions
+    if not sessions.knows(session, token):
+        raise RequestRefusedError(
+            "token-mismatch",
+            f"A change by the session's cookie needs its token in the header {TOKEN_HEADER}; reload the page.",
+        )
+
+
+def visitor(request: Request) -> Caller | None:
+    """Whoever looks at a page, None where nobody is signed in; refuses nobody."""
+    conclave: Conclave = request.app.state.conclave
     if not conclave.keys:
         return Caller(None, Role.ADMIN)
+    session = None if "authorization" in request.headers else session_of(request)
+    key = session.key if session is not None else _bearer(request, conclave)
+    return None if key is None else Caller(key.name, key.role)
+
+
+def _bearer(request: Request, conclave: Conclave) -> ApiKey | None:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-    key = conclave.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
-    if key is None:
-        raise RequestRefusedError(
-            "unauthenticated",
-            "Send the header Authorization: Bearer SECRET with a secret that this server knows.",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-    if not key.role.covers(needed):
-        raise RequestRefusedError(
-            "forbidden", f"This needs a key with the role {needed.value}; this one is {key.role.value}."
-        )
-    return Caller(key.name, key.role)
+    return conclave.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
 
 
 def foreign_caller(scope: Scope) -> str | None:

@@ -1,4 +1,4 @@
-"""The pages that people open in a browser, with everything they need served from here and nothing inline."""
+"""The page about the REST interface, with everything it needs served from here and nothing inline."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ PAGE_CSP = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _FILES: Mapping[str, tuple[str, str]] = {
-    "/": ("index.html", "text/html; charset=utf-8"),
     "/docs": ("docs.html", "text/html; charset=utf-8"),
     "/static/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
-    "/static/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/static/docs.css": ("docs.css", "text/css; charset=utf-8"),
 }
 
 
 def add_pages(app: FastAPI) -> None:
-    """Put the pages, their files and the OpenAPI document into `app`; they need no key."""
+    """Put the page, its files and the OpenAPI document into `app`; they need no key."""
     folder = files("api.rest").joinpath("static")
     app.state.pages = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
     for path in _FILES:

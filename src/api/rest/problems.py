@@ -53,6 +53,8 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "unauthenticated": ProblemKind(401, "A key is needed"),
     "forbidden": ProblemKind(403, "The key's role does not allow this"),
     "foreign-caller": ProblemKind(403, "Only local callers are served"),
+    "foreign-page": ProblemKind(403, "The request came from another site's page"),
+    "token-mismatch": ProblemKind(403, "The page's token is missing or outdated"),
     "not-found": ProblemKind(404, "Nothing is here"),
     "deliberation-not-found": ProblemKind(404, "No such deliberation"),
     "run-not-found": ProblemKind(404, "No such run"),

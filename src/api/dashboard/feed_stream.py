@@ -1,0 +1,133 @@
+"""The stream that a page of the chamber follows: what a broadcaster tells, to one reader, for as long as it reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.dashboard.live_feed import LatestWatch, LiveFeed, Viewer, frame
+from api.rest.event_stream import PING_S, StreamPlaces
+
+__all__ = ["FeedStream"]
+
+_HINT = b"retry: 1000\n\n"
+_TO_BE_CONTINUED = b": not the end: come back\n\n"
+
+
+class FeedStream(Response):
+    """`text/event-stream` (HTML, section 9.2): `snapshot` first, then `change`, and `ended` in the end; `alive` breaks the silence.
+
+    Of `deliberation_id` it ends after that; without one it follows the latest that the reader `sees`, says `latest` when it is
+    another, and ends only with the service. It ends early where the store goes away, and its last comment asks the reader to come back.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        feed: LiveFeed,
+        *,
+        places: StreamPlaces,
+        deliberation_id: str | None = None,
+        sees: str | None = None,
+        ping_s: float = PING_S,
+    ) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._feed = feed
+        self._places = places
+        self._deliberation_id = deliberation_id
+        self._sees = sees
+        self._ping_s = ping_s
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream to the end (ASGI)."""
+        with self._places.place():
+            leaving = asyncio.create_task(_wait_until_gone(receive))
+            try:
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await _Telling(self._feed, send, leaving, ping_s=self._ping_s).tell(self._deliberation_id, self._sees)
+            finally:
+                leaving.cancel()
+
+
+class _Telling:
+    """One reader, from its first byte to its last."""
+
+    def __init__(self, feed: LiveFeed, send: Send, leaving: asyncio.Task[None], *, ping_s: float) -> None:
+        self._feed = feed
+        self._send = send
+        self._leaving = leaving
+        self._ping_s = ping_s
+        self._wake = asyncio.Event()
+        leaving.add_done_callback(lambda _: self._wake.set())
+
+    async def tell(self, deliberation_id: str | None, sees: str | None) -> None:
+        await self._say(_HINT)
+        if deliberation_id is not None:
+            has_ended = await self._follow(deliberation_id, lambda: True, stays=False)
+        else:
+            with self._feed.watching(sees, self._wake) as watch:
+                await self._follow_latest(watch)
+            has_ended = False
+        if not has_ended:
+            await self._say(_TO_BE_CONTINUED)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _follow_latest(self, watch: LatestWatch) -> None:
+        shown: str | None = None
+        while not (self._leaving.done() or watch.is_over):
+            self._wake.clear()
+            latest = watch.latest
+            if latest is None:
+                await self._wait(lambda: frame("alive", 0, {"sequence": 0}))
+                continue
+            if shown is not None:
+                await self._say(frame("latest", 0, {"deliberation_id": latest}))
+            shown = latest
+            followed = await self._follow(latest, partial(_is_latest, watch, latest), stays=True)
+            # Either another is the latest, or the store is away, which the reader is not kept waiting for.
+            if not followed and watch.latest == latest:
+                return
+
+    async def _follow(self, deliberation_id: str, is_wanted: Callable[[], bool], *, stays: bool) -> bool:
+        """Tell everything of one deliberation; whether it was told to its end. Who `stays` waits there until it is not wanted any more."""
+        viewer = Viewer(self._wake)
+        with self._feed.viewing(deliberation_id, viewer) as broadcaster:
+            while not self._leaving.done():
+                self._wake.clear()
+                while not self._leaving.done() and (content := broadcaster.next_frame(viewer)) is not None:
+                    await self._say(content)
+                if not is_wanted():
+                    return False
+                if broadcaster.is_over:
+                    has_ended = broadcaster.state is not None and broadcaster.state.has_ended
+                    if not (stays and has_ended):
+                        return has_ended
+                await self._wait(broadcaster.alive)
+        return False
+
+    async def _wait(self, alive: Callable[[], bytes]) -> None:
+        try:
+            async with asyncio.timeout(self._ping_s):
+                await self._wake.wait()
+        except TimeoutError:
+            await self._say(alive())
+
+    async def _say(self, content: bytes) -> None:
+        message: dict[str, Any] = {"type": "http.response.body", "body": content, "more_body": True}
+        await self._send(message)
+
+
+def _is_latest(watch: LatestWatch, deliberation_id: str) -> bool:
+    return watch.latest == deliberation_id and not watch.is_over
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,127 @@
+"""Makes pages out of templates: escaped throughout, text from outside made visible, and nothing that a page may run inline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.conclave import Conclave
+from api.rest.callers import session_of, visitor
+from api.rest.sessions import COOKIE, SESSION_S, Session, Sessions
+from application.pages.visible_text import visible, visible_lines
+from application.services.api_keys import Role
+
+__all__ = ["PAGE_CSP", "Viewing", "give_cookie", "open_templates", "render", "render_fragment"]
+
+PAGE_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HTML = "text/html; charset=utf-8"
+_SHOWN_CHARACTERS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """Who looks at a page, as templates see it; with `keyless` there is no sign-in, and whoever looks may do everything."""
+
+    name: str
+    role: str
+    keyless: bool
+    signed_in: bool
+    may_operate: bool
+    may_admin: bool
+
+
+def open_templates(app: FastAPI) -> None:
+    """Load what `render` needs into `app`."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("api.dashboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    templates.filters["visible"] = _visible
+    templates.filters["visible_lines"] = _visible_lines
+    app.state.templates = templates
+
+
+def render(request: Request, template: str, *, title: str, status_code: int = 200, **context: object) -> Response:
+    """A whole page. `nav` in the context names its section; `caller`, `csrf_token` and the state of the halt are added."""
+    return _rendered(request, template, status_code=status_code, **{"nav": "", **context, "title": title})
+
+
+def render_fragment(request: Request, template: str, **context: object) -> Response:
+    """A part of a page that is put into one."""
+    return _rendered(request, template, status_code=200, **{"nav": "", **context})
+
+
+def give_cookie(request: Request, response: Response, value: str) -> None:
+    """Have the browser keep this session's cookie: from no script, to this host alone, and over https where the page came by it."""
+    response.set_cookie(
+        COOKIE,
+        value,
+        max_age=SESSION_S,
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+
+
+def _rendered(request: Request, template: str, *, status_code: int, **context: Any) -> Response:
+    conclave: Conclave = request.app.state.conclave
+    sessions: Sessions = request.app.state.sessions
+    session = session_of(request)
+    cookie = None
+    if session is None and not conclave.keys:
+        # Nobody signs in here, and yet a change has to come from a page that was read.
+        session, cookie = sessions.open()
+    caller = _viewing(request, session)
+    halt = conclave.halt.status()
+    page = request.app.state.templates.get_template(template).render(
+        {
+            "caller": caller,
+            "csrf_token": "" if session is None else sessions.token(session),
+            "halt": halt,
+            "simulated": conclave.simulated,
+            "path": request.url.path,
+            **context,
+        }
+    )
+    # With the policy of every other answer, no-referrer, browsers would send `Origin: null` with the page's own forms.
+    headers = {"Content-Type": _HTML, "Content-Security-Policy": PAGE_CSP, "Referrer-Policy": "same-origin"}
+    response = Response(page, status_code=status_code, headers=headers)
+    if cookie is not None:
+        give_cookie(request, response, cookie)
+    return response
+
+
+def _viewing(request: Request, session: Session | None) -> Viewing:
+    caller = visitor(request)
+    keyless = not request.app.state.conclave.keys
+    if caller is None:
+        return Viewing("", "", keyless=False, signed_in=False, may_operate=False, may_admin=False)
+    return Viewing(
+        caller.name or "",
+        caller.role.value,
+        keyless=keyless,
+        signed_in=session is not None and session.key is not None,
+        may_operate=caller.role.covers(Role.OPERATOR),
+        may_admin=caller.role.covers(Role.ADMIN),
+    )
+
+
+def _visible(text: object, limit: int | None = None) -> str:
+    return visible(str(text), limit=limit)
+
+
+def _visible_lines(text: object, limit: int | None = _SHOWN_CHARACTERS) -> list[str]:
+    return visible_lines(str(text), limit=limit)

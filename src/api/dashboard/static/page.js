@@ -1,0 +1,257 @@
+// What every page does, and what every view builds on: calls with the session's token, text made visible, and spoken news.
+
+const MAX_MARKS = 4;
+const JOINERS = "\u200c\u200d";
+const UNSEEN = /[\p{C}\p{Z}]/u;
+const MARK = /\p{M}/u;
+// What Python's str.split() takes for white space.
+const SPACES = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
+const CSRF = "token-mismatch";
+
+let token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
+
+/** A refusal by the server, or (with status 0) no answer at all. */
+export class Problem extends Error {
+  /**
+   * @param {number} status the HTTP status, 0 when no answer came
+   * @param {{title?: string, detail?: string, type?: string, errors?: {pointer: string, detail: string}[]}} document
+   */
+  constructor(status, document = {}) {
+    super(document.detail ?? document.title ?? `status ${status}`);
+    this.name = "Problem";
+    this.status = status;
+    this.title = document.title ?? `The server answered ${status}`;
+    this.detail = document.detail ?? "";
+    this.type = document.type ?? "";
+    this.errors = document.errors ?? [];
+  }
+
+  /** @returns {string} the last part of the type, by which the kind of problem is known */
+  get slug() {
+    return this.type.slice(this.type.lastIndexOf(":") + 1);
+  }
+}
+
+/** @returns {string} the token that every change by this session has to carry */
+export function csrfToken() {
+  return token;
+}
+
+/**
+ * Call the server. On 401 the page goes to the sign-in. A token that has become outdated is renewed once.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body] sent as JSON
+ * @param {{headers?: Record<string, string>, idempotencyKey?: string, signal?: AbortSignal}} [options]
+ * @returns {Promise<{status: number, headers: Headers, document: any}>} `document` is the JSON, or the text where it is none
+ * @throws {Problem} on every answer from 400 on, and with status 0 when none came; an abort stays an AbortError
+ */
+export async function api(method, path, body, options = {}) {
+  try {
+    return await call(method, path, body, options);
+  } catch (error) {
+    if (!(error instanceof Problem) || error.slug !== CSRF || !(await renewToken(options.signal))) throw error;
+    return call(method, path, body, options);
+  }
+}
+
+async function call(method, path, body, { headers = {}, idempotencyKey, signal } = {}) {
+  const sent = { Accept: "application/json", ...headers };
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  if (!["GET", "HEAD"].includes(method)) sent["X-CSRF-Token"] = token;
+  if (idempotencyKey) sent["Idempotency-Key"] = idempotencyKey;
+  const payload = body === undefined ? undefined : JSON.stringify(body);
+  let response;
+  let text;
+  try {
+    response = await fetch(path, { method, headers: sent, body: payload, signal, credentials: "same-origin", cache: "no-store" });
+    text = await response.text();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, { title: "No answer came", detail: "The server cannot be reached. Look whether it runs, and try again." });
+  }
+  const isJson = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
+  const found = isJson && text ? JSON.parse(text) : text;
+  if (response.status === 401) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
+  if (!response.ok) throw new Problem(response.status, isJson ? found : {});
+  return { status: response.status, headers: response.headers, document: found };
+}
+
+async function renewToken(signal) {
+  const { document: session } = await call("GET", "/session", undefined, { signal });
+  const isNew = session.csrf_token !== "" && session.csrf_token !== token;
+  token = session.csrf_token;
+  return isNew;
+}
+
+/**
+ * Text on one line with every unseen character spelt out, as `application.pages.visible_text` does it.
+ * @param {unknown} text
+ * @param {number} [limit] in characters
+ * @returns {string}
+ */
+export function visible(text, limit = Infinity) {
+  const whole = [...String(text)];
+  const cut = whole.length > limit ? whole.slice(0, limit) : whole;
+  const characters = [...cut.join("").split(SPACES).filter(Boolean).join(" ")];
+  let marks = 0;
+  const shown = characters.map((character, place) => {
+    marks = MARK.test(character) ? marks + 1 : 0;
+    const isSeen = character === " " || (!UNSEEN.test(character) && marks <= MAX_MARKS);
+    return isSeen || joins(characters, place) ? character : spelt(character);
+  });
+  return shown.join("") + (whole.length > limit ? "..." : "");
+}
+
+function joins(characters, place) {
+  if (!JOINERS.includes(characters[place])) return false;
+  return [characters[place - 1], characters[place + 1]].every(
+    (neighbour) => neighbour !== undefined && neighbour.codePointAt(0) > 0x7f && !UNSEEN.test(neighbour),
+  );
+}
+
+function spelt(character) {
+  const code = character.codePointAt(0);
+  const hex = (width) => code.toString(16).padStart(width, "0");
+  if (code <= 0xff) return `\\x${hex(2)}`;
+  return code <= 0xffff ? `\\u${hex(4)}` : `\\U${hex(8)}`;
+}
+
+/**
+ * An element whose text is only ever text.
+ * @param {string} tag
+ * @param {{class?: string, text?: unknown, attributes?: Record<string, string | number | boolean | null | undefined>}} [options]
+ *   an attribute that is true stands without a value, one that is false, null or undefined is left out
+ * @param {...(Node | string)} children
+ * @returns {HTMLElement}
+ */
+export function element(tag, options = {}, ...children) {
+  const made = document.createElement(tag);
+  if (options.class) made.className = options.class;
+  if (options.text !== undefined) made.textContent = String(options.text);
+  for (const [name, value] of Object.entries(options.attributes ?? {})) {
+    if (/^(on|style$)/i.test(name)) throw new TypeError(`no ${name} on pages`);
+    if (value === false || value === null || value === undefined) continue;
+    made.setAttribute(name, value === true ? "" : String(value));
+  }
+  made.append(...children);
+  return made;
+}
+
+/**
+ * Text from outside, visible, in a direction of its own.
+ * @param {unknown} text
+ * @param {number} [limit]
+ * @returns {HTMLElement}
+ */
+export function bdi(text, limit = 200) {
+  return element("bdi", { text: visible(text, limit) });
+}
+
+/**
+ * Say something to those who listen to the page.
+ * @param {string} text
+ * @param {{assertive?: boolean}} [options]
+ */
+export function announce(text, { assertive = false } = {}) {
+  const region = document.getElementById(assertive ? "alerts" : "announcements");
+  if (!region) return;
+  // The same words again are news only to a region that was empty in between.
+  region.textContent = "";
+  requestAnimationFrame(() => {
+    region.textContent = visible(text, 500);
+  });
+}
+
+const twoDigits = (value) => String(value).padStart(2, "0");
+
+/** Quantities as people read them. */
+export const formatted = {
+  /** @param {number | null | undefined} seconds @returns {string} such as `4.2 s`, `3:07 min` or `1:02:09 h` */
+  duration(seconds) {
+    if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
+    if (seconds < 60) return `${seconds < 10 ? (Math.round(seconds * 10) / 10).toFixed(1) : Math.round(seconds)} s`;
+    const whole = Math.round(seconds);
+    const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+    return hours ? `${hours}:${twoDigits(minutes)}:${twoDigits(rest)} h` : `${minutes}:${twoDigits(rest)} min`;
+  },
+  /** @param {number | null | undefined} value @param {number} [digits] most digits after the point @returns {string} */
+  number(value, digits = 2) {
+    if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+    return new Intl.NumberFormat("en", { maximumFractionDigits: digits }).format(value);
+  },
+  /** @param {number | null | undefined} usd @returns {string} such as `$0.0042`; a sum below a hundredth keeps two digits that say something */
+  money(usd) {
+    if (usd === null || usd === undefined || !Number.isFinite(usd)) return "–";
+    const digits = usd !== 0 && Math.abs(usd) < 0.01 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+    return `$${new Intl.NumberFormat("en", digits).format(usd)}`;
+  },
+  /** @param {string | null | undefined} rfc3339 @returns {string} in the reader's zone */
+  time(rfc3339) {
+    const at = new Date(rfc3339 ?? NaN);
+    if (Number.isNaN(at.getTime())) return "–";
+    const day = `${at.getFullYear()}-${twoDigits(at.getMonth() + 1)}-${twoDigits(at.getDate())}`;
+    return `${day} ${twoDigits(at.getHours())}:${twoDigits(at.getMinutes())}:${twoDigits(at.getSeconds())}`;
+  },
+};
+
+/**
+ * Do something now and each time the page comes back into view: after another tab, a sleep, or the way back.
+ * @param {() => void} callback
+ * @returns {() => void} to stop that
+ */
+export function whenVisible(callback) {
+  const look = () => {
+    if (document.visibilityState === "visible") callback();
+  };
+  const show = (event) => {
+    if (event.persisted) callback();
+  };
+  document.addEventListener("visibilitychange", look);
+  window.addEventListener("pageshow", show);
+  look();
+  return () => {
+    document.removeEventListener("visibilitychange", look);
+    window.removeEventListener("pageshow", show);
+  };
+}
+
+/**
+ * Say every `<time data-time>` within `root` in the reader's zone.
+ * @param {ParentNode} [root]
+ */
+export function showTimes(root = document) {
+  for (const time of root.querySelectorAll("time[data-time]")) {
+    time.textContent = formatted.time(time.dateTime);
+    time.title = time.dateTime;
+  }
+}
+
+function offerThemes() {
+  const place = document.getElementById("theme-choice");
+  const choice = document.getElementById("theme");
+  if (!place || !choice) return;
+  place.hidden = false;
+  choice.value = document.documentElement.dataset.theme ?? "";
+  choice.addEventListener("change", () => {
+    try {
+      if (choice.value) localStorage.setItem("conclave-theme", choice.value);
+      else localStorage.removeItem("conclave-theme");
+    } catch {
+      // Not kept for the next page, and still shown on this one.
+    }
+    if (choice.value) document.documentElement.dataset.theme = choice.value;
+    else delete document.documentElement.dataset.theme;
+    document.dispatchEvent(new CustomEvent("conclave:theme"));
+  });
+}
+
+// What was being written is not for whoever comes next.
+document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", () => sessionStorage.clear());
+document.addEventListener("htmx:config:request", (event) => {
+  const request = event.detail.ctx.request;
+  if (request.method !== "GET") request.headers["X-CSRF-Token"] = token;
+});
+document.addEventListener("htmx:after:swap", (event) => showTimes(event.target instanceof Element ? event.target : document));
+showTimes();
+offerThemes();
