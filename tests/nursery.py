@@ -32,7 +32,7 @@ _PACKAGES = ("domain", "application", "infrastructure", "api")
 # What a server imports only once it starts.
 _LATER = ("alembic.command", "pydantic.v1", "sqlalchemy.dialects.postgresql.psycopg", "uvicorn.lifespan.off", "uvloop")
 _PR_SET_PDEATHSIG = 1
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 _LONGEST = 256 * 1024
 
 
@@ -152,6 +152,8 @@ def _serve(line: socket.socket) -> None:
         module.name
         for package in _PACKAGES
         for module in pkgutil.walk_packages([str(REPOSITORY / "src" / package)], f"{package}.")
+        # As heavy as a third of the rest, and no command but its own needs it.
+        if not module.name.startswith("api.mcp.")
     ]
     for name in (*own, *_LATER):
         # What belongs to an extra that is not installed here is not needed either.

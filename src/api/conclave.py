@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from application.ports.bus_traffic import BusTraffic
+from application.ports.provider_standing import ProviderStanding
 from application.ports.roster_source import RosterSource
 from application.ports.usage_reader import UsageReader
 from application.services.acceptance import Acceptance
@@ -120,6 +122,12 @@ class Conclave:
     notices: Sequence[str] = field(default_factory=tuple)
     http_telemetry: Mapping[str, Any] = field(default_factory=dict)
     budgets: Mapping[str, KeyBudget] = field(default_factory=dict)
+    # The JWK set that webhooks verify with; reads files.
+    webhook_keys: Callable[[], Mapping[str, Any]] = field(default=lambda: {"keys": []})
+    # How those stand who answer for the agents; costs no wait.
+    providers: Callable[[], Sequence[ProviderStanding]] = tuple
+    # What the buses of all runs carried, by transport; may wait for a disk, so an event loop calls from a thread.
+    buses: Callable[[], Sequence[BusTraffic]] = tuple
 
     def require_models(self, specification: Specification, *, key_name: str | None) -> None:
         """Raise `InvalidSpecificationError` naming each member whose model cannot be asked, or not within a limit of money."""

@@ -41,6 +41,7 @@ from domain.models.run_event import is_run_id
 from infrastructure.orchestrators.endpoint import Endpoint, checked_key
 from infrastructure.orchestrators.provider_settings import ProvidersFile
 from infrastructure.orchestrators.providers_file import read_providers_file
+from infrastructure.webhooks.receivers import parse_receivers
 
 __all__ = ["OPENAI_BASE_URL", "OrchestratorKind", "QueueKind", "Settings", "choose_orchestrator", "load_settings"]
 
@@ -48,9 +49,6 @@ PREFIX = "CONCLAVE_"
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 
 _PASSWORD = re.compile(r"://[^:/@]*:(.*)@|[?&]password=([^&]*)")
-
-# Accepted, so that one environment serves several versions, but said to be without effect.
-_NOT_YET = ("webhooks",)
 
 
 class OrchestratorKind(StrEnum):
@@ -164,6 +162,11 @@ def _addresses(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
+def _receivers(entries: tuple[str, ...]) -> tuple[str, ...]:
+    parse_receivers(entries)
+    return entries
+
+
 AnyPath = Annotated[Path, AfterValidator(_absolute)]
 Line = Annotated[str, AfterValidator(_on_one_line)]
 Entries = Annotated[tuple[Line, ...], NoDecode, BeforeValidator(_entries)]
@@ -220,9 +223,9 @@ class Settings(BaseSettings):
         None, description="a name without blanks"
     )
     witness_anchors: Entries = Field((), repr=False, description="files and addresses, comma-separated")
-    webhooks: Annotated[
-        tuple[Annotated[str, _with_scheme("http", "https")], ...], NoDecode, BeforeValidator(_entries)
-    ] = Field((), repr=False, description="http:// and https:// addresses, comma-separated")
+    webhooks: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_entries), AfterValidator(_receivers)] = Field(
+        (), repr=False, description="https:// addresses, comma-separated, each as it is or as NAME=ADDRESS"
+    )
     queue: Annotated[QueueKind, BeforeValidator(_lower)] = Field(
         QueueKind.EMBEDDED,
         description="embedded, or procrastinate together with a postgresql:// address of the database",
@@ -328,11 +331,15 @@ class Settings(BaseSettings):
         addresses = (self.database_url, self.owner_database_url, self.redis_url, self.halt_redis_url)
         for address in (*addresses, self.traces_endpoint):
             secrets += _passwords(address or "")
+        # Whoever knows the path of a webhook can often write there.
+        secrets += [receiver.address for receiver in parse_receivers(self.webhooks)]
         return tuple(dict.fromkeys(secret for secret in secrets if secret))
 
     def shown(self) -> Mapping[str, str]:
         """Each variable and its value as an operator may see it: secrets as `set`, addresses without their passwords."""
-        return {_variable(name): _shown(getattr(self, name)) for name in type(self).model_fields}
+        shown = {_variable(name): _shown(getattr(self, name)) for name in type(self).model_fields}
+        named = ", ".join(receiver.name for receiver in parse_receivers(self.webhooks))
+        return {**shown, _variable("webhooks"): named or _shown(())}
 
 
 def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")) -> Settings:
@@ -533,8 +540,7 @@ def _refuse_half_of_tls(settings: Settings) -> None:
 
 
 def _without_effect(settings: Settings) -> list[str]:
-    idle = [_variable(name) for name in _NOT_YET if name in settings.model_fields_set]
-    told = [f"{variable} has no effect in this version yet." for variable in idle]
+    told = []
     if settings.crash_at is not None:
         told.append(f"{_variable('crash_at')} is set: this process kills itself at {settings.crash_at!r}.")
     return told

@@ -751,7 +751,11 @@ def test_a_database_without_tables_has_no_rights_to_judge(ground: Ground) -> Non
 def test_every_table_has_its_rights_written_down() -> None:
     assert set(RIGHTS) == {*tables.metadata.tables, "alembic_version"}
     assert set(_KEYS) <= set(RIGHTS)
-    assert [table for table, rights in RIGHTS.items() if "DELETE" in rights] == ["disclosures", "idempotency_keys"]
+    assert [table for table, rights in RIGHTS.items() if "DELETE" in rights] == [
+        "disclosures",
+        "idempotency_keys",
+        "webhook_deliveries",
+    ]
 
 
 @pytest.mark.parametrize(("who", "works"), [("application", True), ("owner", False)])

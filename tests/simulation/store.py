@@ -26,6 +26,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.models.money import KeyBudget, picodollars
+from domain.models.search import Search
 from domain.models.spending import EVERYBODY
 from domain.witness.entry import Entry
 from infrastructure.persistence.group_commit import GroupCommit
@@ -243,9 +244,24 @@ class StoreLink:
         limit: int,
         cursor: str | None,
         origin: str | None = None,
+        search: Search | None = None,
     ) -> Page:
         """As in `DeliberationReader`."""
-        reading = self._within.page(status=status, key_name=key_name, limit=limit, cursor=cursor, origin=origin)
+        reading = self._within.page(
+            status=status, key_name=key_name, limit=limit, cursor=cursor, origin=origin, search=search
+        )
+        return await self._store.read(self._process, reading)
+
+    async def count(
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        origin: str | None = None,
+        search: Search | None = None,
+    ) -> int:
+        """As in `DeliberationReader`."""
+        reading = self._within.count(status=status, key_name=key_name, origin=origin, search=search)
         return await self._store.read(self._process, reading)
 
     async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
@@ -256,9 +272,12 @@ class StoreLink:
         """As in `DeliberationReader`."""
         return await self._store.read(self._process, self._within.stored(after=after, limit=limit))
 
-    async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
+    async def records(
+        self, deliberation_id: str, *, round_number: int | None = None, after: int = -1
+    ) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
-        return await self._store.read(self._process, self._within.records(deliberation_id, round_number=round_number))
+        found = self._within.records(deliberation_id, round_number=round_number, after=after)
+        return await self._store.read(self._process, found)
 
     async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """As in `DeliberationReader`."""

@@ -10,6 +10,7 @@ from api.bootstrap.providers import examine_providers, has_providers
 from api.bootstrap.record import open_cosigner, verification_tools
 from api.bootstrap.replaying import replay_bundle
 from api.bootstrap.storage import upgrade_database
+from api.bootstrap.webhooks import list_webhook_deliveries, rotate_webhook_key, show_webhook_keys
 
 __all__ = [
     "Purpose",
@@ -18,12 +19,15 @@ __all__ = [
     "examine",
     "examine_providers",
     "has_providers",
+    "list_webhook_deliveries",
     "load_settings",
     "open_conclave",
     "open_cosigner",
     "open_halt",
     "replay_bundle",
+    "rotate_webhook_key",
     "run",
+    "show_webhook_keys",
     "upgrade_database",
     "verification_tools",
 ]

@@ -12,6 +12,7 @@ from api.bootstrap.process import Purpose
 from api.bootstrap.providers import examine_providers
 from api.bootstrap.texts import examine_texts
 from api.bootstrap.voices import open_voices, rosters_of
+from api.bootstrap.webhooks import examine_webhooks
 from api.conclave import Check, ProviderCheck
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.configuration import ConfigurationError
@@ -35,6 +36,7 @@ async def examine(settings: Settings) -> list[Check]:
         await examine_texts(settings),
         _examine_rosters(settings),
         await _examine_topics(settings),
+        await examine_webhooks(settings),
         _examine_doors(settings),
     ]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from api.bootstrap.halting import looks_at_channels, open_halting, settled_halts
 from api.bootstrap.process import Purpose, crash_plan, open_registry
@@ -13,7 +13,8 @@ from api.bootstrap.record import RECORD_HALTS, kept_record, open_witness, publis
 from api.bootstrap.runs import make_runs
 from api.bootstrap.storage import make_data_folder, prepare_database
 from api.bootstrap.texts import PACKAGED, open_text_synthesis
-from api.bootstrap.voices import observed, open_tracer, open_voices, rosters_of
+from api.bootstrap.voices import observed, open_tracer, open_voices, rosters_of, standings
+from api.bootstrap.webhooks import kept_telling, open_webhooks, public_webhook_keys
 from api.bootstrap.work_queue import open_queue
 from api.conclave import Conclave, Health
 from application.services.acceptance import Acceptance
@@ -30,8 +31,10 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.models.agent_pool import AgentPool
 
 if TYPE_CHECKING:
+    from application.ports.bus_traffic import BusTraffic
     from application.services.halt_service import HaltService
     from domain.errors.witness import LogUnverifiedError
+    from domain.models.deliberation import Deliberation
     from infrastructure.settings import Settings
 
 __all__ = ["open_conclave", "open_halt"]
@@ -146,11 +149,13 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             lambda: halt.state.halted,
             lambda: {name: channel.reachable for name, channel in halt.state.channels.items()},
         )
+        traffic: Callable[[], Sequence[BusTraffic]] = tuple
         if purpose is Purpose.SERVE:
             buses = BusCounts(settings.data_dir / "runs")
             # What lies there already may take a while to read, and later scrapes read only what is new.
             await asyncio.to_thread(buses.samples)
             metrics.watch_buses(buses.samples)
+            traffic = buses.traffic
             populations = PopulationSums(settings.data_dir / "runs")
             await asyncio.to_thread(populations.sample)
             metrics.watch_populations(populations.sample)
@@ -167,6 +172,15 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             problem = witness.problem
             return Health(works=problem is None, detail="" if problem is None else problem.problem)
 
+        async def shown(deliberation_id: str) -> tuple[Deliberation, Mapping[str, Any]]:
+            from api.shown import shown_deliberation
+
+            found = await deliberations.get(deliberation_id)
+            return found, await shown_deliberation(conclave, found)
+
+        webhooks = None
+        if purpose is Purpose.SERVE:
+            webhooks = open_webhooks(settings, database, registry=registry, shown=shown, metrics=metrics)
         if purpose is not Purpose.READ:
             if signs:
                 stack.push_async_callback(publish_last, witness)
@@ -175,7 +189,7 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             stack.push_async_callback(runs.stop)
             await stack.enter_async_context(kept_record(witness, halt, signs=signs))
             await stack.enter_async_context(settled_halts(halting.service))
-        yield Conclave(
+        conclave = Conclave(
             deliberations=deliberations,
             acceptance=Acceptance(deliberations=deliberations, reader=repository),
             outputs=DeliberationOutputService(repository, metrics=metrics),
@@ -192,6 +206,8 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             fan_out=fan_out,
             runs=runs,
             budgets=budgets,
+            providers=lambda: standings(voices, pool),
+            buses=traffic,
             keys=settings.keyring(),
             health={"database": look_at_database, "record": look_at_record, **looks_at_channels(halt)},
             render_metrics=metrics.render,
@@ -200,7 +216,10 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             simulated=identity.simulated,
             notices=[*settings.notices, *voices.notices],
             http_telemetry={} if tracer is None else tracer.http_telemetry(),
+            webhook_keys=public_webhook_keys(settings),
         )
+        async with kept_telling(webhooks):
+            yield conclave
 
 
 @asynccontextmanager

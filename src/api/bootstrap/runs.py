@@ -65,6 +65,7 @@ def form_of(kind: RunKind) -> RunForm | None:
 
 def make_runs(settings: Settings, halt: HaltChecker) -> RunService:
     """The runs of this data folder, as a server starts and ends its own and reads all."""
+    from infrastructure.runs.file_run_series import FileRunSeries
     from infrastructure.runs.run_processes import ProcessLauncher, environment_of_runs
 
     registry = run_registry(settings)
@@ -77,7 +78,11 @@ def make_runs(settings: Settings, halt: HaltChecker) -> RunService:
     # Whatever said so here, the run is to use the same folder.
     environment["CONCLAVE_DATA_DIR"] = str(settings.data_dir)
     return RunService(
-        registry=registry, launcher=ProcessLauncher(registry.folder, environment), form_of=form_of, halt=halt
+        registry=registry,
+        launcher=ProcessLauncher(registry.folder, environment),
+        form_of=form_of,
+        halt=halt,
+        series=FileRunSeries(registry.folder),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ from api.bootstrap.process import Purpose
 from api.bootstrap.work_queue import shares_queue
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol
 from application.ports.model_desk import ModelDesk
+from application.ports.provider_standing import ProviderStanding
 from application.services.deliberation_service import OrchestratorIdentity
 from domain.errors.configuration import ConfigurationError
+from domain.models.agent_pool import AgentPool
 
 if TYPE_CHECKING:
     from infrastructure.orchestrators.provider_desk import ProviderDesk
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from infrastructure.telemetry.open_telemetry import OpenTelemetryTracer
     from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
 
-__all__ = ["Voices", "observed", "open_tracer", "open_voices", "rosters_of"]
+__all__ = ["Voices", "observed", "open_tracer", "open_voices", "rosters_of", "standings"]
 
 _LOCAL_NOTICE = (
     "Answered by the small model {model} on this machine: it shows the machinery, not wisdom. "
@@ -137,6 +140,14 @@ async def _open_local_model(settings: Settings, slots: int, stack: AsyncExitStac
     await stack.enter_async_context(client)
     identity = OrchestratorIdentity("local", simulated=False)
     return Voices(WatchedOrchestrator(client, model), identity, slots, (_LOCAL_NOTICE.format(model=model.alias),))
+
+
+def standings(voices: Voices, pool: AgentPool) -> Sequence[ProviderStanding]:
+    """How those stand who answer: providers and models where models are asked over a desk, else the one that answers here."""
+    if voices.provider_desk is not None:
+        return list(voices.provider_desk.standings())
+    # Its slots are those of the pool, so that what it is asked now is what the pool gave out.
+    return [ProviderStanding(voices.identity.name, max_concurrency=voices.at_a_time, in_flight=pool.active_count)]
 
 
 def rosters_of(settings: Settings) -> FileRosterSource:

@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.options import JsonOption, ServerOption
+from api.cli.searching import (
+    AnswerFilter,
+    FromFilter,
+    OutcomeFilter,
+    ProtocolFilter,
+    RuleFilter,
+    SearchOption,
+    SimulatedFilter,
+    ToFilter,
+    parameters,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,18 +62,37 @@ def list_deliberations(
             help="Only those whose topic came from there: autonomous, petition, scheduled, api or another name.",
         ),
     ] = None,
+    search: SearchOption = None,
+    answer: AnswerFilter = None,
+    protocol: ProtocolFilter = None,
+    rule: RuleFilter = None,
+    outcome: OutcomeFilter = None,
+    simulated: SimulatedFilter = None,
+    since: FromFilter = None,
+    until: ToFilter = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List deliberations, newest first."""
+    """List deliberations, newest first, or those that a search finds."""
     from api.bootstrap import run
     from api.cli.deliberations import Access, open_deliberations
     from api.cli.listing import render_page
     from api.cli.terminal import complain, print_document, result_console
 
+    wanted = parameters(
+        search=search,
+        answer=answer,
+        protocol=protocol,
+        rule=rule,
+        outcome=outcome,
+        simulated=simulated,
+        since=since,
+        until=until,
+    )
+
     async def work() -> Mapping[str, Any]:
         async with open_deliberations(server, Access.READ) as deliberations:
-            return await deliberations.page(status=status, limit=limit, cursor=cursor, origin=origin)
+            return await deliberations.page(status=status, limit=limit, cursor=cursor, origin=origin, search=wanted)
 
     page = run(work())
     if as_json:

@@ -51,8 +51,16 @@ class Deliberations(Protocol):
         """The deliberation as it stands."""
         ...
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None) -> Document:
-        """`{"items": [...], "next_cursor"}`, newest first."""
+    async def page(
+        self,
+        *,
+        status: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
+        search: Mapping[str, str] | None = None,
+    ) -> Document:
+        """`{"items": [...], "next_cursor"}`, newest first; `search` are further parameters of `GET /v1/deliberations` by their names."""
         ...
 
     async def outputs(self, deliberation_id: str) -> Sequence[Document]:
@@ -119,8 +127,17 @@ class LocalDeliberations:
         found = await self._conclave.deliberations.get(deliberation_id)
         return await shown_deliberation(self._conclave, found)
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None) -> Document:
-        """One page. Raises `InvalidSpecificationError` when there is no such status."""
+    async def page(
+        self,
+        *,
+        status: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
+        search: Mapping[str, str] | None = None,
+    ) -> Document:
+        """One page. Raises `InvalidSpecificationError` when there is no such status, or for a search that cannot be made."""
+        from api.cli.searching import search_of_options
         from api.documents import deliberation_document
         from api.hindsight_document import topics_document
         from domain.errors.deliberation import InvalidSpecificationError
@@ -130,7 +147,12 @@ class LocalDeliberations:
         if status is not None and status not in known:
             raise InvalidSpecificationError.at("/status", f"is none of {', '.join(known)}")
         page = await self._conclave.deliberations.page(
-            status=None if status is None else known[status], key_name=None, limit=limit, cursor=cursor, origin=origin
+            status=None if status is None else known[status],
+            key_name=None,
+            limit=limit,
+            cursor=cursor,
+            origin=origin,
+            search=search_of_options(search or {}),
         )
         shares = await self._conclave.topics.look()
         topics = {} if shares is None else {"topics": topics_document(shares)}

@@ -92,6 +92,11 @@ _OPTION_OF_FIELD: Mapping[str, str] = {
     "/answer": "--answer",
     "/metadata/origin": "--origin",
     **{f"{place}/{name}": f"--{name}" for place in ("", "/query") for name in ("status", "limit", "cursor", "by")},
+    **{
+        f"{place}/{name}": f"--{name}"
+        for place in ("", "/query")
+        for name in ("search", "answer", "protocol", "rule", "outcome", "simulated", "from", "to")
+    },
 }
 _OPTION_IN_LIST = re.compile(r"/answer/options/(\d+)")
 

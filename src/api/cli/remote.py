@@ -84,10 +84,16 @@ class RemoteDeliberations:
         return self._deliberation(await self._fetch("GET", _path(deliberation_id)))
 
     async def page(
-        self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None
+        self,
+        *,
+        status: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
+        search: Mapping[str, str] | None = None,
     ) -> Mapping[str, Any]:
         """One page, newest first."""
-        wanted = {"status": status, "limit": str(limit), "cursor": cursor, "origin": origin}
+        wanted = {"status": status, "limit": str(limit), "cursor": cursor, "origin": origin, **(search or {})}
         query = urlencode({name: value for name, value in wanted.items() if value is not None})
         page = await self._fetch("GET", f"/v1/deliberations?{query}")
         topics = {"topics": page["topics"]} if isinstance(page.get("topics"), dict) else {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from domain.errors.witness import VerificationRefusedError
     from domain.witness.checkpoint import VerifierKey
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "pinned_key"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def verify(
     from api.cli.terminal import complain, print_document, result_console
     from domain.errors.witness import VerificationRefusedError
 
-    pinned = _pinned(key)
+    pinned = pinned_key(key)
     try:
         report = _verified(file, pinned)
     except VerificationRefusedError as error:
@@ -64,7 +64,8 @@ def verify(
     render_report(result_console(), report)
 
 
-def _pinned(vkey: str) -> VerifierKey:
+def pinned_key(vkey: str) -> VerifierKey:
+    """The key of a log that somebody pinned on the command line. Raises `typer.BadParameter`."""
     from domain.errors.witness import VerificationRefusedError
     from domain.witness.checkpoint import ED25519, VerifierKey
 

@@ -10,7 +10,7 @@ from api.report.marks import drawn, mark
 from api.report.reading import Reading, Seat
 from application.pages.html_text import plain, shown
 
-__all__ = ["hemicycle", "places"]
+__all__ = ["Hall", "Place", "hemicycle", "places", "seated"]
 
 _WIDTH, _MARGIN = 640.0, 24.0
 _INNER = 0.36
@@ -25,14 +25,14 @@ _NAMED_IN_LEGEND = 12
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a seat stands: from the left over the top to the right, 1 being the radius of the outermost row."""
+    """Where a seat stands, in the units of whoever gives it."""
 
     x: float
     y: float
 
 
 def places(count: int) -> tuple[list[Place], float]:
-    """So many places on a half circle of radius 1, from left to right, and how far the nearest two are apart."""
+    """So many places on a half circle of radius 1, y upwards, from left to right, and how far the nearest two are apart."""
     if count < 1:
         return [], 1.0
     tried = [_rows(count, number) for number in range(1, min(count, _MOST_ROWS) + 1)]
@@ -44,6 +44,30 @@ def places(count: int) -> tuple[list[Place], float]:
     # By angle, so that a position is a wedge and no row is cut in two.
     ordered = sorted(found, key=lambda each: (round(each[0], 6), -each[1]))
     return [Place(-radius * math.cos(angle), radius * math.sin(angle)) for angle, radius in ordered], apart
+
+
+@dataclass(frozen=True, slots=True)
+class Hall:
+    """A drawing of so many seats in its own units, y downwards, each seat a circle of `radius` at its place at most."""
+
+    width: float
+    height: float
+    radius: float
+    places: Sequence[Place]
+
+
+def seated(count: int) -> Hall:
+    """A hall with that many seats, at least one, as large as the width allows."""
+    found, apart = places(count)
+    # The rim of the outermost seats has to stay inside as well.
+    reach = (_WIDTH / 2 - _MARGIN) / (1 + 0.45 * min(apart, 2 * _MOST_RADIUS / (_WIDTH / 2)))
+    radius = min(_MOST_RADIUS, 0.43 * apart * reach)
+    lowest = min(place.y for place in found)
+    height = (max(place.y for place in found) - lowest) * reach + 2 * (_MARGIN + radius)
+    drawn_at = [
+        Place(_WIDTH / 2 + place.x * reach, height - _MARGIN - radius - (place.y - lowest) * reach) for place in found
+    ]
+    return Hall(_WIDTH, height, radius, drawn_at)
 
 
 def _rows(count: int, number: int) -> tuple[list[tuple[float, int]], float]:
@@ -68,28 +92,24 @@ def hemicycle(reading: Reading) -> str:
     seats = reading.seats
     if not seats:
         return ""
-    found, apart = places(len(seats))
-    # The rim of the outermost seats has to stay inside as well.
-    reach = (_WIDTH / 2 - _MARGIN) / (1 + 0.45 * min(apart, 2 * _MOST_RADIUS / (_WIDTH / 2)))
-    radius = min(_MOST_RADIUS, 0.43 * apart * reach)
-    lowest = min(place.y for place in found)
-    height = (max(place.y for place in found) - lowest) * reach + 2 * (_MARGIN + radius)
+    hall = seated(len(seats))
     is_told = len(seats) <= _MOST_TOLD
     marks = "".join(
         drawn(
             seat.position,
             seat.state,
-            _WIDTH / 2 + place.x * reach,
-            height - _MARGIN - radius - (place.y - lowest) * reach,
-            radius,
+            place.x,
+            place.y,
+            hall.radius,
             told=_told(seat, reading) if is_told else "",
-            is_lettered=radius >= _LEAST_LETTERED,
+            is_lettered=hall.radius >= _LEAST_LETTERED,
         )
-        for seat, place in zip(seats, found, strict=True)
+        for seat, place in zip(seats, hall.places, strict=True)
     )
     label = plain(f"{len(seats)} seats. {_summary(seats, reading)}", limit=2_000)
+    view = f"0 0 {hall.width:.0f} {hall.height:.0f}"
     return (
-        f'<figure class="seats"><svg role="img" aria-label="{label}" viewBox="0 0 {_WIDTH:.0f} {height:.0f}">{marks}</svg>'
+        f'<figure class="seats"><svg role="img" aria-label="{label}" viewBox="{view}">{marks}</svg>'
         f'<figcaption><ul class="legend">{_legend(seats, reading)}</ul></figcaption></figure>'
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-__all__ = ["COLOURS", "drawn", "letter_of", "mark", "style_of"]
+__all__ = ["COLOURS", "drawn", "letter_of", "mark", "outline", "style_of"]
 
 COLOURS = 8
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -42,8 +42,8 @@ def _sign_of(place: int | None, state: str) -> str:
     return letter_of(place) if place is not None else _SIGNS.get(state, _OTHER_SIGN)
 
 
-def _outline(place: int | None, x: float, y: float, radius: float) -> str:
-    """The shape as SVG."""
+def outline(place: int | None, x: float, y: float, radius: float) -> str:
+    """The shape of a position as SVG, without its colour; a circle for none."""
     shape = None if place is None else _SHAPES[place % len(_SHAPES)]
     if shape is None:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"/>'
@@ -66,7 +66,7 @@ def drawn(
     # By its own height rather than a baseline attribute, which not every renderer knows.
     words = f'<text x="{x:.1f}" y="{y + 0.36 * size:.1f}" font-size="{size:.1f}">{sign}</text>' if sign else ""
     style = style_of(place) if place is not None or state not in {"not asked", "not yet"} else "none empty"
-    return f'<g class="{style}">{title}{_outline(place, x, y, radius)}{words}</g>'
+    return f'<g class="{style}">{title}{outline(place, x, y, radius)}{words}</g>'
 
 
 def mark(place: int | None, state: str = "answered") -> str:

@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TOOK_PART", "Document", "Position", "Reading", "Seat", "items", "number", "part"]
+__all__ = [
+    "OF_THE_QUESTION",
+    "TOOK_PART",
+    "Document",
+    "Position",
+    "Reading",
+    "Seat",
+    "first_choice",
+    "items",
+    "number",
+    "part",
+]
 
 Document = Mapping[str, Any]
 """A JSON object of the public contract."""
@@ -15,8 +26,8 @@ Document = Mapping[str, Any]
 TOOK_PART = ("answered", "abstained")
 _ESTIMATES = frozenset({"score", "probability", "number"})
 _MIDDLE = "middle half"
-# In these rounds agents answer what was asked; in the others they say something about it.
-_OF_THE_QUESTION = frozenset({None, "answer", "revise", "position", "cross_examine", "vote"})
+OF_THE_QUESTION = frozenset({None, "answer", "revise", "position", "cross_examine", "vote"})
+"""The purposes of rounds in which agents answer what was asked; in the others they say something about it."""
 
 
 def part(document: Document, name: str) -> Document:
@@ -137,7 +148,7 @@ class Reading:
         if part(self.document, "protocol").get("kind") == "common_ground" and self.answer_kind == "text":
             # Texts that are ranked: the rule counts the last rankings.
             return purpose == "rank"
-        return purpose in _OF_THE_QUESTION
+        return purpose in OF_THE_QUESTION
 
     def _positions(self) -> list[Position]:
         if not self.has_outcome:

@@ -22,6 +22,7 @@ from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
 from api.rest.problems import RequestRefusedError
+from api.rest.searching import Wanted
 from api.shown import shown_deliberation
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
@@ -86,7 +87,7 @@ def add_deliberations(app: FastAPI) -> None:
         **describe(
             "deliberations",
             "listDeliberations",
-            "List deliberations, newest first",
+            "List deliberations, newest first, or search them",
             {200: "DeliberationPage"},
             (401, 403, 422),
         ),
@@ -153,15 +154,21 @@ async def submit(request: Request, caller: Operator, conclave: OpenConclave, wai
 async def page(
     caller: Observer,
     conclave: OpenConclave,
+    wanted: Wanted,
     status: Status = None,
     limit: Limit = None,
     cursor: Cursor = None,
     origin: Origin = None,
 ) -> Response:
-    """One page of the deliberations that the caller sees."""
+    """One page of the deliberations that the caller sees, of those that match all of it."""
     try:
         found = await conclave.deliberations.page(
-            status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor, origin=origin
+            status=status,
+            key_name=caller.sees,
+            limit=limit or _DEFAULT_PAGE,
+            cursor=cursor,
+            origin=origin,
+            search=wanted,
         )
     except InvalidSpecificationError:
         wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")

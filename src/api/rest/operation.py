@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
+
 __all__ = ["describe", "describe_stream", "reference"]
 
 _TEXT = {"type": "string"}
+_BYTES = {"type": "string", "format": "binary"}
+_STREAM = "text/event-stream"
 
 
 def reference(schema: str) -> dict[str, str]:
@@ -29,13 +33,13 @@ def describe(
 ) -> dict[str, Any]:
     """What `add_api_route` wants to know about an operation.
 
-    `answers` names the schema of each good status (empty: plain text), `refusals` the statuses of problem documents, `headers`
-    the request headers that it reads.
+    `answers` names the schema of each good status (empty: plain text or bytes; for a stream of events that of their data), `refusals`
+    the statuses of problem documents, `headers` the request headers that it reads.
     """
     responses: dict[int | str, dict[str, Any]] = {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {media_type: {"schema": reference(schema) if schema else _TEXT}},
+            "content": {media_type: {"schema": _schema(schema, media_type)}},
         }
         for status, schema in answers.items()
     }
@@ -58,8 +62,19 @@ def describe(
         "status_code": min(answers),
         "responses": responses,
         "response_model": None,
+        # The framework's own would add its media type to every answer, whatever that is.
+        "response_class": Response,
         "openapi_extra": extra,
     }
+
+
+def _schema(schema: str, media_type: str) -> dict[str, Any]:
+    if media_type == _STREAM:
+        words = f"Server-sent events (HTML, section 9.2). The data of each is a document of the kind {schema} as JSON."
+        return {**_TEXT, "description": words, "contentMediaType": _STREAM, "contentSchema": reference(schema)}
+    if schema:
+        return reference(schema)
+    return _BYTES if media_type == "application/octet-stream" else _TEXT
 
 
 def describe_stream(tag: str, operation_id: str, summary: str, schema: str) -> dict[str, Any]:
@@ -70,6 +85,6 @@ def describe_stream(tag: str, operation_id: str, summary: str, schema: str) -> d
         summary,
         {200: schema},
         (401, 403, 404, 422, 503),
-        media_type="text/event-stream",
+        media_type=_STREAM,
         headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from api.rest.schema_document import Document
@@ -11,6 +13,7 @@ __all__ = [
     "ConsistencyProof",
     "InclusionProof",
     "LogEntry",
+    "WebhookKeys",
 ]
 
 
@@ -66,3 +69,19 @@ class Bundle(Document):
     public_key: str = Field(description="C2SP verifier key. Trust the one that you pinned, not this one.")
     entries: list[BundleEntry]
     disclosures: list[Disclosure]
+
+
+class WebhookKey(Document):
+    """An Ed25519 key as a JWK (RFC 8037)."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: str = Field(description="The public key, base64url.")
+    kid: str = Field(description="Its SHA-256 thumbprint (RFC 7638): the `keyid` of signatures.")
+    use: Literal["sig"]
+
+
+class WebhookKeys(Document):
+    """The keys that webhooks are signed with; the first signs, the others did until lately."""
+
+    keys: list[WebhookKey]

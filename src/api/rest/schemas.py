@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from api.requests import DeliberationRequest, RecountRequest, ResolutionRequest
-from api.rest.record_schemas import Bundle, ConsistencyProof, InclusionProof, LogEntry
+from api.rest.record_schemas import Bundle, ConsistencyProof, InclusionProof, LogEntry, WebhookKeys
 from api.rest.result_schemas import (
     Agents,
     Answer,
@@ -54,6 +54,7 @@ __all__ = [
     "RunRequest",
     "TrackRecord",
     "UsagePage",
+    "WebhookDelivery",
     "component_schemas",
 ]
 
@@ -458,6 +459,15 @@ class Halt(Document):
     channels: dict[str, HaltChannel]
 
 
+class WebhookDelivery(Document):
+    """What a webhook is sent: how a deliberation ended."""
+
+    type: str = Field(description="The terminal event: `deliberation.completed` and its like.")
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    deliberation_id: str
+    deliberation: Deliberation
+
+
 class FieldError(Document):
     """One field that cannot be accepted."""
 
@@ -508,6 +518,8 @@ def component_schemas() -> dict[str, Any]:
         RunRequest,
         TrackRecord,
         UsagePage,
+        WebhookDelivery,
+        WebhookKeys,
     )
     _, found = models_json_schema(
         [

@@ -11,6 +11,7 @@ from application.ports.witness_log import LoggedEntry
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.models.round import AgentRecord
+from domain.models.search import Search
 from domain.witness.entry import Entry
 
 __all__ = [
@@ -226,11 +227,24 @@ class DeliberationReader(Protocol):
         limit: int,
         cursor: str | None,
         origin: str | None = None,
+        search: Search | None = None,
     ) -> Page:
         """Deliberations, newest first; `key_name` keeps only that caller's, `origin` those whose topic came from there.
 
-        Raises `InvalidSpecificationError` on a bad cursor.
+        `search` keeps those that it matches. Pages that are read one after another miss none and repeat none of what was there when
+        the first was read. Raises `InvalidSpecificationError` on a bad cursor.
         """
+        ...
+
+    async def count(
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        origin: str | None = None,
+        search: Search | None = None,
+    ) -> int:
+        """How many deliberations all the pages together have now."""
         ...
 
     async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
@@ -244,8 +258,10 @@ class DeliberationReader(Protocol):
         """
         ...
 
-    async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
-        """The committed records in the order of their commit."""
+    async def records(
+        self, deliberation_id: str, *, round_number: int | None = None, after: int = -1
+    ) -> Sequence[StoredRecord]:
+        """The committed records in the order of their commit; only those whose leaf follows `after`."""
         ...
 
     async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:

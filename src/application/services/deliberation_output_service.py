@@ -9,6 +9,7 @@ from application.ports.deliberation_repository import DeliberationReader, Stored
 from application.ports.metrics import Metrics, NullMetrics
 from application.services.record_check import require_witnessed
 from domain.errors.deliberation import RecordMismatchError
+from domain.models.deliberation import Deliberation
 from domain.models.question import AnswerFormat
 from domain.models.round import AgentRecord
 
@@ -52,6 +53,22 @@ class DeliberationOutputService:
             )
             for item in stored
         ]
+
+    async def later_outputs(self, deliberation: Deliberation, *, after: int) -> Sequence[WitnessedOutput]:
+        """Those of a deliberation at work whose leaf follows `after`, in the order of their commit, each compared with its leaf alone.
+
+        It is for who has read the deliberation and follows it: nothing that was read before is read again, unless texts of it are
+        erased. Raises `RecordMismatchError`.
+        """
+        stored = await self._reader.records(deliberation.id, after=after)
+        found = [
+            self._checked(deliberation.id, item, deliberation.specification.answers_in(item.record.round_number))
+            for item in stored
+            if item.salts is not None
+        ]
+        if len(found) < len(stored):
+            return [item for item in await self.outputs(deliberation.id) if item.leaf_index > after]
+        return found
 
     def _checked(self, deliberation_id: str, item: StoredRecord, answers: AnswerFormat) -> WitnessedOutput:
         erased = item.salts is None

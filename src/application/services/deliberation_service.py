@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from application.ports.clock import Clock, SystemClock
@@ -47,6 +48,7 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
+from domain.models.search import Search
 from domain.witness.entry import accepted, salt_at
 
 __all__ = ["DeliberationService", "OrchestratorIdentity"]
@@ -310,9 +312,23 @@ class DeliberationService:
         limit: int,
         cursor: str | None,
         origin: str | None = None,
+        search: Search | None = None,
     ) -> Page:
-        """Deliberations, newest first."""
-        return await self._reader.page(status=status, key_name=key_name, limit=limit, cursor=cursor, origin=origin)
+        """Deliberations, newest first; of those of that key, in that state, from that origin, and that `search` matches."""
+        return await self._reader.page(
+            status=status, key_name=key_name, limit=limit, cursor=cursor, origin=origin, search=search
+        )
+
+    async def count(
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        origin: str | None = None,
+        search: Search | None = None,
+    ) -> int:
+        """How many deliberations all pages together have now."""
+        return await self._reader.count(status=status, key_name=key_name, origin=origin, search=search)
 
     async def cancel(self, deliberation_id: str, *, key_name: str | None = None) -> Deliberation:
         """Ask for the end of a deliberation; whoever works on it stops within a heartbeat (1 s), this process at once.
@@ -375,21 +391,39 @@ class DeliberationService:
         Yields None when nothing happened for a heartbeat (1 s), so that a caller can notice a reader that has gone away. Ends
         early when the service stops.
         """
+        async with aclosing(self.gathered_events(deliberation_id, after=after)) as pages:
+            async for page in pages:
+                for event in page:
+                    yield event
+                if not page:
+                    yield None
+
+    async def gathered_events(
+        self, deliberation_id: str, *, after: int = 0, gather: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """The same events, each list all that is committed by then; an empty one where nothing happened for a heartbeat.
+
+        `gather` is waited for between news and the look that it leads to, so that what happens meanwhile is read at once.
+        """
         with self.feed.listen(deliberation_id) as news:
             while True:
                 news.clear()
-                page = await self._reader.events(deliberation_id, after=after, limit=_EVENT_PAGE)
-                for event in page:
-                    after = event.sequence
-                    yield event
-                    if event.is_terminal:
+                found: list[Event] = []
+                while page := await self._reader.events(deliberation_id, after=after, limit=_EVENT_PAGE):
+                    found += page
+                    after = found[-1].sequence
+                    if len(page) < _EVENT_PAGE:
+                        break
+                if found:
+                    yield found
+                    if found[-1].is_terminal:
                         return
-                if len(page) == _EVENT_PAGE:
-                    continue
-                if self._stopping or (not page and await self._has_ended_before(deliberation_id, after)):
+                if self._stopping or (not found and await self._has_ended_before(deliberation_id, after)):
                     return
                 if not await self._next_news(news):
-                    yield None
+                    yield []
+                elif gather is not None:
+                    await gather()
 
     async def _has_ended_before(self, deliberation_id: str, after: int) -> bool:
         """Whether a reader that asks for more after the terminal event would wait for ever."""

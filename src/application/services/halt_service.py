@@ -86,11 +86,21 @@ class HaltService:
         self._record_s = record_s
         self._channel_s = channel_s
         self._changing = asyncio.Lock()
+        self._set_here: tuple[datetime, str | None] | None = None
         self._work: set[asyncio.Task[Any]] = set()
 
     def status(self) -> HaltState:
         """What this process knows of the halt, without a look."""
         return self._watch.state
+
+    def set_by(self) -> str | None:
+        """The name of the key that set the present halt, '' where it had none; None where it was not through this process.
+
+        The log knows of every halt that was set by a command: its entry `halt.set` commits to the name.
+        """
+        if self._set_here is None or self._set_here[0] != self._watch.state.since:
+            return None
+        return self._set_here[1] or ""
 
     async def look(self) -> HaltState:
         """Read every channel now, and what they say."""
@@ -160,6 +170,7 @@ class HaltService:
                     if note.document is not None:
                         await self._keep(note)
                 changed, away = await self._set_everywhere(reason, since)
+                self._set_here = (since, key_name) if changed else self._set_here
                 if len(away) == len(self._channels):
                     if note is not None:
                         await self._drop(note.id)

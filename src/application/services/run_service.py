@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from application.ports.clock import Clock, SystemClock
 from application.ports.halt_checker import HaltChecker
 from application.ports.run_registry import RunAnnouncement, RunLauncher, RunPage, RunProcess, RunRegistry, Unwanted
+from application.ports.run_series import NoRunSeries, RunSeries, RunSeriesReader
 from application.services.run_holding import HALT_GRACE_S, public_reason
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import FieldProblem, ServiceStoppingError
@@ -74,8 +75,10 @@ class RunService:
         halt: HaltChecker,
         clock: Clock | None = None,
         max_running: int = MAX_RUNNING,
+        series: RunSeriesReader | None = None,
     ) -> None:
         self._registry = registry
+        self._series: RunSeriesReader = series if series is not None else NoRunSeries()
         self._launcher = launcher
         self._form_of = form_of
         self._halt = halt
@@ -130,6 +133,10 @@ class RunService:
         if key_name is not None and run.key_name != key_name:
             raise RunNotFoundError(run_id=run_id)
         return run
+
+    async def series(self, run: Run) -> RunSeries:
+        """How that run went along, a bounded part further than the last time. Whether it may be seen was asked by `get`."""
+        return await asyncio.to_thread(self._series.read, run)
 
     async def cancel(self, run_id: str, *, key_name: str | None) -> Run:
         """Ask for the end of a run, wherever it runs. Raises `RunNotFoundError` and `RunEndedError`.

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.model_desk import Forecast, Permit
+from application.ports.provider_standing import ProviderStanding
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
 from domain.models.money import Hold, Price, usd
@@ -33,6 +34,7 @@ from infrastructure.orchestrators.prompt_version import prompt_version
 from infrastructure.orchestrators.provider_client import ReplyFacts
 from infrastructure.orchestrators.provider_limiter import Place, ProviderLimiter
 from infrastructure.orchestrators.provider_settings import ModelLimits, ProviderSettings
+from infrastructure.orchestrators.standings import standing_of, with_breaker
 from infrastructure.orchestrators.token_estimate import TOKENS_A_CALL, most_tokens
 
 __all__ = ["ProviderDesk"]
@@ -253,6 +255,18 @@ class ProviderDesk:
             if provider.limiter is not None:
                 states[provider.limiter.name] = provider.limiter.state
         return states
+
+    def standings(self) -> Iterator[ProviderStanding]:
+        """How each provider stands, and after it each of its models that was asked: limits, and what is used of them now."""
+        for provider in self._providers.values():
+            settings = provider.settings
+            name = settings.name or provider.client.host
+            allowance = Allowance(settings.max_concurrency, settings.requests_per_minute, settings.tokens_per_minute)
+            yield standing_of(name, allowance, None if provider.limiter is None else provider.limiter.state)
+            for model in self._models.values():
+                if model.provider is provider:
+                    own = standing_of(model.name, model.limiter.allowance, model.limiter.state)
+                    yield with_breaker(replace(own, provider=name), model.breaker.view())
 
     def open_breakers(self) -> dict[str, bool]:
         """Of each model that was asked, whether calls are held back because it kept failing."""

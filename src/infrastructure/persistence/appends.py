@@ -22,6 +22,7 @@ from domain.models.deliberation import WitnessSpan
 from domain.models.money import KeyBudget
 from domain.models.spending import Movement
 from infrastructure.persistence.bulk_insert import MOST_ROWS, BulkInsert
+from infrastructure.persistence.catalogue import enter_outcome
 from infrastructure.persistence.idempotency import remember
 from infrastructure.persistence.leases import UNFINISHED, LeaseClock, holders
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
@@ -30,6 +31,7 @@ from infrastructure.persistence.spending import move
 from infrastructure.persistence.tables import (
     agent_records,
     calls,
+    catalogue,
     charges,
     deliberations,
     specifications,
@@ -73,8 +75,8 @@ class CallKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A deliberation to be added: its columns but for position and lease, those of its specification, who holds it, its key, and where
-    its topic came from.
+    """A deliberation to be added: its columns but for position and lease, those of its specification, who holds it, its key, where its
+    topic came from, and the columns of `catalogue` but for the position.
     """
 
     deliberation: Mapping[str, Any]
@@ -83,6 +85,7 @@ class Addition:
     lease_s: float
     idempotency: IdempotencyKey | None = None
     origin: str | None = None
+    catalogued: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,8 @@ class Appending:
     """One call of `add` or `append` as rows that lack only their numbers.
 
     `standing` holds the columns of `deliberations` that change. `lease` is the one under which it has to be held. `doubtful` says
-    that an earlier try of the same call may have been committed after all. `span` is set where the deliberation ends with it.
+    that an earlier try of the same call may have been committed after all. `span` is set where the deliberation ends with it, and
+    `came_out` is then how, as the catalogue has it: the outcome's status, and what the decision adds to the texts.
     """
 
     deliberation_id: str
@@ -120,6 +124,7 @@ class Appending:
     standing: Mapping[str, Any] | None = None
     doubtful: bool = False
     span: WitnessSpan | None = None
+    came_out: tuple[str, str] | None = None
 
     def places(self) -> list[tuple[int, str]]:
         """The rounds and agents whose ends are among the entries."""
@@ -149,6 +154,7 @@ class Appends:
         self._insert_records = BulkInsert(agent_records, dialect)
         self._insert_calls = BulkInsert(calls, dialect)
         self._insert_topics = BulkInsert(topics, dialect)
+        self._insert_catalogue = BulkInsert(catalogue, dialect)
         self._insert_charges = BulkInsert(charges, dialect)
 
     def write(
@@ -293,13 +299,14 @@ class Appends:
             return
         # The end of the log is locked, so nobody else gives out a position now.
         last, now = self._clock.beside(connection, _LAST_POSITION)
-        found, specified, told = [], [], []
+        found, specified, told, catalogued = [], [], [], []
         for position, (new, index) in enumerate(additions, (last or 0) + 1):
             until = None if new.lease is None else now + timedelta(seconds=new.lease_s)
             lease = {"lease_owner": new.lease, "lease_until": until}
             place = {"first_index": index, **dict.fromkeys(_WITNESSED)}
             found.append(self._rows.values(deliberations, {"position": position, **new.deliberation, **lease, **place}))
             specified.append(self._rows.values(specifications, new.specification))
+            catalogued.append((position, *new.catalogued))
             if new.origin is not None:
                 told.append((new.deliberation["id"], position, new.origin))
         if self._is_postgres and len(found) <= MOST_ROWS:
@@ -308,6 +315,7 @@ class Appends:
         else:
             self._insert_deliberations(connection, found)
             self._insert_specifications(connection, specified)
+        self._insert_catalogue(connection, catalogued)
         self._insert_topics(connection, told)
         named = {new.deliberation["id"]: new.idempotency for new, _ in additions if new.idempotency is not None}
         remember(connection, now, named)
@@ -333,6 +341,8 @@ class Appends:
                 if status is None:
                     raise DeliberationNotFoundError(deliberation_id=deliberation_id)
                 raise DeliberationEndedError(deliberation_id=deliberation_id, status=status)
+            if item.came_out is not None:
+                enter_outcome(connection, deliberation_id, *item.came_out)
 
     def _is_stored(self, connection: Connection, item: Appending) -> bool:
         first = next((appended.entry for appended in item.entries), None)

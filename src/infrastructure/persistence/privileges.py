@@ -33,12 +33,17 @@ RIGHTS: Mapping[str, Sequence[str]] = {
     "calls": _ADDED_TO,
     "charges": _ADDED_TO,
     "topics": _ADDED_TO,
+    # What an end adds, and an erasure empties.
+    "catalogue": (*_ADDED_TO, "UPDATE (outcome, search_text)"),
     "resolutions": _ADDED_TO,
     "spending": (*_ADDED_TO, "UPDATE (amount)"),
     # Its one row is made by the migration.
     "halt_state": ("SELECT", "UPDATE (halted, reason, since)"),
     # Those of more than a day ago go.
     "idempotency_keys": (*_ADDED_TO, "DELETE"),
+    # What was told more than a month ago goes.
+    "webhook_deliveries": (*_ADDED_TO, "UPDATE", "DELETE"),
+    "webhook_cursors": (*_ADDED_TO, "UPDATE (last_index)"),
     "alembic_version": ("SELECT",),
 }
 """By table. A table that is missing here cannot be read by the application."""

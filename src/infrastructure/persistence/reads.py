@@ -18,6 +18,8 @@ from application.services.record_check import require_recorded
 from domain.errors.deliberation import InvalidSpecificationError, RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
+from domain.models.search import Search
+from infrastructure.persistence.catalogue import found_positions
 from infrastructure.persistence.documents import UnreadableDocumentError, is_storable
 from infrastructure.persistence.ledger import read_charges, read_ledgers
 from infrastructure.persistence.roots import roots_at
@@ -65,6 +67,8 @@ _WITNESSED = (
     .order_by(agent_records.c.ordinal)
 )
 _WITNESSED_OF_ROUND = _WITNESSED.where(agent_records.c.round_number == bindparam("round"))
+_WITNESSED_AFTER = _WITNESSED.where(agent_records.c.leaf_index > bindparam("after"))
+_WITNESSED_OF_ROUND_AFTER = _WITNESSED_OF_ROUND.where(agent_records.c.leaf_index > bindparam("after"))
 _THEIR_ENTRIES = (
     select(*ENTRY_COLUMNS)
     .where(witness_entries.c.deliberation_id.in_(bindparam("these", expanding=True)))
@@ -114,10 +118,11 @@ class Readings:
         limit: int,
         before: int | None,
         origin: str | None = None,
+        search: Search | None = None,
     ) -> Page:
         """Deliberations of a lower position than `before`, newest first, without rounds and without any text of an agent.
 
-        Raises `RecordMismatchError` where one of them differs from its record.
+        Raises `RecordMismatchError` where one of them differs from its record, or is not what `search` asks for.
         """
         question = _EVERY.order_by(deliberations.c.position.desc()).limit(limit + 1)
         if status is not None:
@@ -132,6 +137,17 @@ class Readings:
             question = question.join(topics, topics.c.deliberation_id == deliberations.c.id).where(
                 topics.c.origin == origin
             )
+        if search is not None and not search.keeps_all:
+            positions = found_positions(
+                connection,
+                status=status,
+                key_name=key_name,
+                origin=origin,
+                search=search,
+                before=before,
+                limit=limit + 1,
+            )
+            question = question.where(deliberations.c.position.in_(positions))
         rows = _rows(connection, question, {})
         shown = rows[:limit]
         found: dict[str, Deliberation] = {}
@@ -154,6 +170,8 @@ class Readings:
         items = tuple(found[row.id] for row in shown)
         if origin is not None:
             _require_origin(items, origin)
+        if search is not None:
+            _require_matches(items, search)
         return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
 
     def stored(self, connection: Connection, *, after: int, limit: int) -> list[StoredDeliberation]:
@@ -242,6 +260,12 @@ def _require_origin(items: Sequence[Deliberation], origin: str) -> None:
             raise RecordMismatchError(deliberation_id=each.id, part="origin", recorded=str(told), found=origin)
 
 
+def _require_matches(items: Sequence[Deliberation], search: Search) -> None:
+    for each in items:
+        if not each.erased and not search.matches(each):
+            raise RecordMismatchError(deliberation_id=each.id, part="catalogue", recorded="", found="another's words")
+
+
 def read_one(connection: Connection, rosters: RosterTexts, deliberation_id: str) -> Deliberation | None:
     """The deliberation as it is stored, compared with nothing: for what is about to remove or to prove its texts."""
     row = connection.execute(_ONE, {"own": deliberation_id}).first()
@@ -253,11 +277,14 @@ def read_one(connection: Connection, rosters: RosterTexts, deliberation_id: str)
 
 
 def read_records(
-    connection: Connection, deliberation_id: str, *, round_number: int | None = None
+    connection: Connection, deliberation_id: str, *, round_number: int | None = None, after: int = -1
 ) -> list[StoredRecord]:
-    """The records of one round, or of all, in the order of their commit."""
+    """The records of one round, or of all, in the order of their commit; only those whose leaf follows `after`."""
     question = _WITNESSED if round_number is None else _WITNESSED_OF_ROUND
-    values = {"own": deliberation_id, "round": round_number}
+    values: dict[str, Any] = {"own": deliberation_id, "round": round_number}
+    if after >= 0:
+        question = _WITNESSED_AFTER if round_number is None else _WITNESSED_OF_ROUND_AFTER
+        values["after"] = after
     found = []
     for row in connection.execute(question, values).all():
         entry, salts, record = row[: len(ENTRY_COLUMNS)], row[len(ENTRY_COLUMNS)], row[len(ENTRY_COLUMNS) + 1 :]

@@ -30,11 +30,13 @@ from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.models.money import KeyBudget
+from domain.models.search import Search
 from domain.models.spending import Movement
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
 from infrastructure.persistence.appends import Addition, AppendedEntry, Appending, Appends, CallKey, Numbers
+from infrastructure.persistence.catalogue import catalogue_values, count_found, outcome_values
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.failures import is_conflict, unavailability
@@ -128,6 +130,7 @@ class SqlDeliberationRepository:
             lease_s=lease_s,
             idempotency=idempotency,
             origin=deliberation.specification.topic_origin,
+            catalogued=catalogue_values(deliberation),
         )
         await self._commits.submit(Appending(deliberation.id, [self._appended(accepted)], addition=addition))
 
@@ -141,6 +144,7 @@ class SqlDeliberationRepository:
             lease=commit.lease,
             standing=None if commit.deliberation is None else standing_values(commit.deliberation),
             doubtful=self._doubtful.pop(id(commit), None) is not None,
+            came_out=None if commit.deliberation is None else outcome_values(commit.deliberation),
         )
         try:
             span: WitnessSpan | None = await self._commits.submit(item)
@@ -187,13 +191,27 @@ class SqlDeliberationRepository:
         limit: int,
         cursor: str | None,
         origin: str | None = None,
+        search: Search | None = None,
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
         before = None if cursor is None else position_of(cursor)
         return await self._compared(
             lambda connection: self._readings.page(
-                connection, status=status, key_name=key_name, limit=limit, before=before, origin=origin
+                connection, status=status, key_name=key_name, limit=limit, before=before, origin=origin, search=search
             )
+        )
+
+    async def count(
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        origin: str | None = None,
+        search: Search | None = None,
+    ) -> int:
+        """As in `DeliberationReader`."""
+        return await self._database.read(
+            lambda connection: count_found(connection, status=status, key_name=key_name, origin=origin, search=search)
         )
 
     async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
@@ -204,12 +222,14 @@ class SqlDeliberationRepository:
         """As in `DeliberationReader`."""
         return await self._database.read(lambda connection: self._readings.stored(connection, after=after, limit=limit))
 
-    async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
+    async def records(
+        self, deliberation_id: str, *, round_number: int | None = None, after: int = -1
+    ) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
         if not is_storable(deliberation_id):
             return []
         return await self._database.read(
-            lambda connection: read_records(connection, deliberation_id, round_number=round_number)
+            lambda connection: read_records(connection, deliberation_id, round_number=round_number, after=after)
         )
 
     async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:

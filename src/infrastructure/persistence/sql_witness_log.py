@@ -17,6 +17,7 @@ from domain.models.protocol import MAX_ROUNDS
 from domain.models.question import AnswerKind
 from domain.witness.entry import accepted_texts, record_texts
 from domain.witness.merkle import CompactRange
+from infrastructure.persistence.catalogue import forget_words
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.disclosing import opened, without_specification_texts, without_texts
 from infrastructure.persistence.documents import dump, from_document, is_storable, load, to_document
@@ -266,6 +267,7 @@ class SqlWitnessLog:
         if in_words:
             those = agent_records.c.deliberation_id == own, agent_records.c.round_number.in_(in_words)
             connection.execute(update(agent_records).where(*those).values(answer=None))
+        forget_words(connection, own)
         values = specification_values(without_specification_texts(found), self._rosters, b"")
         values["salts"] = None
         connection.execute(update(specifications).where(specifications.c.deliberation_id == own).values(values))

@@ -39,6 +39,7 @@ __all__ = [
     "Moment",
     "agent_records",
     "calls",
+    "catalogue",
     "charges",
     "deliberations",
     "disclosures",
@@ -50,6 +51,8 @@ __all__ = [
     "specifications",
     "spending",
     "topics",
+    "webhook_cursors",
+    "webhook_deliveries",
     "witness_checkpoints",
     "witness_entries",
     "witness_head",
@@ -119,6 +122,8 @@ deliberations = Table(
     Index(None, "position", unique=True),
     Index(None, "status", "position"),
     Index(None, "key_name", "position"),
+    # In the order of their ends: what webhooks are told of is read on from here.
+    Index(None, "last_index"),
 )
 
 # Apart from the deliberation, whose row is rewritten at every renewal of its lease while these, often long, never change.
@@ -247,6 +252,23 @@ topics = Table(
     Index(None, "origin", "position"),
 )
 
+# What deliberations are searched by, apart from them, so that a search reads little. The position is that of the deliberation.
+catalogue = Table(
+    "catalogue",
+    metadata,
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), nullable=False),
+    # Kinds of answer, protocol and rule.
+    Column("answer", String(16), nullable=False),
+    Column("protocol", String(16), nullable=False),
+    Column("rule", String(16), nullable=False),
+    # Decided, tied or no majority; null until there is an outcome.
+    Column("outcome", String(16)),
+    # Question, context, options and, once there is one, the decision, folded; empty once they are erased.
+    Column("search_text", Text, nullable=False),
+    Index(None, "deliberation_id", unique=True),
+)
+
 # The ledger: each call that was intended, once. Whoever goes on with a deliberation reads here which were.
 calls = Table(
     "calls",
@@ -319,6 +341,37 @@ idempotency_keys = Table(
     Column("deliberation_id", String(36), ForeignKey("deliberations.id"), nullable=False),
     Column("created_at", Moment, nullable=False),
     Index(None, "created_at"),
+)
+
+# Up to which end each receiver of webhooks was gathered for: the index of that entry.
+webhook_cursors = Table(
+    "webhook_cursors",
+    metadata,
+    Column("receiver", Text, primary_key=True),
+    Column("last_index", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# What each of them is to be told, or was: no text and no address, both of which are looked up when it is posted.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("receiver", Text, nullable=False),
+    Column("deliberation_id", String(36), ForeignKey("deliberations.id"), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("ended_at", Moment, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("first_attempt_at", Moment),
+    Column("next_at", Moment, nullable=False),
+    Column("settled_at", Moment),
+    Column("status", Integer),
+    Column("problem", Text),
+    Column("lease_owner", Text),
+    Column("lease_until", Moment),
+    Index(None, "receiver", "state", "next_at"),
+    Index(None, "state", "settled_at"),
 )
 
 guard(metadata)

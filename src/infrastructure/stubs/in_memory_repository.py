@@ -40,6 +40,7 @@ from domain.models.event import Event
 from domain.models.money import KeyBudget
 from domain.models.question import AnswerKind
 from domain.models.round import AgentRecord
+from domain.models.search import Search
 from domain.models.spending import Movement, spend
 from domain.witness.entry import Entry, accepted_texts, record_texts, salt_at
 from domain.witness.happenings import events_of
@@ -255,19 +256,36 @@ class InMemoryRepository:
         limit: int,
         cursor: str | None,
         origin: str | None = None,
+        search: Search | None = None,
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
         before = len(self._kept) + 1 if cursor is None else _position_of(cursor)
-        found = [
-            kept
-            for kept in reversed(self._kept.values())
-            if kept.position < before
-            and (status is None or kept.deliberation.status is status)
-            and (key_name is None or kept.deliberation.key_name == key_name)
-            and (origin is None or kept.origin == origin)
-        ]
+        found = [kept for kept in self._found(status, key_name, origin=origin, search=search) if kept.position < before]
         items = tuple(self._compared(kept).at_a_glance for kept in found[:limit])
         return Page(items, str(found[limit - 1].position) if len(found) > limit else None)
+
+    async def count(
+        self,
+        *,
+        status: DeliberationStatus | None,
+        key_name: str | None,
+        origin: str | None = None,
+        search: Search | None = None,
+    ) -> int:
+        """As in `DeliberationReader`."""
+        return len(self._found(status, key_name, origin=origin, search=search))
+
+    def _found(
+        self, status: DeliberationStatus | None, key_name: str | None, *, origin: str | None, search: Search | None
+    ) -> list[_Kept]:
+        return [
+            kept
+            for kept in reversed(self._kept.values())
+            if (status is None or kept.deliberation.status is status)
+            and (key_name is None or kept.deliberation.key_name == key_name)
+            and (origin is None or kept.origin == origin)
+            and (search is None or search.matches(kept.deliberation))
+        ]
 
     async def origins(self, *, since: datetime, key_name: str | None) -> Mapping[str, int]:
         """As in `DeliberationReader`."""
@@ -287,11 +305,17 @@ class InMemoryRepository:
             for kept in found
         ]
 
-    async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
+    async def records(
+        self, deliberation_id: str, *, round_number: int | None = None, after: int = -1
+    ) -> Sequence[StoredRecord]:
         """As in `DeliberationReader`."""
         kept = self._kept.get(deliberation_id)
         stored = () if kept is None else kept.records.values()
-        return [item for item in stored if round_number is None or item.record.round_number == round_number]
+        return [
+            item
+            for item in stored
+            if (round_number is None or item.record.round_number == round_number) and item.witnessed.index > after
+        ]
 
     def spent_calls(self) -> Iterator[SpentCall]:
         """Every call of the ledger, for an `InMemoryUsageReader`."""

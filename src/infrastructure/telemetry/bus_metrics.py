@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from application.ports.bus_traffic import BusTraffic
 from domain.models.message import LATENCY_BOUNDS_S
 from infrastructure.runs.file_run_record import BUS_FILE
 from infrastructure.telemetry.followed_runs import FollowedRuns
@@ -36,6 +37,26 @@ class BusSample:
         """The cumulative buckets, `+Inf` last."""
         names = ["+Inf" if math.isinf(bound) else repr(float(bound)) for bound in LATENCY_BOUNDS_S]
         return [(name, float(reached)) for name, reached in zip(names, accumulate(self.latencies), strict=True)]
+
+    def traffic(self, transport: str) -> BusTraffic:
+        """The same in the words of the port."""
+        count = sum(self.latencies)
+        return BusTraffic(
+            transport,
+            self.messages,
+            self.dead_letters,
+            self.queued,
+            mean_s=self.latency_sum_s / count if count else None,
+            p50_s=self._quantile(0.5),
+            p95_s=self._quantile(0.95),
+        )
+
+    def _quantile(self, share: float) -> float | None:
+        reached = list(accumulate(self.latencies))
+        if not reached[-1]:
+            return None
+        bound = LATENCY_BOUNDS_S[bisect_left(reached, share * reached[-1])]
+        return None if math.isinf(bound) else bound
 
     def grow(self, now: BusSample, before: BusSample) -> None:
         """Add what one run counted since `before`; nothing ever goes down, whatever its file says."""
@@ -69,6 +90,10 @@ class BusCounts:
                     if name in going_on and transport in known
                 )
             return dict(self._totals)
+
+    def traffic(self) -> Sequence[BusTraffic]:
+        """The sums now, in the words of the port, one for each transport."""
+        return [sample.traffic(transport) for transport, sample in self.samples().items()]
 
     def _take(self, name: str, document: Mapping[str, Any]) -> None:
         known = self._known.setdefault(name, {})

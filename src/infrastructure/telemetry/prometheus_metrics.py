@@ -38,6 +38,7 @@ _BATCH_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90
 _DELIBERATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 _APPEND_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _OTHER = "other"
+_WEBHOOK_OUTCOMES = ("delivered", "failed", "gone", "given_up")
 _FAILED_AGENTS = (0, 1, 2, 5, 10, 20, 36, 72)
 
 _VERSION_ASKED = re.compile(r"version=([^;,]*)")
@@ -100,6 +101,7 @@ class PrometheusMetrics:
         self._resolutions = 0
         self._topics = dict.fromkeys((*(origin.value for origin in TopicOrigin), _OTHER), 0)
         self._is_lopsided: bool | None = None
+        self._webhooks = dict.fromkeys(_WEBHOOK_OUTCOMES, 0)
         self._channels: Callable[[], Mapping[str, bool]] | None = None
         self._breakers: Callable[[], Mapping[str, bool]] | None = None
         self._limiters: Callable[[], Mapping[str, LimiterState]] | None = None
@@ -191,6 +193,11 @@ class PrometheusMetrics:
         with self._lock:
             self._is_lopsided = is_lopsided
 
+    def webhook_attempted(self, outcome: str) -> None:
+        """An attempt to tell a webhook ended so."""
+        with self._lock:
+            self._webhooks[outcome] += 1
+
     def log_appended(self, duration_seconds: float) -> None:
         """Entries were made durable; from the moment that they were handed over."""
         with self._lock:
@@ -217,6 +224,10 @@ class PrometheusMetrics:
             "conclave_deliberations_running": ("Deliberations running now.", running),
             "conclave_deliberations_queued": ("Deliberations waiting to run.", queued),
         }
+
+    def watch_webhooks(self, pending: Callable[[], int]) -> None:
+        """Show from now on how many deliveries to webhooks wait or are under way."""
+        self._gauges["conclave_webhook_pending"] = ("Deliveries to webhooks that wait or are under way.", pending)
 
     def watch_anchors(self, failing: Callable[[], int]) -> None:
         """Show from now on how many anchors did not take the newest checkpoint."""
@@ -308,6 +319,7 @@ class PrometheusMetrics:
                 ),
             )
             topics = {origin: float(count) for origin, count in self._topics.items()}
+            webhooks = {outcome: float(count) for outcome, count in self._webhooks.items()}
             is_lopsided = self._is_lopsided
             gauges = [(name, text, float(read())) for name, (text, read) in self._gauges.items()]
             channels = {} if self._channels is None else self._channels()
@@ -319,6 +331,9 @@ class PrometheusMetrics:
         yield _labelled("conclave_llm_tokens", "Tokens sent to and received from models.", "direction", tokens)
         yield _labelled(
             "conclave_topics", "Deliberations that were accepted, by where their topic came from.", "origin", topics
+        )
+        yield _labelled(
+            "conclave_webhook_deliveries", "Attempts to tell a webhook, by what became of them.", "outcome", webhooks
         )
         if is_lopsided is not None:
             text = "1 while one source gives more than 30 % of the topics of 7 days, else 0."

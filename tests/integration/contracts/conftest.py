@@ -14,6 +14,7 @@ from application.ports.message_bus import MessageBus
 from infrastructure.persistence.database import open_database
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
+from infrastructure.persistence.sql_witness_log import SqlWitnessLog
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.deliberation_specimens import SettableClock
 from tests.integration.contracts.buses import TRANSPORTS, BusPlace
@@ -60,7 +61,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         async def same() -> Repository:
             return kept
 
-        yield Store(kept, same, clock, hold)
+        yield Store(kept, same, clock, hold, kept.log)
         return
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/conclave.db"
@@ -76,7 +77,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         opened.append(repository.close)
         return repository
 
-    yield Store(await open_another(), open_another, clock, lambda: _locked(url))
+    logging = await open_database(url)
+    opened.append(logging.close)
+    yield Store(await open_another(), open_another, clock, lambda: _locked(url), SqlWitnessLog(logging))
     for close in reversed(opened):
         await close()
 

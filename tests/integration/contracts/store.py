@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from application.ports.deliberation_repository import DeliberationStore
+from application.ports.witness_log import WitnessLog
 from domain.models.deliberation import Deliberation
 from domain.models.money import KeyBudget
 from domain.models.round import AgentRecord
@@ -30,12 +31,13 @@ class Repository(DeliberationStore, Protocol):
 
 @dataclass(frozen=True)
 class Store:
-    """An adapter under test: a repository, more of them over the same data, its clock, and a way to hold commits back."""
+    """An adapter under test: a repository, more of them over the same data, its clock, a way to hold commits back, and its log."""
 
     repository: Repository
     open_another: Callable[[], Awaitable[Repository]]
     clock: SettableClock
     hold_commits: Callable[[], AbstractContextManager[None]]
+    log: WitnessLog
 
     async def add(self, **facts: object) -> Deliberation:
         """A new deliberation, added."""

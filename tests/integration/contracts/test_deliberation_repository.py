@@ -192,6 +192,19 @@ async def test_records_of_one_round_can_be_read_alone(store: Store) -> None:
     assert list(await store.repository.records(running.id, round_number=2)) == []
 
 
+async def test_records_after_a_leaf_can_be_read_alone(store: Store) -> None:
+    running = await store.start()
+    later = [record(1, round_number=1), record(0, round_number=1)]
+    await store.repository.append(committing(running.id, records=[record(0), record(1)]))
+    await store.repository.append(committing(running.id, records=later))
+    leaves = [item.witnessed.index for item in await store.repository.records(running.id)]
+    after = leaves[2]
+    assert [item.record for item in await store.repository.records(running.id, after=leaves[1])] == later
+    assert [item.record for item in await store.repository.records(running.id, after=after)] == later[1:]
+    assert list(await store.repository.records(running.id, round_number=0, after=after)) == []
+    assert list(await store.repository.records(running.id, after=leaves[-1])) == []
+
+
 async def test_every_answer_reads_back_as_it_was_given(store: Store) -> None:
     running = await store.start(agents=72)
     given = [record(number, answer=answer) for number, answer in enumerate(_ANSWERS)]

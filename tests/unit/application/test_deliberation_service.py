@@ -398,8 +398,10 @@ async def test_outputs_are_read_only_while_they_match_what_was_committed(
     assert {output.record.content for output in await outputs.outputs(ended.id)} == {'{"answer": "yes"}'}
 
     class Forged(InMemoryRepository):
-        async def records(self, deliberation_id: str, *, round_number: int | None = None) -> Sequence[StoredRecord]:
-            stored = await house.repository.records(deliberation_id, round_number=round_number)
+        async def records(
+            self, deliberation_id: str, *, round_number: int | None = None, after: int = -1
+        ) -> Sequence[StoredRecord]:
+            stored = await house.repository.records(deliberation_id, round_number=round_number, after=after)
             return [forged(item) for item in stored]
 
         async def get(self, deliberation_id: str) -> Deliberation | None:

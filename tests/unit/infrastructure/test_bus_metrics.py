@@ -166,6 +166,16 @@ def test_a_run_that_has_ended_is_read_once(folder: Path, monkeypatch: pytest.Mon
     assert sums(counts)["memory"][0] == 7
 
 
+def test_traffic_says_the_bucket_in_which_a_quantile_lies(folder: Path) -> None:
+    assert [each.p50_s for each in BusCounts(folder).traffic()] == [None] * len(TRANSPORTS)
+    put(a_record(folder), stats("memory", 7, dead_letters=2))
+    memory, *others = BusCounts(folder).traffic()
+    assert (memory.transport, memory.messages, memory.dead_letters) == ("memory", 7, 2)
+    bound = min(bound for bound in LATENCY_BOUNDS_S if bound >= 0.002)
+    assert (memory.mean_s, memory.p50_s, memory.p95_s) == (pytest.approx(0.002), bound, bound)
+    assert {each.messages for each in others} == {0}
+
+
 def test_the_metrics_of_the_contract_are_there_from_the_start(folder: Path) -> None:
     metrics = PrometheusMetrics(version="1")
     metrics.watch_buses(BusCounts(folder).samples)

@@ -48,7 +48,15 @@ class FakeDeliberations:
     async def get(self, deliberation_id: str) -> Document:
         return {"id": deliberation_id, "status": self.status}
 
-    async def page(self, *, status: str | None, limit: int, cursor: str | None, origin: str | None = None) -> Document:
+    async def page(
+        self,
+        *,
+        status: str | None,
+        limit: int,
+        cursor: str | None,
+        origin: str | None = None,
+        search: Mapping[str, str] | None = None,
+    ) -> Document:
         start = int(cursor or 0)
         items = [{"id": item, "status": "completed"} for item in self.items[start : start + limit]]
         more = start + limit < len(self.items)

@@ -304,6 +304,22 @@ async def test_a_queued_deliberation_tells_its_place() -> None:
     assert reader.frames[-1][0] == "ended"
 
 
+async def test_what_was_erased_after_its_end_is_not_shown_from_what_others_still_view() -> None:
+    async with opened(build(Canned({}))) as house:
+        accepted = await house.service.submit(specification(2))
+        feed, staying = live_feed(house), Reader()
+        reading = asyncio.create_task(staying.read(feed))
+        await asyncio.sleep(10)
+        held = feed.broadcasters[accepted.id]
+        with feed.viewing(accepted.id, Viewer()) as anew:
+            await anew.begun()
+        assert held.is_over
+        assert anew is not held
+        staying.left.set()
+        await reading
+    assert not feed.broadcasters
+
+
 async def test_one_that_is_not_there_is_not_found() -> None:
     async with opened(build(Canned({}))) as house:
         feed = live_feed(house)

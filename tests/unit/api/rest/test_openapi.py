@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from starlette.routing import Route
 
 from api.conclave import Conclave
 from api.documents import (
@@ -17,8 +19,11 @@ from api.documents import (
     usage_item_document,
 )
 from api.main import create_app
-from api.requests import DeliberationRequest
+from api.requests import DeliberationRequest, RecountRequest, ResolutionRequest
 from api.rest import schemas
+from api.rest.examples import EXAMPLES, TEXTS
+from api.rest.problems import PROBLEMS
+from api.rest.record_schemas import WebhookKeys
 from application.ports.usage_reader import UsageItem
 from tests.conclave_fixture import open_stub_conclave
 
@@ -29,9 +34,13 @@ async def conclave() -> AsyncIterator[Conclave]:
         yield opened
 
 
-@pytest.fixture
-def document(conclave: Conclave) -> dict[str, Any]:
-    return create_app(conclave).openapi()
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    async def described() -> dict[str, Any]:
+        async with open_stub_conclave() as opened:
+            return create_app(opened).openapi()
+
+    return asyncio.run(described())
 
 
 def references(part: Any) -> Iterator[str]:
@@ -50,9 +59,94 @@ def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [operation for path in document["paths"].values() for operation in path.values()]
 
 
+def answers(document: dict[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Each operation's name, the status, the media type and what is said of it."""
+    for operation in operations(document):
+        for status, answer in operation["responses"].items():
+            for media_type, content in answer["content"].items():
+                yield operation["operationId"], status, media_type, content
+
+
 async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
-    assert set(references(document)) <= known
+    for found in set(references(document)):
+        place: Any = document
+        for step in found.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+async def test_every_schema_is_reached_from_a_call(document: dict[str, Any]) -> None:
+    waiting, reached = [*references(document["paths"]), *references(document["webhooks"])], set[str]()
+    while waiting:
+        name = waiting.pop().rpartition("/")[2]
+        if name not in reached and name in document["components"]["schemas"]:
+            reached.add(name)
+            waiting += references(document["components"]["schemas"][name])
+    assert reached == set(document["components"]["schemas"])
+
+
+async def test_every_route_of_the_interface_is_described_and_nothing_else(conclave: Conclave) -> None:
+    app = create_app(conclave)
+    described = {(path, method) for path, calls in app.openapi()["paths"].items() for method in calls}
+    served = {
+        (route.path.replace(":path}", "}"), method.lower())
+        for route in app.routes
+        if isinstance(route, Route) and (route.path.startswith("/v1/") or route.path.endswith(("z", "/metrics")))
+        for method in route.methods or ()
+    }
+    assert described == served
+
+
+async def test_an_answer_is_described_in_one_media_type(document: dict[str, Any]) -> None:
+    assert all(
+        len(answer["content"]) == 1 for operation in operations(document) for answer in operation["responses"].values()
+    )
+
+
+REQUESTS = {model.__name__: model for model in (DeliberationRequest, RecountRequest, ResolutionRequest)}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_what_its_schema_says(name: str, document: dict[str, Any]) -> None:
+    model = REQUESTS.get(name) or (WebhookKeys if name == "WebhookKeys" else getattr(schemas, name))
+    (example,) = document["components"]["schemas"][name]["examples"]
+    model.model_validate(example)
+
+
+async def test_the_example_of_a_request_would_be_accepted(conclave: Conclave) -> None:
+    specification = DeliberationRequest.read(EXAMPLES["DeliberationRequest"]).specification(conclave.rosters)
+    RecountRequest.read(EXAMPLES["RecountRequest"]).rule.of(specification.question.answer)
+
+
+async def test_whatever_is_sent_and_answered_has_an_example(document: dict[str, Any]) -> None:
+    bodies = [
+        call["requestBody"]["content"]["application/json"] for call in operations(document) if "requestBody" in call
+    ]
+    named = [found for body in bodies for found in references(body)]
+    for operation_id, _status, media_type, content in answers(document):
+        if media_type == "application/json":
+            named += references(content)
+        elif media_type not in {"application/problem+json", "application/octet-stream"}:
+            assert content["example"] == TEXTS[operation_id]
+    assert {name.rpartition("/")[2] for name in named} <= set(EXAMPLES)
+
+
+async def test_a_refusal_shows_the_problems_of_its_own_status(document: dict[str, Any]) -> None:
+    for operation_id, status, media_type, content in answers(document):
+        if media_type == "application/problem+json":
+            assert content["examples"], (operation_id, status)
+            assert status == "default" or {PROBLEMS[slug].status for slug in content["examples"]} == {int(status)}
+
+
+async def test_a_stream_is_described_by_what_its_events_hold(document: dict[str, Any]) -> None:
+    streams = {name: content for name, _, media_type, content in answers(document) if media_type == "text/event-stream"}
+    held = {name: content["schema"]["contentSchema"]["$ref"].rpartition("/")[2] for name, content in streams.items()}
+    assert held == {"streamEvents": "Event", "streamRunEvents": "RunEvent"}
+
+
+async def test_where_coming_back_helps_the_header_that_says_when_is_described(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        for status in {"429", "503"} & set(operation["responses"]):
+            assert "Retry-After" in operation["responses"][status]["headers"]
 
 
 async def test_every_call_of_the_contract_is_there(document: dict[str, Any]) -> None:
@@ -87,6 +181,7 @@ async def test_every_call_of_the_contract_is_there(document: dict[str, Any]) -> 
         ("/v1/halt", "get"),
         ("/v1/halt", "post"),
         ("/v1/halt", "delete"),
+        ("/v1/webhooks/keys", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),
@@ -105,10 +200,11 @@ async def test_every_operation_says_how_it_refuses(document: dict[str, Any]) -> 
         assert "application/problem+json" in operation["responses"]["default"]["content"]
 
 
-async def test_calls_under_v1_but_those_of_the_log_take_a_key(document: dict[str, Any]) -> None:
+async def test_calls_under_v1_but_those_of_the_log_and_of_webhooks_take_a_key(document: dict[str, Any]) -> None:
     secured = {path for path, calls in document["paths"].items() for call in calls.values() if "security" in call}
+    open_paths = ("/v1/witness/", "/v1/webhooks/")
     assert secured == {
-        path for path in document["paths"] if path.startswith("/v1/") and not path.startswith("/v1/witness/")
+        path for path in document["paths"] if path.startswith("/v1/") and not path.startswith(open_paths)
     }
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 

@@ -1,0 +1,95 @@
+"""The query parameters that a search of the archive is made of, and what is refused of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+from pydantic import BeforeValidator, Field
+
+from api.rest.problems import RequestRefusedError
+from domain.errors.deliberation import InvalidSpecificationError
+from domain.models.outcome import OutcomeStatus
+from domain.models.protocol import ProtocolKind
+from domain.models.question import AnswerKind
+from domain.models.search import MAX_SEARCH_CHARACTERS, MAX_WORDS, Search, search_of
+from domain.voting.rule import RuleKind
+
+__all__ = ["Wanted", "read_search"]
+
+
+def _absent_when_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+_Optional = BeforeValidator(_absent_when_empty)
+_SearchText = Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS)]
+_When = Annotated[str, Field(max_length=64)]
+
+_Text = Annotated[
+    _SearchText | None,
+    _Optional,
+    Query(
+        description="Words, each of which has to occur in question, context, options or decision, or to be what the id begins with; "
+        f"case and accents do not matter. At most {MAX_WORDS} words.",
+        examples=["city cars"],
+    ),
+]
+_Answer = Annotated[AnswerKind | None, _Optional, Query(description="Only those that ask for this kind of answer.")]
+_Protocol = Annotated[ProtocolKind | None, _Optional, Query(description="Only those held by this protocol.")]
+_Rule = Annotated[RuleKind | None, _Optional, Query(description="Only those decided by this rule.")]
+_Outcome = Annotated[OutcomeStatus | None, _Optional, Query(description="Only those that came out so.")]
+_Simulated = Annotated[
+    bool | None, _Optional, Query(description="Only those that were simulated, or only those that were not.")
+]
+_From = Annotated[
+    _When | None,
+    _Optional,
+    Query(
+        alias="from",
+        description="Only those accepted then or later: a date (from its beginning, UTC) or a moment (RFC 3339).",
+        examples=["2026-11-21"],
+    ),
+]
+_To = Annotated[
+    _When | None,
+    _Optional,
+    Query(
+        alias="to",
+        description="Only those accepted by then: a date (to its end, UTC) or a moment (RFC 3339), itself included.",
+        examples=["2026-11-21T12:00:00Z"],
+    ),
+]
+
+
+async def read_search(
+    search: _Text = None,
+    answer: _Answer = None,
+    protocol: _Protocol = None,
+    rule: _Rule = None,
+    outcome: _Outcome = None,
+    simulated: _Simulated = None,
+    since: _From = None,
+    until: _To = None,
+) -> Search:
+    """What a request searches for. Raises `RequestRefusedError`."""
+    try:
+        return search_of(
+            search,
+            since=since,
+            until=until,
+            pointer="/query",
+            answer=answer,
+            protocol=protocol,
+            rule=rule,
+            outcome=outcome,
+            simulated=simulated,
+        )
+    except InvalidSpecificationError as error:
+        found = list(error.problems)
+        raise RequestRefusedError(
+            "invalid-request", f"{len(found)} parameter(s) cannot be accepted.", errors=found
+        ) from None
+
+
+Wanted = Annotated[Search, Depends(read_search)]

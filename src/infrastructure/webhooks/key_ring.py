@@ -1,0 +1,179 @@
+"""The keys that webhooks are signed with: one that signs, in a file of its own, and the public parts of those before it."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from application.ports.clock import Clock, SystemClock
+from domain.errors.configuration import ConfigurationError
+from infrastructure.witness.ed25519 import SigningKey
+from infrastructure.witness.key_file import open_signing_key
+
+__all__ = ["WebhookKeyRing", "WebhookSigningKey", "jwk_of", "thumbprint"]
+
+RETIRED_FOR = timedelta(days=7)
+"""For so long a key that signs no more is still named, for messages that are under way and readers that kept the old set."""
+
+_KEY, _RETIRED, _LOCK = "webhook.key", "webhook.retired.json", "webhook.lock"
+_NAME = "conclave-webhooks"
+_MAX_RETIRED_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSigningKey:
+    """A key, and the name that receivers look its public part up by."""
+
+    key_id: str
+    key: SigningKey
+
+
+class WebhookKeyRing:
+    """Keeps the keys in a folder; a key that another process has put there meanwhile is used from the next message on.
+
+    Blocks for as long as small files take. Raises `ConfigurationError` where they cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, clock: Clock | None = None) -> None:
+        self._folder = folder
+        self._clock = clock if clock is not None else SystemClock()
+        self._known: tuple[tuple[int, int], WebhookSigningKey] | None = None
+
+    def signing_key(self) -> WebhookSigningKey:
+        """The key that signs now; made where there is none, and by several processes at once the same."""
+        path = self._folder / _KEY
+        stamp = _stamp(path)
+        if self._known is None or stamp is None or self._known[0] != stamp:
+            with _named(path):
+                key = open_signing_key(path, create=True, name=_NAME)
+            self._known = (_stamp(path) or (0, 0), WebhookSigningKey(thumbprint(key.public_key), key))
+        return self._known[1]
+
+    def public_keys(self) -> dict[str, Any]:
+        """The JWK set (RFC 7517): the key that signs first, if there is one, then those that were retired less than a week ago."""
+        present = [jwk_of(self.signing_key().key.public_key)] if (self._folder / _KEY).exists() else []
+        known = {key["kid"] for key in present}
+        return {"keys": [*present, *(jwk for jwk, _ in self._retired() if jwk["kid"] not in known)]}
+
+    def rotate(self) -> WebhookSigningKey:
+        """Sign with a new key from now on; the one before is named for a week more."""
+        with self._locked():
+            before = self.signing_key()
+            # First, so that whatever a crash leaves behind, no message was signed with a key that nobody can look up.
+            self._write_retired([(jwk_of(before.key.public_key), self._clock.now()), *self._retired()])
+            draft = self._folder / f".{_KEY}.{secrets.token_hex(8)}"
+            try:
+                open_signing_key(draft, create=True, name=_NAME)
+                draft.replace(self._folder / _KEY)
+            finally:
+                with suppress(FileNotFoundError):
+                    draft.unlink()
+            self._sync()
+            return self.signing_key()
+
+    def _retired(self) -> list[tuple[dict[str, Any], datetime]]:
+        path = self._folder / _RETIRED
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _refused(f"{str(path)!r} cannot be read ({error.strerror})") from error
+        try:
+            kept = [
+                (jwk_of(_unpadded(each["key"]["x"])), datetime.fromisoformat(each["retired_at"]))
+                for each in json.loads(content[:_MAX_RETIRED_BYTES])["retired"]
+            ]
+            horizon = self._clock.now() - RETIRED_FOR
+            return [(jwk, at) for jwk, at in kept if at > horizon]
+        except (ValueError, TypeError, KeyError) as error:
+            raise _refused(f"{str(path)!r} is not the list of retired keys that was written there") from error
+
+    def _write_retired(self, kept: list[tuple[dict[str, Any], datetime]]) -> None:
+        path = self._folder / _RETIRED
+        draft = path.with_name(f".{_RETIRED}.{secrets.token_hex(8)}")
+        document = {"retired": [{"key": jwk, "retired_at": at.isoformat()} for jwk, at in kept]}
+        try:
+            with draft.open("x", encoding="utf-8") as file:
+                json.dump(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            raise _refused(f"{str(path)!r} cannot be written ({error.strerror})") from error
+        finally:
+            with suppress(FileNotFoundError):
+                draft.unlink()
+        self._sync()
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _refused(f"{str(self._folder / _LOCK)!r} cannot be opened ({error.strerror})") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def jwk_of(public_key: bytes) -> dict[str, Any]:
+    """An Ed25519 key (32 bytes) as a JWK (RFC 8037), its `kid` the thumbprint."""
+    return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(public_key), "kid": thumbprint(public_key), "use": "sig"}
+
+
+def thumbprint(public_key: bytes) -> str:
+    """The SHA-256 thumbprint of an Ed25519 key (RFC 7638, RFC 8037 appendix A.3), base64url without padding."""
+    members = f'{{"crv":"Ed25519","kty":"OKP","x":"{_base64url(public_key)}"}}'
+    return _base64url(hashlib.sha256(members.encode()).digest())
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _unpadded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Within it a key file that cannot be used is said to be this one, and not that of the record."""
+    try:
+        yield
+    except ConfigurationError as error:
+        remedy = f"Mend {str(path)!r}, or move it away: a new key is made, which the receivers then look up."
+        raise ConfigurationError(variable="CONCLAVE_DATA_DIR", problem=error.problem, remedy=remedy) from error
+
+
+def _refused(problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        variable="CONCLAVE_DATA_DIR", problem=problem, remedy="See that this user may use it, or move it away."
+    )
