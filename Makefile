@@ -89,7 +89,8 @@ package: ## Build the wheel, the source distribution and the bill of materials i
 
 docs: ## Build the documentation site into build/docs
 	@$(ENVIRONMENT) project
-	@.venv/bin/sphinx-build -W -q -b html docs build/docs
+	@.venv/bin/python docs/reference_pages.py
+	@.venv/bin/sphinx-build -q -W --keep-going -b html docs build/docs
 	@echo "build/docs/index.html"
 
 demo: ## Open a room in the browser with recorded agents, no key and no model needed [ARGS="--port 8072 --once"]

@@ -8,7 +8,7 @@ __all__ = ["HtmlReader"]
 
 _VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
 _WITHIN_A_LINE = frozenset({"b", "bdi", "code", "span"})
-_SHAPES = frozenset({"circle", "rect", "line", "path"})
+_SHAPES = frozenset({"circle", "rect", "line", "path", "use"})
 
 
 class HtmlReader(HTMLParser):

@@ -185,7 +185,7 @@ class ChamberState:
             elif event.type == "agent.ended" and (seat := self._seats.get(data["agent_id"])) is not None:
                 seat.state = str(data["state"])
                 self._ended[seat.agent.id] = AgentState(seat.state)
-                record = {(e.record.round_number, e.record.agent_id): e.record for e in outputs}.get((int(data["round"]), seat.agent.id))
+                record = self._unheard.pop((int(data["round"]), seat.agent.id), None)
                 if record is not None and self._is_ballot(int(data["round"]), AgentState(seat.state)):
                     seat.answer, seat.confidence = record.answer, record.confidence
                     seat.is_counted = record.state is AgentState.ANSWERED

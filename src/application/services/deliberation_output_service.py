@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ from domain.models.question import AnswerFormat
 from domain.models.round import AgentRecord
 
 __all__ = ["DeliberationOutputService", "WitnessedOutput"]
+
+
+# As many as are compared in about half a millisecond.
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +66,15 @@ class DeliberationOutputService:
         erased. Raises `RecordMismatchError`.
         """
         stored = await self._reader.records(deliberation.id, after=after)
-        found = [
-            self._checked(deliberation.id, item, deliberation.specification.answers_in(item.record.round_number))
-            for item in stored
-            if item.salts is not None
-        ]
-        if len(found) < len(stored):
-            return [item for item in await self.outputs(deliberation.id) if item.leaf_index > after]
+        found = []
+        for number, item in enumerate(stored):
+            if item.salts is None:
+                return [each for each in await self.outputs(deliberation.id) if each.leaf_index > after]
+            answers = deliberation.specification.answers_in(item.record.round_number)
+            found.append(self._checked(deliberation.id, item, answers))
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                # Agents that are still at work go first.
+                await asyncio.sleep(0)
         return found
 
     def _checked(self, deliberation_id: str, item: StoredRecord, answers: AnswerFormat) -> WitnessedOutput:

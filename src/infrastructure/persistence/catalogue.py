@@ -125,7 +125,7 @@ def _conditions(
     found += (_speaks_of(word, holds) for word in search.words)
     own = [
         *([] if status is None else [deliberations.c.status == status.value]),
-        *([] if key_name is None else []),
+        *([] if key_name is None else [deliberations.c.key_name == key_name]),
         *([] if search.simulated is None else [deliberations.c.simulated.is_(search.simulated)]),
         *([] if search.since is None else [deliberations.c.created_at >= search.since]),
         *([] if search.until is None else [deliberations.c.created_at < search.until]),
