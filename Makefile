@@ -8,7 +8,7 @@ export QUESTION
 MINUTES ?= 60
 TORCH ?= torch
 ENVIRONMENT := scripts/environment.sh
-SOURCES := src tests benchmarks migrations
+SOURCES := src tests benchmarks migrations docs hatch_build.py
 
 # The model file is installed only where a deliberation would ask it.
 LLM_SETTINGS := CONCLAVE_LLM_BASE_URL CONCLAVE_LLM_API_KEY CONCLAVE_LOCAL_MODEL CONCLAVE_PROVIDERS_FILE OPENAI_API_KEY \

@@ -87,6 +87,8 @@ class SeenDeliveries:
     """A ledger in the memory of this process, of the `most` newest deliveries. Threads may share it."""
 
     def __init__(self, *, most: int = 100_000) -> None:
+        if most < 1:
+            raise UnusableArgumentError("most", "must be 1 or more")
         self._most = most
         self._lock = threading.Lock()
         self._until: dict[str, float] = {}

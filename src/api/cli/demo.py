@@ -129,7 +129,9 @@ async def _ask(
     if page is not None:
         outputs = await deliberations.outputs(str(ended["id"]))
         page.gap()
-        render_deliberation(result_console(), ended, outputs=outputs, again=f"conclave show {ended['id']} --server {room}")
+        render_deliberation(
+            result_console(), ended, outputs=outputs, again=f"conclave show {ended['id']} --server {room}"
+        )
         page.gap()
         render_report(result_console(), report)
     return {

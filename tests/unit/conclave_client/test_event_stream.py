@@ -100,6 +100,7 @@ def test_a_pause_that_nobody_would_live_to_see_stays_a_number() -> None:
     [
         [b"data: " + b"x" * 2000],
         [b"data: " + b"x" * 2000 + b"\n\n"],
+        [b":" + b"x" * 2000 + b"\n"],
         [b"x" * 600, b"x" * 600],
         [b"data: " + b"x" * 500 + b"\n"] * 3,
         [b"data:\n"] * 2000,

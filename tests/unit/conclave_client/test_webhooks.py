@@ -281,12 +281,17 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_one_that_was_forgotten_and_taken_again_is_remembered_for_as_long() -> None:
-    seen = SeenDeliveries(most=2)
+    seen = SeenDeliveries(most=1)
     seen.add("a", until=NOW)
     seen.discard("a")
     seen.add("a", until=NOW + 10)
     seen.add("b", until=NOW + 5)
     assert not seen.add("a", until=NOW + 11)
+
+
+def test_a_ledger_that_remembers_nothing_is_none() -> None:
+    with pytest.raises(UnusableArgumentError):
+        SeenDeliveries(most=0)
 
 
 def test_keys_of_other_kinds_are_passed_over() -> None:
