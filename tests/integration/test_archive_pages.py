@@ -253,3 +253,12 @@ def test_an_observer_is_told_what_a_recount_needs() -> None:
     with running_server(repository=kept, keys="ada:observer:secret-of-ada") as server:
         text = read(page(server, f"/archive/compare?a={own}", headers=headers)).text
         assert "To count again you need a key with the role operator." in text
+
+
+def test_a_letter_of_the_comparison_is_the_letter_of_the_chamber(panel: Panel) -> None:
+    options = panel.ask(CHOICE, ["bicycles", "bicycles", "trams"])
+    compared = page(panel.server, f"/archive/compare?a={options['id']}").body.decode()
+    asked_for = list(options["answer"]["options"])
+    found = re.findall(r'<g class="p(\d+)">', compared)
+    shown = [name for name, count in sorted(options["outcome"]["tally"].items(), key=lambda item: -item[1]) if count]
+    assert [int(place) for place in found[: len(shown)]] == [asked_for.index(name) for name in shown]

@@ -27,6 +27,7 @@ from domain.analysis.recount import recount
 from domain.analysis.scoring import unanswerable
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.models.deliberation import Deliberation
+from domain.models.question import AnswerKind
 from domain.voting.rule import applicable
 from domain.witness.sequel import RECOUNTED, RESOLVED
 
@@ -221,8 +222,15 @@ async def _truth(deliberation: Deliberation, conclave: Conclave) -> str | None:
 
 
 def _names(readings: Sequence[Reading]) -> list[str]:
-    """Every answer of every side, in one order, so that a letter means the same on all of them."""
-    return list(dict.fromkeys(name for reading in readings for name in reading.names))
+    """Every answer of every side, in one order, so that a letter means the same on all of them, and in the chamber."""
+    asked = [name for reading in readings for name in _asked_for(part(reading.document, "answer"))]
+    return list(dict.fromkeys([*asked, *(name for reading in readings for name in reading.names)]))
+
+
+def _asked_for(answer: Mapping[str, Any]) -> Sequence[str]:
+    if answer.get("kind") == AnswerKind.VERDICT:
+        return ("yes", "no")
+    return answer.get("options") or ()
 
 
 def _side(reading: Reading, names: Sequence[str], *, title: str, note: str = "", leaf_index: int | None = None) -> Side:

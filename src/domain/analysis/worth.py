@@ -212,7 +212,7 @@ def _groups(deliberation: Deliberation, last: Mapping[str, AgentRecord]) -> dict
 
 
 def _model_asked(record: AgentRecord, model: str | None) -> str:
-    return model or record.model_asked or record.model or "the default"
+    return model or record.model_asked or "the default"
 
 
 def _persona_names(deliberation: Deliberation) -> dict[str, str]:

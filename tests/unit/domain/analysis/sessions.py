@@ -28,7 +28,7 @@ def held(
     *rounds: Sequence[Answer],
     answer: AnswerFormat = CHOICE,
     rule: Rule | None = None,
-    models: Sequence[str] = ("m",),
+    models: Sequence[str | None] = ("m",),
     personas: Sequence[str] = (),
     reasons: Mapping[int, str] | None = None,
     minute: int = 0,

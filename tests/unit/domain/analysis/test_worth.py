@@ -35,6 +35,15 @@ def test_drop_out_of_one_model_is_a_warning_with_its_numbers() -> None:
     )
 
 
+def test_agents_without_a_model_of_their_own_are_of_one_model_whoever_answered_for_them() -> None:
+    over = held([GONE] * 2 + ["yes"] * 40, models=[None])
+    answered = [
+        replace(each, model=None if each.answer is None else "the one that answered") for each in over.rounds[0].records
+    ]
+    found = assess(replace(over, rounds=(replace(over.rounds[0], records=tuple(answered)),)))
+    assert [each.group for each in found.drop_out] == []
+
+
 def test_drop_out_of_one_persona_group_is_a_warning() -> None:
     said = [GONE if number % 2 == 0 and number < 20 else "yes" for number in range(40)]
     (found,) = assess(held(said, personas=["Nurse.", "Judge."])).drop_out
