@@ -14,7 +14,7 @@ from tests.conclave_fixture import Answer, RunningServer, running_server
 from tests.integration.test_rest_hindsight import CHOICE, RANKING, Panel, Speaker
 
 KEYS = "ada:operator:secret-of-ada,eve:observer:secret-of-eve,root:admin:secret-of-root"
-HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(1)> \u202egnp.exe\u202c \x1b[2J \x07 {{ 7*7 }} ${7*7}'
+HOSTILE = '<script>alert(1)</script> "><img src=x onerror=alert(1)> \u202egnp.exe\u202c \x1b[2J \x07 {{ 7321*7321 }} ${7321*7321}'
 
 
 _APART = {"p", "li", "td", "th", "tr", "h1", "h2", "h3", "h4", "option", "button", "caption"}
@@ -108,7 +108,7 @@ def test_no_text_does_anything_in_the_list_or_in_a_comparison(panel: Panel) -> N
     ):
         parsed = read(page(panel.server, path))
         assert "alert(1)" in parsed.text
-        assert "49" not in parsed.text
+        assert "53597041" not in parsed.text
         assert not any(mark in parsed.text for mark in "\u202e\u202c\x1b\x07")
         assert "\\u202egnp.exe" in parsed.text
         assert not [name for name in parsed.attributes if name.startswith("on") or name == "style"]
