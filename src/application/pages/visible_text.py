@@ -24,7 +24,7 @@ def visible(text: str, *, limit: int | None = None) -> str:
     shown: list[str] = []
     marks = 0
     for place, character in enumerate(text):
-        marks = marks + 1 if unicodedata.combining(character) else 0
+        marks = marks + 1 if unicodedata.category(character).startswith("M") else 0
         if character == " " or (character.isprintable() and marks <= _MAX_MARKS) or _joins(text, place):
             shown.append(character)
         else:
