@@ -4,6 +4,8 @@ Every text is one that the interface takes: no NUL, no lone surrogate, something
 for an option with a number before it.
 """
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import unicodedata

@@ -120,6 +120,8 @@ class Conclave:
     orchestrator: str
     simulated: bool
     notices: Sequence[str] = field(default_factory=tuple)
+    # What stands at the head of every page of the room.
+    banner: str = ""
     http_telemetry: Mapping[str, Any] = field(default_factory=dict)
     budgets: Mapping[str, KeyBudget] = field(default_factory=dict)
     # The JWK set that webhooks verify with; reads files.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["demonstration_questions", "open_demonstration"]
 
 _MODEL = "recorded-voices"
+_BANNER = "Demonstration. The replies of two questions were written down beforehand; whatever else is asked, the agents abstain."
 
 
 @asynccontextmanager
@@ -42,13 +44,12 @@ async def open_demonstration(folder: Path, *, seconds: float) -> AsyncIterator[C
             "CONCLAVE_DATA_DIR": str(folder),
             "CONCLAVE_LLM_BASE_URL": f"{far_end.urls[0]}/v1",
             "CONCLAVE_LLM_MODEL": _MODEL,
-            "CONCLAVE_WITNESS_ORIGIN": "conclave.example/demonstration",
             "CONCLAVE_LOG_LEVEL": "error",
         }
         settings = load_settings(told, env_file=None)
         configure_logging(settings)
         async with open_conclave(settings, purpose=Purpose.SERVE) as conclave:
-            yield conclave
+            yield replace(conclave, banner=_BANNER)
     finally:
         far_end.stop()
         await serving

@@ -85,6 +85,7 @@ async def _show(
             if not as_json:
                 page.paragraph(f"The room is open: {room}/", style="bold")
                 page.paragraph(_NOTICE)
+                page.paragraph(f"Key of the record, to pin at {room}/record: {conclave.witness.verifier_key}")
                 sys.stdout.flush()
             for body in demonstration_questions(seconds=seconds):
                 found.append(await _ask(conclave, body, interruption, room=room, page=None if as_json else page))

@@ -306,7 +306,7 @@ class ChamberState:
         for place, count in enumerate(tally):
             texts[f"name-{place}"] = visible(self._positions.names[place], limit=120)
             texts[f"count-{place}"] = f"{count:,.10g}"
-            texts[f"share-{place}"] = f"{_share(count, asked):.0f} %" if is_share and asked else ""
+            texts[f"share-{place}"] = f"{_share(count, asked):.1f} %" if is_share and asked else ""
             bars[f"bar-{place}"] = _share(count, asked if is_share else most)
         return texts, bars
 
@@ -341,7 +341,7 @@ def _queued(place: int) -> str:
 
 def _quorum(fraction: float, roll: RollCall, everybody: int) -> str:
     needed = max(1, math.ceil(round(fraction * everybody, 9)))
-    return f"{roll.took_part} of {needed} needed"
+    return f"{roll.took_part} took part, {needed} needed"
 
 
 def _dollars(amount: float) -> str:

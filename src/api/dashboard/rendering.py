@@ -92,6 +92,7 @@ def _rendered(request: Request, template: str, *, status_code: int, **context: A
             "csrf_token": "" if session is None else sessions.token(session),
             "halt": halt,
             "simulated": conclave.simulated,
+            "banner": conclave.banner,
             "path": request.url.path,
             **context,
         }

@@ -65,6 +65,8 @@ def configure_logging(
         root.removeHandler(earlier)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    # Each step of a migration is for whoever looks for a fault, and not what a first start has to say.
+    logging.getLogger("alembic").setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
     for name in _FOLDED_LOGGERS:
         folded = logging.getLogger(name)
         folded.handlers.clear()

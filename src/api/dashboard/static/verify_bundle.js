@@ -64,7 +64,7 @@ export function verifyBundle(file, { pinnedKey: vkey = pinnedKey(), onProgress =
       texts,
       unchecked,
       words: `The ${told.length} entries of this bundle are in the log that the pinned key signed, complete and in order, and the roll call `
-        + `adds up. Not checked: ${unchecked.map((each) => each.why).join("; ")}. \`conclave witness verify FILE --key VKEY\` computes the `
+        + `adds up. Not checked: ${unchecked.map((each) => each.why).join("; ")}. “conclave witness verify FILE --key VKEY” computes the `
         + "outcome and the figures again.",
     };
   });

@@ -159,8 +159,8 @@ def test_the_tally_counts_while_they_answer_and_says_the_share_of_all_who_were_a
     story.hear("yes", "yes", "no")
     texts, bars = story.state.shown.texts, story.state.shown.bars
     assert [texts[f"count-{place}"] for place in range(3)] == ["2", "1", "0"]
-    assert (texts["share-0"], bars["bar-0"], texts["margin"]) == ("40 %", 40.0, "1")
-    assert (texts["progress"], texts["quorum"]) == ("3 of 5 have ended, 2 are thinking", "3 of 3 needed")
+    assert (texts["share-0"], bars["bar-0"], texts["margin"]) == ("40.0 %", 40.0, "1")
+    assert (texts["progress"], texts["quorum"]) == ("3 of 5 have ended, 2 are thinking", "3 took part, 3 needed")
 
 
 def test_in_a_later_round_who_fails_keeps_its_ballot_and_who_abstains_has_none() -> None:
