@@ -147,7 +147,8 @@ def _two(first: _Whole, second: _Whole, caller: Caller, conclave: Conclave) -> d
         "more_differing": max(0, len(differing) - _MOST_DIFFERING),
         "agreeing": agreeing,
         "only": only,
-        "comparable": first.reading.answer_kind == second.reading.answer_kind,
+        "same_question": first.document["question"] == second.document["question"],
+        "comparable": _is_comparable(first.reading, second.reading),
         "same_outcome": _told(first.reading) == _told(second.reading),
     }
 
@@ -225,6 +226,12 @@ def _names(readings: Sequence[Reading]) -> list[str]:
     """Every answer of every side, in one order, so that a letter means the same on all of them, and in the chamber."""
     asked = [name for reading in readings for name in _asked_for(part(reading.document, "answer"))]
     return list(dict.fromkeys([*asked, *(name for reading in readings for name in reading.names)]))
+
+
+def _is_comparable(one: Reading, other: Reading) -> bool:
+    """Whether the same answer could be given to both."""
+    same = [set(_asked_for(part(each.document, "answer"))) for each in (one, other)]
+    return one.answer_kind == other.answer_kind and same[0] == same[1]
 
 
 def _asked_for(answer: Mapping[str, Any]) -> Sequence[str]:
