@@ -124,7 +124,7 @@ def test_two_are_ticked_and_compared_by_keyboard_alone(panel: Panel, open_page: 
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_have_text("Two deliberations, side by side")
     expect(page.locator(".lead")).to_have_text(
-        "They came to different outcomes. 2 of 3 agents with the same id gave the same answer."
+        "They answered different questions. They came to different outcomes. 2 of 3 agents with the same id gave the same answer."
     )
     expect(page.get_by_role("row", name=re.compile("^Decision"))).to_contain_text("differs")
     expect(page.get_by_role("row", name=re.compile("^Protocol"))).to_contain_text("same")

@@ -184,7 +184,7 @@ def test_one_without_an_outcome_is_compared_too(panel: Panel) -> None:
     nobody = panel.ask(CHOICE, [None, None], question="Nobody?", quorum={"min_answered_fraction": 0.5})
     number = panel.ask({"kind": "number"}, [1, 2, 3], question="A number?")
     text = read(page(panel.server, f"/archive/compare?a={nobody['id']}&b={number['id']}")).text
-    assert "The two ask for different kinds of answer" in text
+    assert "The two ask for different answers" in text
     assert "No agent answered in both." in text
 
 
