@@ -10,7 +10,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.watched_page import OpenPage, Served, Watch, serious_barriers
 
@@ -28,6 +28,8 @@ def chromium() -> Iterator[Browser]:
         (found for name in (os.environ.get("TEST_BROWSER", ""), *_NAMES) if (found := shutil.which(name))), None
     )
     assert program is not None, "there is no Chromium; install one, or name it in TEST_BROWSER"
+    # As long as other waits of a page: what is expected may hang on an agent's time, and on a crowded machine.
+    expect.set_options(timeout=_WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         try:
