@@ -199,17 +199,21 @@ class Terminal:
         lines = [words.split() for words in block.notes.get("run", "").split("|")]
         environment = {**self.environment, "PYTHONPATH": f"{self.folder}:{REPOSITORY / 'src'}"}
         environment.update(self._exported())
-        started = [
-            subprocess.Popen(
-                [sys.executable, str(path), *words],
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+        started: list[subprocess.Popen[bytes]] = []
+        for words in lines:
+            if started and started[-1].stdout is not None:
+                # As a reader does who opens the second terminal once the first one says that it waits.
+                started[-1].stdout.readline()
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, str(path), *words],
+                    cwd=self.folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                )
             )
-            for words in lines
-        ]
         for process in started:
             try:
                 printed, _ = process.communicate(timeout=_PATIENCE_S)
