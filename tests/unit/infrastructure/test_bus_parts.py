@@ -46,7 +46,7 @@ def test_nan_and_infinities_are_carried() -> None:
     assert repr(carried) == "[nan, -inf]"
 
 
-@pytest.mark.parametrize("payload", [object(), (1, 2), {1: "one"}, [{"deep": {1}}], 1j], ids=repr)
+@pytest.mark.parametrize("payload", [object(), (1, 2), {1: "one"}, [{"deep": {1}}], 1j])
 def test_what_is_no_data_is_refused(payload: object) -> None:
     with pytest.raises(InvalidMessageError):
         encode_payload(payload, limit=1_000)  # type: ignore[arg-type]
