@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import time
 
 import pytest
 
@@ -173,16 +172,13 @@ def test_erased_texts_are_said_to_be_erased() -> None:
     ],
     ids=["choice", "number", "ranking", "64 KiB of text"],
 )
-def test_a_report_of_seventy_two_agents_is_made_within_a_second(given: list[tuple[object, ...]]) -> None:
+def test_a_report_of_seventy_two_agents_is_a_page_of_half_a_megabyte_at_most(given: list[tuple[object, ...]]) -> None:
     kinds = {str: AnswerFormat(AnswerKind.CHOICE, OPTIONS), int: AnswerFormat(AnswerKind.NUMBER), tuple: RANKING}
     first = given[0][0]
     answer = TEXT if isinstance(first, str) and first not in OPTIONS else kinds[type(first)]
     rule = Rule(RuleKind.BORDA) if answer is RANKING else None
     document, outputs = ended(*given, answer=answer, rule=rule)  # type: ignore[arg-type]
-    before = time.process_time()
-    html = report_of(document, outputs).html
-    assert time.process_time() - before < 1.0
-    assert len(html) < 500_000
+    assert len(report_of(document, outputs).html) < 500_000
 
 
 def _luminance(colour: str) -> float:
