@@ -6,6 +6,10 @@ override QUESTION := $(value QUESTION)
 export QUESTION
 
 MINUTES ?= 60
+# Files of tests that are run side by side, each by a process with servers of its own.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ "$$n" -gt 1 ] || n=2; [ "$$n" -lt 8 ] || n=8; echo $$n)
+# Byte code is kept, whatever the machine says: thousands of tests start processes that would each compile all that they import.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE .venv/bin/pytest
 TORCH ?= torch
 ENVIRONMENT := scripts/environment.sh
 SOURCES := src tests benchmarks migrations docs hatch_build.py
@@ -37,16 +41,16 @@ serve: ## Run the server [SIMULATED=1] [ARGS="--port 8072"]
 	@$(ENVIRONMENT) $(DELIBERATES_WITH)
 	@.venv/bin/conclave serve $(ARGS)
 
-test: ## Run all tests, those with CrewAI first in an environment of their own; ARGS="tests/unit -k pool" picks some of the rest
+test: ## Run all tests, those with CrewAI first in an environment of their own [WORKERS=2]; ARGS="tests/unit -k pool" picks some of the rest
 	@$(ENVIRONMENT) model
 	@$(ENVIRONMENT) openapi
 	@$(ENVIRONMENT) build
 	@$(ENVIRONMENT) browser
 ifeq ($(strip $(ARGS)),)
 	@$(ENVIRONMENT) crewai
-	@status=0; .crewai-venv/bin/pytest tests/crewai || status=$$?; .venv/bin/pytest && exit $$status
+	@status=0; .crewai-venv/bin/pytest tests/crewai || status=$$?; $(PYTEST) --numprocesses $(WORKERS) --dist loadfile && exit $$status
 else
-	@.venv/bin/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 endif
 
 test-torch: ## Run the tests with torch in an environment of their own [TORCH="torch==2.13.0"]
@@ -82,7 +86,7 @@ campaign: ## Run all tests at the size of a release [MINUTES=60] [ARGS="..."]
 	@$(ENVIRONMENT) openapi
 	@$(ENVIRONMENT) build
 	@$(ENVIRONMENT) browser
-	@CONCLAVE_CAMPAIGN=1 CONCLAVE_CAMPAIGN_MINUTES=$(MINUTES) .venv/bin/pytest $(ARGS)
+	@CONCLAVE_CAMPAIGN=1 CONCLAVE_CAMPAIGN_MINUTES=$(MINUTES) $(PYTEST) $(ARGS)
 
 package: ## Build the wheel, the source distribution and the bill of materials into dist/
 	@scripts/package.sh
