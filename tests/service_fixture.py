@@ -26,6 +26,7 @@ from infrastructure.queues.embedded_queue import EmbeddedQueue
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
+from tests.virtual_time import pass_time
 
 __all__ = ["CHOICE", "Canned", "House", "abandon", "build", "finished", "history", "opened", "specification"]
 
@@ -49,7 +50,7 @@ class Canned:
             text = self.answers.get(request.agent_id, self.default)
             if text is None:
                 await asyncio.Event().wait()
-            await asyncio.sleep(1)
+            await pass_time(1)
             return AgentOutput(request.agent_id, request.request_id, text or "", usage=Usage(1))
         finally:
             self.active -= 1

@@ -34,6 +34,7 @@ from domain.witness.entry import Entry
 from infrastructure.stubs import in_memory_repository
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.simulation.store import StoreLink, immediately
+from tests.virtual_time import pass_time
 
 __all__ = ["PLANTED_BUGS"]
 
@@ -152,7 +153,7 @@ def key_in_a_step_of_its_own(patch: pytest.MonkeyPatch) -> None:
         idempotency: IdempotencyKey | None = None,
     ) -> None:
         await add(link, deliberation, accepted, lease=lease, lease_s=lease_s)
-        await asyncio.sleep(0.01)
+        await pass_time(0.01)
         if idempotency is not None and immediately(link._within.remembered("", idempotency.key)) is None:
             link._within._remember(idempotency, deliberation.id)
 

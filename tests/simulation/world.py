@@ -30,6 +30,7 @@ from tests.simulation.money import Bill, SimulatedDesk
 from tests.simulation.queue import QueueLink, SimulatedQueue
 from tests.simulation.scenarios import Scenario
 from tests.simulation.store import SimulatedStore, StoreLink, Weather
+from tests.virtual_time import pass_time
 
 __all__ = ["House", "WallClock", "World"]
 
@@ -224,8 +225,8 @@ class World:
         self.disturb()
         stored = [self.plans[each.specification.question.text] for each in self.stored()]
         until = self.now + 60.0 + sum(plan.limits.deadline_s for plan in (*stored, *self.scenario.plans))
-        while self.now < until and not self._is_done():  # noqa: ASYNC110 - seconds of this world cost nothing
-            await asyncio.sleep(0.5)
+        while self.now < until and not self._is_done():
+            await pass_time(0.5)
         self.broken += [
             f"{each.specification.question.text!r} ({each.id}) is {each.status.value} and does not end"
             for each in self.stored()
@@ -233,7 +234,7 @@ class World:
         ]
         if not all(task.done() for task in self._tasks):
             self.broken.append("a caller waits for ever")
-        await asyncio.sleep(1.0)
+        await pass_time(1.0)
         self.look()
         for house in self.houses:
             active = house.pool.active_count, self.far_end.active[house.process.name]
@@ -247,8 +248,8 @@ class World:
         self._is_ending = True
         for house in self.houses:
             self.stop(house)
-        while self.houses:  # noqa: ASYNC110
-            await asyncio.sleep(0.5)
+        while self.houses:
+            await pass_time(0.5)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -321,7 +322,7 @@ class World:
             try:
                 await house.service.start()
             except DependencyUnavailableError:
-                await asyncio.sleep(0.5)
+                await pass_time(0.5)
             else:
                 house.is_ready = True
                 return

@@ -3,199 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from application.ports.run_observer import NullRunObserver
-from application.ports.soak_agents import Load, Order, ProcessMemory, Resources, UndeliverableError
+from application.ports.soak_agents import Load
 from application.services.soak.cycle import Cycle
 from application.services.soak.disturbance import disturbed_s
 from application.services.soak.membership import Membership
 from application.services.soak.message_book import MessageBook
-from application.services.soak.run_soak import Continuation, RunSoak
+from application.services.soak.run_soak import Continuation
 from application.services.soak.summary import summarise
-from application.services.stop_signal import StopReason, StopSignal
-from domain.errors.dependency import DependencyUnavailableError
+from application.services.stop_signal import StopReason
 from domain.models.deliberation import DeliberationStatus
-from domain.models.run import JsonValue
 from domain.models.soak import SoakPlan, parse_scale
-
-MIB = 2**20
-
-
-class FakeAgents:
-    """Host, post and gauge in one: agents that answer after `answer_s`, as long as nothing is planted."""
-
-    def __init__(self) -> None:
-        self.on_exit: Callable[[str, int, int], None] = lambda _agent, _pid, _code: None
-        self.on_response: Callable[[str, str, Mapping[str, JsonValue]], None] = lambda _agent, _id, _response: None
-        self.pids: dict[str, int] = {}
-        self.next_pid = 100
-        self.answer_s: Callable[[Order], float | None] = lambda _order: 0.01
-        self.bytes_of: Callable[[int], int] = lambda _pid: 10 * MIB
-        self.corrupt = 0
-        self.names: frozenset[str] = frozenset()
-        self.alive: set[str] = set()
-        self.final_audits = 0
-        self.puts: list[Order] = []
-        self.starts: list[tuple[float, str]] = []
-        self.closed: list[str] = []
-        self.ready_after_s = 0.0
-        self.refuses = 0
-        self.open_orders: dict[str, Order] = {}
-
-    async def open(self) -> None: ...
-
-    async def start(self, agents: Sequence[str]) -> Mapping[str, int]:
-        for agent in agents:
-            self.next_pid += 1
-            self.pids[agent] = self.next_pid
-            self.starts.append((asyncio.get_running_loop().time(), agent))
-            if agent in self.open_orders:
-                self.answer(self.open_orders[agent])
-        return {agent: self.pids[agent] for agent in agents}
-
-    async def stop(self, agents: Sequence[str], *, within_s: float) -> None:
-        for agent in agents:
-            pid = self.pids.pop(agent, None)
-            if pid is not None:
-                self.on_exit(agent, pid, 0)
-
-    def kill(self, agent: str) -> int | None:
-        pid = self.pids.pop(agent, None)
-        if pid is not None:
-            asyncio.get_running_loop().call_soon(self.on_exit, agent, pid, -9)
-        return pid
-
-    def helpers(self) -> Sequence[int]:
-        return []
-
-    async def close(self) -> None:
-        self.closed.append("closed")
-
-    def expect(self, agent: str, pid: int | None) -> None: ...
-
-    def ended(self, agent: str) -> None: ...
-
-    def taken(self) -> frozenset[str]:
-        return self.names
-
-    async def ready(self, agents: Iterable[str], *, timeout_s: float) -> frozenset[str]:
-        await asyncio.sleep(min(self.ready_after_s, timeout_s))
-        return frozenset(agents if self.ready_after_s <= timeout_s else ())
-
-    def members(self) -> Mapping[str, int]:
-        return dict(self.pids)
-
-    def lives(self, agent: str) -> bool:
-        return agent in self.pids or agent in self.alive
-
-    def begin_cycle(self) -> None: ...
-
-    async def put(self, order: Order) -> None:
-        if self.refuses:
-            self.refuses -= 1
-            raise UndeliverableError("full")
-        self.puts.append(order)
-        self.open_orders[order.agent] = order
-        self.answer(order)
-
-    def answer(self, order: Order) -> None:
-        after_s = self.answer_s(order)
-        if after_s is not None:
-            asyncio.get_running_loop().call_later(after_s, self._respond, order, self.pids.get(order.agent))
-
-    def _respond(self, order: Order, pid: int | None) -> None:
-        if self.pids.get(order.agent) == pid:
-            self.open_orders.pop(order.agent, None)
-            self.on_response(order.agent, order.message_id, {})
-
-    def withdraw(self, agent: str) -> None:
-        self.open_orders.pop(agent, None)
-
-    async def audit(self, *, final: bool = False) -> None:
-        self.final_audits += final
-
-    def size_bytes(self) -> int:
-        return 0
-
-    def memory(self, pids: Iterable[int]) -> Mapping[int, ProcessMemory]:
-        found = {}
-        for pid in pids:
-            size = self.bytes_of(pid)
-            found[pid] = ProcessMemory(rss=size, pss=size, uss=size, anonymous=size)
-        return found
-
-    def load(self, pids: Iterable[int]) -> Load:
-        return Load({}, {}, 0.0)
-
-    def resources(self) -> Resources:
-        return Resources(descriptors=10)
-
-
-class FakeRecord:
-    """Keeps everything in lists; `fails` rows are refused first."""
-
-    def __init__(self) -> None:
-        self.written: list[Mapping[str, JsonValue]] = []
-        self.waiting: list[Mapping[str, JsonValue]] = []
-        self.said: list[tuple[str, str]] = []
-        self.kept: list[Mapping[str, JsonValue]] = []
-        self.reports: list[Mapping[str, JsonValue]] = []
-        self.fails = 0
-
-    def add_row(self, row: Mapping[str, JsonValue]) -> None:
-        self.waiting.append(row)
-        if self.fails:
-            self.fails -= 1
-            raise DependencyUnavailableError(dependency="the disk", problem="full")
-        self.written += self.waiting
-        self.waiting = []
-
-    def rows(self) -> Sequence[Mapping[str, JsonValue]]:
-        return self.written
-
-    def say(self, level: str, text: str) -> None:
-        self.said.append((level, text))
-
-    def keep(self, entry: Mapping[str, JsonValue]) -> None:
-        self.kept.append(entry)
-
-    def write_report(self, report: Mapping[str, JsonValue]) -> None:
-        self.reports.append(report)
-
-
-class Bench:
-    """A run over fakes."""
-
-    def __init__(self, plan: SoakPlan, *, continuation: Continuation | None = None) -> None:
-        self.agents = FakeAgents()
-        self.record = FakeRecord()
-        self.stop = StopSignal()
-        self.use_case = RunSoak(
-            plan,
-            host=self.agents,
-            post=self.agents,
-            gauge=self.agents,
-            record=self.record,
-            session="s",
-            continuation=continuation,
-            clock=lambda: asyncio.get_running_loop().time(),
-            now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
-            seed=1,
-        )
-
-    async def run(self) -> dict[str, Any]:
-        ending = await self.use_case.execute(NullRunObserver(), self.stop)
-        return {"status": ending.status, **ending.result}
-
-
-def plan_of(cycles: int, **more: Any) -> SoakPlan:
-    return SoakPlan(**{"agents": 3, "interval_s": 5.0, "duration_s": cycles * 5.0, **more})
+from tests.unit.application.soak_bench import MIB, Bench, FakeAgents, plan_of
+from tests.virtual_time import pass_time, time_passed
 
 
 async def test_a_run_of_eight_hours_passes() -> None:
@@ -203,7 +27,7 @@ async def test_a_run_of_eight_hours_passes() -> None:
     report = await bench.run()
     assert (report["status"], report["passed"]) == (DeliberationStatus.COMPLETED, True)
     assert (report["cycles_completed"], report["messages_sent"], report["lost"]) == (96, 4_800, 0)
-    assert asyncio.get_running_loop().time() == pytest.approx(95 * 300, abs=60)
+    assert time_passed() == pytest.approx(95 * 300, abs=60)
     assert report["cycle_ms"]["p50"] == pytest.approx(10)
     assert bench.agents.closed
 
@@ -212,7 +36,7 @@ async def test_cycles_begin_at_their_interval_and_not_after_it() -> None:
     bench = Bench(plan_of(4))
     bench.agents.answer_s = lambda _order: 3.0
     await bench.run()
-    assert asyncio.get_running_loop().time() == pytest.approx(3 * 5 + 3, abs=1)
+    assert time_passed() == pytest.approx(3 * 5 + 3, abs=1)
 
 
 async def test_growth_fails_the_run() -> None:
@@ -251,7 +75,7 @@ async def test_a_response_after_the_timeout_is_late_and_its_message_stays_lost()
 async def test_a_response_to_no_message_of_the_run_is_corrupt() -> None:
     bench = Bench(plan_of(2))
     running = asyncio.create_task(bench.run())
-    await asyncio.sleep(1)
+    await pass_time(1)
     for message_id in ("x-1", "s-999", "s-0", "s-x", ""):
         bench.agents.on_response("1", message_id, {})
     bench.agents.on_response("1", "s-1", {})
@@ -285,7 +109,7 @@ async def test_an_agent_that_dies_by_itself_fails_the_run_and_its_message_is_ans
     bench = Bench(plan_of(3))
     bench.agents.answer_s = lambda _order: 0.5
     running = asyncio.create_task(bench.run())
-    await asyncio.sleep(5.2)
+    await pass_time(5.2)
     bench.agents.kill("2")
     report = await running
     assert (report["crashes"], report["restarts"], report["injected"], report["lost"]) == (1, 1, 0, 0)
@@ -307,7 +131,7 @@ async def test_an_agent_that_goes_on_dying_is_started_at_most_every_second() -> 
 
 async def _keep_killing(agents: FakeAgents) -> None:
     while True:
-        await asyncio.sleep(0.05)
+        await pass_time(0.05)
         agents.kill("1")
 
 
@@ -331,7 +155,7 @@ async def test_a_stop_in_the_middle_of_a_cycle_counts_what_was_answered() -> Non
     bench = Bench(plan_of(100))
     bench.agents.answer_s = lambda order: None if (order.cycle, order.agent) == (3, "2") else 0.01
     running = asyncio.create_task(bench.run())
-    await asyncio.sleep(11)
+    await pass_time(11)
     bench.stop.set(StopReason.HALTED)
     report = await running
     assert report["status"] is DeliberationStatus.HALTED
@@ -359,7 +183,7 @@ async def test_a_row_that_is_never_written_fails_the_run() -> None:
 async def test_a_continued_run_adds_up_with_what_was_counted_before() -> None:
     first = Bench(plan_of(10))
     running = asyncio.create_task(first.run())
-    await asyncio.sleep(21)
+    await pass_time(21)
     rows = list(first.record.written)
     running.cancel()
     second = Bench(plan_of(10), continuation=Continuation(rows, ["old"]))
@@ -385,7 +209,7 @@ async def test_whoever_is_not_the_runs_own_and_dies_loses_its_message_at_once() 
     asyncio.get_running_loop().call_later(1, agents.pids.clear)
     await cycle.run(timeout_s=100)
     assert (cycle.lost, cycle.received) == (1, 0)
-    assert asyncio.get_running_loop().time() < 2
+    assert time_passed() < 2
 
 
 @pytest.mark.parametrize(("lives", "taken", "crashes"), [(True, True, 0), (False, True, 1), (False, False, 0)])

@@ -15,8 +15,8 @@ from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import open_checkpoint
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
 from infrastructure.witness.ed25519 import verify_signature
+from tests.unit.application.anchored_witness import FakeAnchor
 from tests.unit.application.fake_witness_log import FakeWitnessLog, StillClock, Tools, key, signer
-from tests.unit.application.test_witness_service import FakeAnchor
 
 
 async def started(log: FakeWitnessLog, seed: int, *anchors: FakeAnchor) -> WitnessService:

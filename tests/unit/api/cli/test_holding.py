@@ -19,6 +19,7 @@ from domain.errors.deliberation import (
     InvalidSpecificationError,
 )
 from domain.errors.dependency import DependencyUnavailableError
+from tests.virtual_time import pass_time
 
 
 class FakeDeliberations:
@@ -138,7 +139,7 @@ async def test_it_is_followed_to_its_end() -> None:
 async def test_voices_are_fetched_while_somebody_watches() -> None:
     fake, progress = FakeDeliberations(), Watched()
     holding = hold(fake, Interruption(), progress)
-    await asyncio.sleep(1)
+    await pass_time(1)
     fake.end("completed")
     await holding
     assert progress.heard
@@ -204,14 +205,14 @@ async def test_a_signal_with_nothing_to_wind_up_leaves_at_once() -> None:
         assert task is not None
         interruption.receive(signal.SIGTERM)
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.sleep(10)
+            await pass_time(10)
         task.uncancel()
 
 
 async def test_nobody_follows_any_more_in_the_end() -> None:
     fake, interruption = FakeDeliberations(deaf=True), Interruption()
     holding = hold(fake, interruption)
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert fake.followers == 1
     interruption.receive(signal.SIGINT)
     await holding
