@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
+from tests.patience import eventually
+
 __all__ = ["NotSyncedError", "SyncWatch"]
 
 # Of seccomp(2), fsync(2) and fdatasync(2).
@@ -43,7 +45,6 @@ _REPLY = struct.Struct("QqiI")
 _PATIENCE_S = 20.0
 # What was waiting for a sync alone comes long before this.
 _GRACE_S = 0.4
-_POLL_S = 0.01
 
 
 class NotSyncedError(Exception):
@@ -105,14 +106,7 @@ class SyncWatch:
         """
         let_go = 0
         until = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < until:
-            if happens():
-                if let_go:
-                    return let_go
-                raise NotSyncedError("it happened, and nothing had been synced")
-            if not self._held:
-                time.sleep(_POLL_S)
-                continue
+        while (came := eventually(lambda: self._first(happens, until=until))) == "held":
             if not let_go and _comes(happens):
                 raise NotSyncedError(f"it happened while the sync of {self._held[0][2]!r} was held")
             with self._changed:
@@ -120,7 +114,19 @@ class SyncWatch:
             let_go += 1
             if _comes(happens):
                 return let_go
-        raise TimeoutError(f"it did not happen within {_PATIENCE_S!r} s, and {let_go!r} syncs were let go")
+        if came == "late":
+            raise TimeoutError(f"it did not happen within {_PATIENCE_S!r} s, and {let_go!r} syncs were let go")
+        if not let_go:
+            raise NotSyncedError("it happened, and nothing had been synced")
+        return let_go
+
+    def _first(self, happens: Callable[[], bool], *, until: float) -> str:
+        """Whether it is `late`, it `happens`, or a sync is `held`; empty while none of them is so."""
+        if time.monotonic() >= until:
+            return "late"
+        if happens():
+            return "happens"
+        return "held" if self._held else ""
 
     def _spawn(self, work: Callable[[], None]) -> None:
         self._threads.append(threading.Thread(target=work, daemon=True))
@@ -182,11 +188,7 @@ class SyncWatch:
 
 def _comes(happens: Callable[[], bool]) -> bool:
     until = time.monotonic() + _GRACE_S
-    while not happens():
-        if time.monotonic() >= until:
-            return False
-        time.sleep(_POLL_S)
-    return True
+    return eventually(lambda: "comes" if happens() else "late" if time.monotonic() >= until else "") == "comes"
 
 
 def _become_watched(address: str, command: Sequence[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What was acknowledged is on disk: settings that make it so are in force, and failures are told as what they are."""
+"""What was acknowledged is on disk: settings that make it so are in force, and neither a kill nor a lost word changes it."""
 
 import asyncio
 import signal
@@ -19,10 +19,9 @@ from application.ports.deliberation_repository import IdempotencyKey, Remembered
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.idempotency import IdempotencyKeyTakenError
-from domain.errors.witness import LogUnverifiedError
 from domain.witness.entry import accepted
-from infrastructure.persistence.database import Database, PostgresDatabase, open_database
-from infrastructure.persistence.engine import open_async_engine, require_durable
+from infrastructure.persistence.database import Database, open_database
+from infrastructure.persistence.engine import require_durable
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
 from infrastructure.persistence.tables import idempotency_keys
@@ -39,6 +38,7 @@ from tests.deliberation_specimens import (
 from tests.servers.postgres import PostgresServer
 
 _T = TypeVar("_T")
+
 
 _APPENDING_FOR_EVER = """
 import asyncio, itertools, os, sys
@@ -233,153 +233,6 @@ async def test_a_commit_whose_acknowledgement_was_lost_is_stored_once(
     await database.close()
 
 
-async def test_a_postgres_that_is_killed_is_named_and_used_again_when_it_is_back(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    await asyncio.to_thread(upgrade, postgres_url)
-    database = await open_database(postgres_url)
-    repository = SqlDeliberationRepository(database)
-    added = deliberation()
-    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
-    await repository.append(committing(added.id, [intent(1)]))
-    await asyncio.to_thread(postgres_server.kill)
-    again = committing(added.id, records=[record(1)])
-    for attempt in (repository.append(again), repository.get(added.id), repository.check()):
-        with pytest.raises(DependencyUnavailableError) as away:
-            await attempt
-        assert away.value.dependency == "database"
-    await asyncio.to_thread(postgres_server.start)
-    await repository.append(again)
-    assert [event.sequence for event in await repository.events(added.id, after=0, limit=9)] == [1, 2, 3]
-    await repository.check()
-    await repository.close()
-    await database.close()
-
-
-async def test_a_postgres_that_does_not_answer_in_time_is_named_and_used_again_when_it_does(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    await asyncio.to_thread(upgrade, postgres_url)
-    database = PostgresDatabase(open_async_engine(postgres_url, connections=2), patience_s=0.3)
-    repository = SqlDeliberationRepository(database)
-    added = deliberation()
-    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
-    commit = committing(added.id, records=[record(1)])
-    with psycopg.connect(postgres_server.conninfo(postgres_url.rpartition("/")[2])) as locker:
-        locker.execute("LOCK TABLE witness_entries")
-        for attempt in (repository.append(commit), repository.events(added.id, after=0, limit=9)):
-            with pytest.raises(DependencyUnavailableError, match="does not answer in time"):
-                await attempt
-    await repository.append(commit)
-    assert [event.sequence for event in await repository.events(added.id, after=0, limit=9)] == [1, 2]
-    await repository.close()
-    await database.close()
-
-
-async def test_a_postgres_that_only_reads_is_named(postgres_server: PostgresServer, postgres_url: str) -> None:
-    await asyncio.to_thread(upgrade, postgres_url)
-    name = postgres_url.rpartition("/")[2]
-    with psycopg.connect(postgres_server.conninfo(name), autocommit=True) as connection:
-        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    database = await open_database(postgres_url)
-    repository = SqlDeliberationRepository(database)
-    new = deliberation()
-    adding = repository.add(new, accepted(new), lease="me/1", lease_s=10)
-    for attempt in (repository.check(), adding):
-        with pytest.raises(DependencyUnavailableError, match="read-only"):
-            await attempt
-    assert await repository.get("unknown") is None
-    await repository.close()
-    await database.close()
-
-
-async def test_a_sqlite_that_others_keep_locked_is_named_and_works_again_afterwards(sqlite_url: str) -> None:
-    database = await open_database(sqlite_url, busy_timeout_s=0.05)
-    repository = SqlDeliberationRepository(database)
-    added = deliberation()
-    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
-    locker = sqlite3.connect(str(database.url.database), isolation_level=None)
-    locker.execute("BEGIN IMMEDIATE")
-    for attempt in (repository.append(committing(added.id, [intent(1)])), repository.check()):
-        with pytest.raises(DependencyUnavailableError, match="write lock"):
-            await attempt
-    assert await repository.get(added.id) == added
-    locker.close()
-    await repository.append(committing(added.id, [intent(2)]))
-    events = await repository.events(added.id, after=0, limit=9)
-    assert [(event.sequence, event.data.get("agent_id")) for event in events] == [(1, None), (2, "archon-2")]
-    await repository.close()
-    await database.close()
-
-
-async def test_a_full_disk_is_named_and_nothing_of_the_append_is_stored(sqlite: Database) -> None:
-    repository = SqlDeliberationRepository(sqlite)
-    added = deliberation()
-    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
-    pages = await sqlite.read(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar())
-    await sqlite.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
-    with pytest.raises(DependencyUnavailableError, match="disk is full"):
-        await repository.append(committing(added.id, records=[record(1, content="x" * 100_000)]))
-    assert len(await repository.events(added.id, after=0, limit=9)) == 1
-    assert list(await repository.records(added.id)) == []
-    await repository.close()
-
-
-async def test_a_database_without_the_tables_says_what_to_do(tmp_path: Path, postgres_url: str) -> None:
-    for url in (f"sqlite:///{tmp_path}/empty.db", postgres_url):
-        database = await open_database(url)
-        repository = SqlDeliberationRepository(database)
-        for attempt in (repository.get("unknown"), repository.check(), repository.request_cancel("unknown")):
-            with pytest.raises(DependencyUnavailableError, match="conclave db upgrade"):
-                await attempt
-        await repository.close()
-        await database.close()
-
-
-async def test_a_file_that_cannot_be_used_as_a_database_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DependencyUnavailableError, match="cannot be opened"):
-        await open_database(f"sqlite:///{tmp_path}/no/such/folder/conclave.db")
-    (tmp_path / "letter.txt").write_text("Dear Sir or Madam, " * 1000)
-    with pytest.raises(DependencyUnavailableError, match="no SQLite database"):
-        await open_database(f"sqlite:///{tmp_path}/letter.txt")
-
-
-async def test_a_postgres_that_is_not_there_or_refuses_is_named_without_its_password(
-    postgres_server: PostgresServer, postgres_url: str
-) -> None:
-    wrong = f"postgresql://conclave:s3cret@127.0.0.1:{postgres_server.port}/postgres"
-    for url in (wrong, postgres_url.rpartition("/")[0] + "/no_such_database", "postgresql://u:s3cret@127.0.0.1:1/db"):
-        with pytest.raises(DependencyUnavailableError) as away:
-            await open_database(url)
-        told: BaseException | None = away.value
-        while told is not None:
-            assert "s3cret" not in f"{told} {told!r}"
-            told = told.__cause__
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "conclave.db",
-        "mysql://root:s3cret@localhost/db",
-        "postgresql+asyncpg://u:s3cret@localhost/db",
-        "postgresql://u:p@ss:s3cret@localhost:port/db",
-        "sqlite://",
-        "sqlite:///",
-        "sqlite:///:memory:",
-        "sqlite:///file:x?mode=memory&uri=true",
-        "sqlite:///conclave.db?synchronous=off",
-        "sqlite+aiosqlite:///conclave.db",
-    ],
-)
-async def test_a_url_that_cannot_be_used_is_refused_by_the_name_of_its_variable(url: str) -> None:
-    with pytest.raises(ConfigurationError) as refusal:
-        await open_database(url)
-    assert refusal.value.variable == "CONCLAVE_DATABASE_URL"
-    assert "s3cret" not in str(refusal.value)
-
-
 async def test_a_closed_database_refuses_at_once(sqlite_url: str) -> None:
     database = await open_database(sqlite_url)
     await database.close()
@@ -413,25 +266,6 @@ def _run_until_killed(command: list[str], folder: Path, *, lines: int) -> int:
         child.send_signal(signal.SIGKILL)
         assert all(line == b"acknowledged\n" for line in first)
         return len(first) + child.stdout.read().count(b"acknowledged\n")
-
-
-@pytest.mark.parametrize(
-    "damage", ["DELETE FROM witness_head", "UPDATE witness_head SET frontier = x'00', tree_size = 9"]
-)
-async def test_a_head_that_somebody_damaged_takes_no_more(sqlite: Database, damage: str) -> None:
-    repository = SqlDeliberationRepository(sqlite)
-
-    def break_it(connection: Connection) -> None:
-        for guard in ("witness_head_no_delete", "witness_head_grows"):
-            connection.exec_driver_sql(f"DROP TRIGGER {guard}")
-        connection.exec_driver_sql(damage)
-
-    await sqlite.write(break_it)
-    new = deliberation()
-    with pytest.raises(LogUnverifiedError, match="fsck"):
-        await repository.add(new, accepted(new), lease="me/1", lease_s=10)
-    assert await repository.get(new.id) is None
-    await repository.close()
 
 
 async def test_a_key_is_remembered_although_the_news_of_its_commit_was_lost(sqlite: Database) -> None:

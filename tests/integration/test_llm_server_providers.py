@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_llm_server import OPTIONS, Answer, ask, ask_concurrently, asking, send
+from tests.integration.llm_questions import OPTIONS, Answer, ask, ask_concurrently, asking, send
 from tests.llm_server.dialects import DIALECTS
 from tests.llm_server.handle import LlmServer, LlmServerError
 from tests.llm_server.rate_limit import RateLimit, admit, most_in_window

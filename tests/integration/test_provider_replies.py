@@ -5,40 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest, ContextBundle
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
-from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import AgentState
 from domain.voting.ballot_reader import read_ballot
-from infrastructure.orchestrators.chat_request import Dialect
 from infrastructure.orchestrators.provider_client import ProviderClient, ReplyFacts
-from tests.llm_server.handle import LlmServer
+from tests.integration.provider_wires import (
+    FAILED,
+    INVALID,
+    KEY,
+    THROTTLED,
+    VERDICT,
+    asking,
+    client_at,
+    failure_of,
+    saying,
+    whole,
+    wired,
+)
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "providers"
-KEY = "sk-test-0123456789abcdef"
-CONTEXT = ContextBundle("t-1", "Should the city centre be closed to private cars?")
-VERDICT = AnswerFormat(AnswerKind.VERDICT)
-FAILED, INVALID, THROTTLED, TIMED_OUT = (
-    AgentState.FAILED,
-    AgentState.INVALID,
-    AgentState.THROTTLED,
-    AgentState.TIMED_OUT,
-)
 NOTHING = Usage()
-
-
-def asking(agent_id: str = "archon-1") -> AgentRequest:
-    return AgentRequest(agent_id, CONTEXT, persona=f"You are {agent_id}.", expected=VERDICT)
 
 
 @dataclass(frozen=True)
@@ -131,86 +125,11 @@ def recorded(name: str) -> bytes:
     return whole(fixture["status"], body.encode(), **headers)
 
 
-def whole(status: int, body: bytes, **headers: str) -> bytes:
-    reason = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Odd"
-    lines = [f"HTTP/1.1 {status} {reason}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def saying(text: str) -> bytes:
-    return whole(200, json.dumps({"choices": [{"message": {"content": text}}]}).encode())
-
-
-class Wire:
-    """A server that reads requests and writes whatever `answer` gives for the nth of a connection; counts connections."""
-
-    def __init__(self, answer: Callable[[int, int], bytes]) -> None:
-        self.answer = answer
-        self.connections = 0
-        self.heads: list[bytes] = []
-        self.present: asyncio.StreamWriter | None = None
-        self.handlers: list[asyncio.Task[None]] = []
-        self.base_url = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self.handlers.append(cast("asyncio.Task[None]", asyncio.current_task()))
-        connection, self.present = self.connections, writer
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            for turn in range(100):
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.heads.append(head)
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                await reader.readexactly(int(length.partition(b":")[2]))
-                writer.write(self.answer(connection, turn))
-                await writer.drain()
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-@asynccontextmanager
-async def wired(answer: Callable[[int, int], bytes]) -> AsyncIterator[Wire]:
-    wire = Wire(answer)
-    listener = await asyncio.start_server(wire.serve, "127.0.0.1", 0)
-    async with listener:
-        wire.base_url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-        yield wire
-        await asyncio.gather(*wire.handlers)
-
-
-@asynccontextmanager
-async def client_at(
-    base_url: str, *, stream: bool = False, heard: list[tuple[str, ReplyFacts]] | None = None, patience_s: float = 30.0
-) -> AsyncIterator[ProviderClient]:
-    client = ProviderClient(
-        base_url=base_url,
-        api_key=KEY,
-        max_connections=8,
-        dialect=Dialect(stream=stream),
-        first_byte_timeout_s=patience_s,
-        idle_timeout_s=patience_s,
-        heard=None if heard is None else lambda model, facts: heard.append((model, facts)),
-    )
-    async with client:
-        yield client
-
-
-async def failure_of(client: ProviderClient) -> AgentInvocationError:
-    with pytest.raises(AgentInvocationError) as caught:
-        await client.complete(asking(), model="m-1")
-    return caught.value
-
-
 async def outcome_of(client: ProviderClient) -> AgentOutput | AgentInvocationError:
     try:
         return await client.complete(asking(), model="m-1")
     except AgentInvocationError as error:
         return error
-
-
-# Each dialect
 
 
 def test_every_fixture_has_its_outcome() -> None:
@@ -267,9 +186,6 @@ async def test_what_a_reply_says_of_the_pace_is_told_once(
     assert (model, facts.status, facts.retry_after_s) == ("m-1", status, retry_after_s)
     assert headers.items() <= facts.headers.items()
     assert not any("request-id" in name or name == "content-type" for name in facts.headers)
-
-
-# The reply of another request
 
 
 async def test_a_second_reply_behind_the_first_is_not_the_answer_to_the_next_request() -> None:
@@ -342,111 +258,6 @@ async def test_a_reply_to_a_request_that_was_not_yet_sent_whole_is_refused() -> 
             await over.wait()
     assert caught.value.kind in {"reply_of_another_request", "connection_lost"}
     assert caught.value.usage is None
-
-
-# Streams
-
-
-async def test_a_streamed_answer_is_that_of_the_whole_and_frees_its_connection(llm_server: LlmServer) -> None:
-    async with client_at(llm_server.base_url) as whole_client:
-        expected = await whole_client.complete(asking(), model="m-1")
-    before = llm_server.stats()["connections"]
-    async with client_at(llm_server.base_url, stream=True) as client:
-        outputs = [await client.complete(asking(), model="m-1") for _ in range(3)]
-    assert {(output.content, output.model, output.usage) for output in outputs} == {
-        (expected.content, expected.model, expected.usage)
-    }
-    assert [entry["stream"] for entry in llm_server.journal()] == [False, True, True, True]
-    # One for the three calls, one for the question how many there are.
-    assert llm_server.stats()["connections"] <= before + 2
-
-
-async def test_only_where_the_settings_say_so_is_a_stream_asked_for(llm_server: LlmServer) -> None:
-    async with client_at(llm_server.base_url) as client:
-        await client.complete(asking(), model="m-1")
-    assert [entry["stream"] for entry in llm_server.journal()] == [False]
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [
-        ("hang", "no_first_byte"),
-        ("slow_start", "no_first_byte"),
-        ("late_event", "no_first_byte"),
-        ("idle_stream", "stalled"),
-        ({"fault": "drip", "interval_seconds": 0.01}, "stalled"),
-    ],
-)
-async def test_a_stream_that_does_not_go_on_is_timed_out(llm_server: LlmServer, fault: object, kind: str) -> None:
-    llm_server.configure(fault=fault)
-    async with client_at(llm_server.base_url, stream=True, patience_s=0.3) as client:
-        error = await failure_of(client)
-    assert (error.kind, error.state, error.retryable, error.usage) == (kind, TIMED_OUT, True, None)
-    await llm_server.until(in_flight_at_most=0)
-
-
-@pytest.mark.parametrize(
-    ("fault", "kind", "state"),
-    [
-        ("reset", "connection_lost", FAILED),
-        ("truncated", "connection_lost", FAILED),
-        ("cut_stream", "stream_truncated", FAILED),
-        ("garbage_event", "stream_unreadable", FAILED),
-        ("error_event", "provider_error", FAILED),
-        ("endless", "reply_too_large", FAILED),
-        ("html", "unreadable_reply", INVALID),
-        ("garbage", "unreadable_reply", INVALID),
-    ],
-)
-async def test_a_stream_that_breaks_is_named_as_what_it_was_and_may_have_been_paid(
-    llm_server: LlmServer, fault: str, kind: str, state: AgentState
-) -> None:
-    llm_server.configure(fault=fault)
-    async with client_at(llm_server.base_url, stream=True) as client:
-        error = await failure_of(client)
-    assert (error.kind, error.state, error.usage) == (kind, state, None)
-    await llm_server.until(in_flight_at_most=0)
-
-
-async def test_a_cancelled_stream_closes_its_connection(llm_server: LlmServer) -> None:
-    llm_server.configure(fault="idle_stream")
-    async with client_at(llm_server.base_url, stream=True) as client:
-        call = asyncio.create_task(client.complete(asking(), model="m-1"))
-        await llm_server.until(in_flight_at_least=1)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        await llm_server.until(disconnects_at_least=1, in_flight_at_most=0)
-
-
-async def test_an_unstreamed_reply_has_the_time_of_its_agent(llm_server: LlmServer) -> None:
-    llm_server.configure(latency_seconds=0.15)
-    async with client_at(llm_server.base_url, patience_s=0.01) as client:
-        assert (await client.complete(asking(), model="m-1")).content
-
-
-async def test_stream_options_that_are_refused_are_left_out_then_the_stream_itself() -> None:
-    replies = [
-        whole(400, b'{"error": {"message": "Unknown parameter: stream_options"}}'),
-        whole(400, b'{"error": {"message": "stream is not supported"}}'),
-        saying("fine"),
-    ]
-    async with wired(lambda *_: replies.pop(0)) as wire, client_at(wire.base_url, stream=True) as client:
-        assert [(await failure_of(client)).kind for _ in range(2)] == ["unsupported_parameter"] * 2
-        assert (await client.complete(asking(), model="m-1")).content == "fine"
-        assert b'"stream"' not in client.body_of(asking(), model="m-1")
-
-
-async def test_a_key_that_comes_in_two_pieces_stands_in_no_output() -> None:
-    pieces = [KEY[:9], KEY[9:]]
-    events = [{"choices": [{"delta": {"content": text}}]} for text in pieces]
-    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    reply = whole(200, text.encode(), **{"content-type": "text/event-stream"})
-    async with wired(lambda *_: reply) as wire, client_at(wire.base_url, stream=True) as client:
-        assert KEY not in (await client.complete(asking(), model="m-1")).content
-
-
-# What a call took where no reply says it
 
 
 @pytest.mark.parametrize(

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import struct
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from application.ports.message_bus import Message, Payload, Priority
-from domain.errors.bus import InboxFullError, ReceiveTimeoutError, UnknownAgentError
+from domain.errors.bus import InboxFullError, UnknownAgentError
 from infrastructure.buses.redis_bus import RedisMessageBus
 from infrastructure.buses.redis_parcels import Packer, Parcel
 from infrastructure.buses.redis_records import pieces
+from tests.integration.redis_buses import PLACE
+from tests.integration.redis_runs import ATTEMPTS, VISIBLE_S, Clock, patient_bus, payloads, run_of
 from tests.servers.redis import RedisServer
-
-PLACE = "conclave:bus:{conclave}:"
-VISIBLE_S = 10.0
-ATTEMPTS = 3
-
-
-@dataclass
-class Clock:
-    now: float = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -38,23 +25,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def bus(redis_url: str, clock: Clock) -> AsyncIterator[RedisMessageBus]:
-    async with RedisMessageBus(redis_url, visibility_s=VISIBLE_S, max_attempts=ATTEMPTS, wall_clock=clock) as one:
+    async with patient_bus(redis_url, clock) as one:
         yield one
-
-
-def run_of(number: int, *, first: int = 0, to: str = "a", priority: Priority = Priority.NORMAL) -> list[Message]:
-    return [Message("s", to, "number", at, priority) for at in range(first, first + number)]
-
-
-async def taken(bus: RedisMessageBus, most: int) -> list[Message]:
-    try:
-        return await bus.receive_many("a", most, timeout=0)
-    except ReceiveTimeoutError:
-        return []
-
-
-def payloads(messages: list[Message]) -> list[Any]:
-    return [one.payload for one in messages]
 
 
 async def test_messages_that_go_the_same_way_are_one_entry(bus: RedisMessageBus, redis_server: RedisServer) -> None:
@@ -328,186 +300,3 @@ async def test_an_inbox_whose_record_was_deleted_has_its_opened_run_back(
     assert await bus.acknowledge("a", *(one.id for one in found)) == 8
     await bus.send_many(run_of(2, first=8))
     assert payloads(await bus.receive_many("a", 9)) == [8, 9]
-
-
-# Well-formed heads of two messages and of one, named as nobody's; the first body of the run is said to be longer than both.
-NAMES = "asixt"
-TWO = (
-    "\x00\x01\x00\x02" + "\x00" * 24 + "\x01\x01\x01\x01\x01\x00\x00\x00\x04" + NAMES + "\x00\x00\x00\x7f" * 2 + "1,2,"
-)
-ONE = "\x00\x01\x00\x01" + "\x00" * 24 + "\x01\x01\x01\x01\x01\x00\x00\x00\x02" + NAMES + "7,"
-
-
-@pytest.mark.parametrize("begun", [False, True], ids=["before the first is taken", "later"])
-@pytest.mark.parametrize("mode", ["auto", "manual"])
-async def test_a_run_with_bodies_of_other_lengths_than_it_says_is_counted_and_holds_nobody_up(
-    bus: RedisMessageBus, redis_server: RedisServer, mode: str, *, begun: bool
-) -> None:
-    await bus.register("a", acknowledge=mode)
-    await bus.send_many(run_of(3))
-    found = await taken(bus, 3) if begun else []
-    assert redis_server.command("XADD", f"{PLACE}s:a:1", "4-2", "d", TWO) == "$3"
-    await bus.send_many(run_of(2, first=3))
-    while some := await taken(bus, 1):
-        found += some
-    assert payloads(found) == list(range(5))
-    stats = await bus.stats()
-    assert (stats.queued, stats.corrupt) == ({"a": 5 if mode == "manual" else 0}, 2)
-
-
-async def test_a_run_that_cannot_be_read_is_counted_when_it_would_come_again_and_takes_up_no_room(
-    bus: RedisMessageBus, redis_server: RedisServer, clock: Clock
-) -> None:
-    await bus.register("a", acknowledge="manual")
-    await bus.send_many(run_of(3))
-    assert redis_server.command("XADD", f"{PLACE}s:a:1", "4-2", "d", TWO) == "$3"
-    await bus.send(run_of(1, first=3)[0])
-    found = await bus.receive_many("a", 10)
-    assert payloads(found) == [0, 1, 2, 3]
-    assert await bus.acknowledge("a", *(one.id for one in found)) == 4
-    assert (await bus.stats()).queued == {"a": 2}
-    clock.now += VISIBLE_S
-    assert await taken(bus, 10) == []
-    assert (await bus.stats()).queued == {"a": 0}
-
-
-@pytest.mark.parametrize("mode", ["auto", "manual"])
-async def test_a_message_that_somebody_wrote_by_hand_takes_the_place_of_no_other(
-    bus: RedisMessageBus, redis_server: RedisServer, mode: str
-) -> None:
-    await bus.register("a", acknowledge=mode)
-    await bus.send_many(run_of(3))
-    assert payloads(await taken(bus, 3)) == [0, 1, 2]
-    redis_server.command("XADD", f"{PLACE}s:a:1", "9-0", "d", ONE)
-    assert await taken(bus, 3) == []
-    await bus.send_many(run_of(2, first=3))
-    found = [*await taken(bus, 3), *await taken(bus, 3)]
-    assert [one.payload for one in found if one.payload != 7] == [3, 4]
-    redis_server.command("XADD", f"{PLACE}s:a:1", "99-0", "d", ONE)
-    await bus.send(run_of(1, first=5)[0])
-    found = [*await taken(bus, 3), *await taken(bus, 3)]
-    assert [one.payload for one in found if one.payload != 7] == [5]
-
-
-@pytest.mark.parametrize("mode", ["auto", "manual"])
-async def test_a_message_with_a_number_that_the_inbox_has_not_given_is_counted_and_not_delivered(
-    bus: RedisMessageBus, redis_server: RedisServer, mode: str
-) -> None:
-    await bus.register("a", acknowledge=mode)
-    await bus.send(run_of(1)[0])
-    redis_server.command("XADD", f"{PLACE}s:a:1", "9-0", "d", ONE)
-    await bus.send(run_of(1, to="a", priority=Priority.HIGH)[0])
-    assert payloads(await taken(bus, 5)) == [0, 0]
-    stats = await bus.stats()
-    assert (stats.corrupt, stats.queued) == (1, {"a": 2 if mode == "manual" else 0})
-
-
-# Against a model
-
-
-@dataclass
-class Held:
-    message: tuple[int, int]
-    attempt: int
-    due: float
-
-
-@dataclass
-class Model:
-    """One inbox by the letter, message by message; a message is its priority and number."""
-
-    capacity: int
-    overflow: str
-    manual: bool
-    clock: Clock
-    waiting: list[tuple[int, int]] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
-    dead: list[tuple[str, int]] = field(default_factory=list)
-
-    def send(self, message: tuple[int, int]) -> bool:
-        self.sweep()
-        if len(self.waiting) + len(self.held) < self.capacity:
-            self.waiting.append(message)
-            self.waiting.sort()
-            return True
-        if self.overflow == "reject":
-            return False
-        lowest = max([each[0] for each in self.waiting] + [message[0]])
-        victim = next((each for each in [*self.waiting, message] if each[0] == lowest), message)
-        self.waiting = sorted({*self.waiting, message} - {victim})
-        self.dead.append(("inbox_full", victim[1]))
-        return True
-
-    def sweep(self) -> None:
-        for each in [each for each in self.held if each.due <= self.clock.now and each.attempt >= ATTEMPTS]:
-            self.held.remove(each)
-            self.dead.append(("attempts", each.message[1]))
-
-    def take(self, most: int) -> list[tuple[int, int]]:
-        self.sweep()
-        found: list[tuple[int, int]] = []
-        for priority in Priority:
-            for each in sorted(self.held, key=lambda one: one.message):
-                if each.due <= self.clock.now and each.message[0] == priority and len(found) < most:
-                    each.attempt, each.due = each.attempt + 1, self.clock.now + VISIBLE_S
-                    found.append((each.message[1], each.attempt))
-            for message in [each for each in self.waiting if each[0] == priority][: most - len(found)]:
-                self.waiting.remove(message)
-                found.append((message[1], 1))
-                if self.manual:
-                    self.held.append(Held(message, 1, self.clock.now + VISIBLE_S))
-        return found
-
-    def acknowledge(self, number: int) -> bool:
-        kept = [each for each in self.held if each.message[1] != number]
-        known, self.held = len(kept) < len(self.held), kept
-        return known
-
-
-@pytest.mark.parametrize("overflow", ["reject", "drop_oldest"])
-@pytest.mark.parametrize("mode", ["auto", "manual"])
-async def test_runs_behave_as_single_messages_do(
-    redis_url: str, clock: Clock, mode: str, overflow: str, sized: Callable[[int, int], int]
-) -> None:
-    for seed in range(sized(8, 300)):
-        await _compared(random.Random(seed), f"{redis_url}", f"{mode}-{overflow}-{seed}", clock, mode, overflow)
-
-
-async def _compared(choice: random.Random, url: str, namespace: str, clock: Clock, mode: str, overflow: str) -> None:
-    capacity, number, ids = choice.randint(3, 40), 0, {}
-    model = Model(capacity, overflow, mode == "manual", clock)
-    async with RedisMessageBus(url, namespace, visibility_s=VISIBLE_S, max_attempts=ATTEMPTS, wall_clock=clock) as bus:
-        await bus.register("a", capacity=capacity, overflow=overflow, acknowledge=mode)
-        for _ in range(60):
-            step = choice.random()
-            if step < 0.35:
-                priority = choice.choice(list(Priority))
-                some = range(number, number + choice.randint(1, 12))
-                number = some.stop
-                outcomes = [model.send((int(priority), each)) for each in some]
-                sending = bus.send_many([Message("s", "a", "number", each, priority) for each in some])
-                if all(outcomes):
-                    await sending
-                else:
-                    with pytest.raises(InboxFullError):
-                        await sending
-            elif step < 0.65:
-                most = choice.randint(1, 15)
-                found = await taken(bus, most)
-                assert [(one.payload, one.attempt) for one in found] == model.take(most), (namespace, number)
-                ids.update({one.payload: one.id for one in found})
-            elif step < 0.9 and mode == "manual":
-                in_hand = [each.message[1] for each in model.held]
-                chosen = choice.sample(in_hand, choice.randint(0, len(in_hand)))
-                if choice.random() < 0.6:
-                    chosen.sort()
-                known = [model.acknowledge(each) for each in chosen]
-                assert await bus.acknowledge("a", *(ids[each] for each in chosen)) == sum(known)
-            else:
-                clock.now += choice.choice([VISIBLE_S / 3, VISIBLE_S])
-            model.sweep()
-            stats = await bus.stats()
-            assert stats.queued == {"a": len(model.waiting) + len(model.held)}, (namespace, number)
-        letters = await bus.dead_letters()
-        assert sorted((str(one.reason), one.message.payload) for one in letters) == sorted(model.dead)
-        assert (stats.dead_letters, stats.corrupt) == (len(model.dead), 0)

@@ -1,58 +1,24 @@
-"""The folder of runs with everything that may lie in it: garbage, links, half-written files, a full disk, and dead processes."""
+"""The folder of runs with everything that may lie in it: garbage, links, half-written files, and what others left."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import random
 import shutil
-import signal
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from domain.errors.dependency import DependencyUnavailableError
-from domain.errors.run import RunEndedError, RunNotFoundError
-from domain.models.deliberation import DeliberationStatus
-from domain.models.run import Run, RunKind
+from domain.errors.run import RunNotFoundError
 from domain.models.run_event import new_run_id
-from infrastructure.runs import file_run_record
-from infrastructure.runs.file_run_record import MAX_EVENT_BYTES, MAX_RESULT_BYTES, EventsFile
-from infrastructure.runs.file_run_registry import MAX_RESULT_IN_PAGE_BYTES, FileRunRegistry
-from infrastructure.runs.private_files import opened_folder
-
-AT = datetime(2026, 5, 1, 12, tzinfo=UTC)
-COMPLETED, FAILED, RUNNING = DeliberationStatus.COMPLETED, DeliberationStatus.FAILED, DeliberationStatus.RUNNING
-
-_HOLDER = """
-import os, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from domain.models.deliberation import DeliberationStatus
-from domain.models.run import Run, RunKind
-from domain.models.run_event import new_run_id
+from infrastructure.runs.file_run_record import EventsFile
 from infrastructure.runs.file_run_registry import FileRunRegistry
-from tests.patience import eventually
-at = datetime.now(UTC)
-record = FileRunRegistry(Path(sys.argv[1])).register(Run(new_run_id(at), RunKind.SOAK, DeliberationStatus.RUNNING, {}, at))
-for number in range(20):
-    record.note("fake.counted", {"number": number})
-eventually(lambda: os.stat(Path(sys.argv[1]) / record.id / "events.jsonl").st_size >= 2000)
-if sys.argv[2] == "forks" and os.fork() == 0:
-    sys.stdin.readline()
-    os._exit(0)
-print(record.id, flush=True)
-sys.stdin.readline()
-"""
+from infrastructure.runs.private_files import opened_folder
+from tests.integration.kept_runs import AT, COMPLETED, FAILED, a_run
 
 
 @pytest.fixture
@@ -65,29 +31,11 @@ def registry(folder: Path) -> FileRunRegistry:
     return FileRunRegistry(folder, now=lambda: AT)
 
 
-def a_run(number: int = 0, **fields: Any) -> Run:
-    at = AT + timedelta(seconds=number)
-    return Run(new_run_id(at), RunKind.SWARM, RUNNING, started_at=at, **fields)
-
-
 def ended(registry: FileRunRegistry, number: int = 0, **fields: Any) -> str:
     record = registry.register(a_run(number, **fields))
     record.end(COMPLETED, at=AT, result={"heads": 1})
     record.close()
     return record.id
-
-
-@contextmanager
-def another_process(folder: Path, how: str = "alone") -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process that holds a run, and the run's id."""
-    command = [sys.executable, "-c", _HOLDER, str(folder), how]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here) as process:
-        try:
-            assert process.stdout is not None
-            yield process, process.stdout.readline().strip()
-        finally:
-            process.kill()
 
 
 def listed(registry: FileRunRegistry) -> list[str]:
@@ -253,148 +201,6 @@ def test_a_run_ended_between_its_last_two_steps_gets_its_last_event(registry: Fi
     assert [event.type for event in registry.events(run_id)] == ["run.started", "run.completed"]
 
 
-@pytest.mark.parametrize("how", ["alone", "forks"])
-def test_a_run_whose_process_is_killed_has_failed_at_once(registry: FileRunRegistry, folder: Path, how: str) -> None:
-    with another_process(folder, how) as (process, run_id):
-        assert registry.get(run_id).status is RUNNING
-        assert [run.status for run in registry.page(limit=1).items] == [RUNNING]
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        found = registry.get(run_id)
-    assert (found.status, found.reason) == (FAILED, "its process ended before its work did")
-    events = registry.events(run_id)
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert events[-1].type == "run.failed"
-
-
-def test_what_cannot_be_recorded_of_the_dead_is_seen_all_the_same(
-    registry: FileRunRegistry, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with another_process(folder) as (process, run_id):
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr("infrastructure.runs.file_run_registry.replace_file", refuse)
-    assert registry.get(run_id).status is FAILED
-    monkeypatch.undo()
-    assert json.loads((folder / run_id / "run.json").read_text())["status"] == "running"
-    assert registry.get(run_id).status is FAILED
-    assert json.loads((folder / run_id / "run.json").read_text())["status"] == "failed"
-
-
-def test_a_full_disk_costs_notes_but_neither_the_work_nor_its_end(
-    registry: FileRunRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = registry.register(a_run())
-    write = file_run_record._write_all
-    fail = True
-
-    def full(file: int, content: bytes, *, at: int) -> None:
-        if fail:
-            write(file, content[:10], at=at)
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(file, content, at=at)
-
-    monkeypatch.setattr(file_run_record, "_write_all", full)
-    for number in range(5):
-        record.note("fake.counted", {"number": number})
-    record._write_waiting()
-    fail = False
-    record.note("fake.counted", {"number": 5})
-    (said,) = record.end(COMPLETED, at=AT, result={"heads": 1})
-    record.close()
-    assert said == "5 of its events could not be recorded: No space left on device"
-    events = registry.events(record.id)
-    assert [event.sequence for event in events] == [1, 2, 3]
-    assert (events[1].data, events[2].data) == ({"number": 5}, {"events_lost": 5})
-    assert registry.get(record.id).result == {"heads": 1}
-
-
-def test_an_end_that_finds_no_room_is_said_and_the_run_has_failed(
-    registry: FileRunRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = registry.register(a_run())
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file_run_record, "replace_file", full)
-        said = record.end(COMPLETED, at=AT, result={"heads": 1})
-        record.close()
-    assert [text.partition(":")[0] for text in said] == [
-        "its result could not be kept",
-        "its end could not be recorded",
-    ]
-    assert registry.get(record.id).status is FAILED
-
-
-@pytest.mark.parametrize("result", [{"x": float("nan")}, {"x": object()}, {"x": "y" * (MAX_RESULT_BYTES + 1)}])
-def test_a_result_that_cannot_be_kept_is_left_out_and_said(registry: FileRunRegistry, result: dict[str, Any]) -> None:
-    record = registry.register(a_run())
-    assert len(record.end(COMPLETED, at=AT, result=result)) == 1
-    record.close()
-    found = registry.get(record.id)
-    assert (found.status, found.result, found.reason) == (COMPLETED, None, "its result could not be kept")
-
-
-@pytest.mark.parametrize("data", [{"x": float("inf")}, {"x": object()}, {"x": "y" * MAX_EVENT_BYTES}])
-def test_an_event_that_cannot_be_kept_is_counted(registry: FileRunRegistry, data: dict[str, Any]) -> None:
-    record = registry.register(a_run())
-    record.note("fake.odd", data)
-    assert len(record.end(COMPLETED, at=AT)) == 1
-    record.close()
-    assert [event.sequence for event in registry.events(record.id)] == [1, 2]
-
-
-def test_a_lone_surrogate_does_not_get_further_than_the_record(registry: FileRunRegistry) -> None:
-    record = registry.register(a_run())
-    record.note("fake.odd", {"x": "a\ud800b"})
-    record.end(COMPLETED, at=AT, result={"x": "a\ud800b"})
-    record.close()
-    assert registry.get(record.id).result == {"x": "a?b"}
-    assert registry.events(record.id)[1].data == {"x": "a?b"}
-
-
-def test_an_event_cannot_pass_itself_off_as_another(registry: FileRunRegistry) -> None:
-    record = registry.register(a_run())
-    record.note("fake.odd", {"sequence": 99, "type": "run.completed", "run_id": "x", "at": "never", "more": 1})
-    record.end(COMPLETED, at=AT)
-    record.close()
-    event = registry.events(record.id)[1]
-    assert (event.sequence, event.type, event.run_id, event.at, event.data) == (
-        2,
-        "fake.odd",
-        record.id,
-        AT,
-        {"more": 1},
-    )
-
-
-def test_a_large_result_stands_in_the_run_but_not_in_a_page(registry: FileRunRegistry) -> None:
-    record = registry.register(a_run())
-    record.end(COMPLETED, at=AT, result={"x": "y" * MAX_RESULT_IN_PAGE_BYTES})
-    record.close()
-    assert registry.page(limit=1).items[0].result is None
-    assert registry.get(record.id).result is not None
-
-
-def test_more_notes_than_can_be_written_are_counted(registry: FileRunRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_run_record, "MAX_EVENTS_BYTES", 1_000)
-    record = registry.register(a_run())
-    for number in range(50):
-        record.note("fake.counted", {"number": number})
-    (said,) = record.end(COMPLETED, at=AT)
-    record.close()
-    events = registry.events(record.id)
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert events[-1].is_terminal
-    assert said.startswith(f"{52 - len(events)} of its events")
-
-
 def test_what_a_process_left_that_died_while_it_added_a_run_is_removed(registry: FileRunRegistry, folder: Path) -> None:
     ended(registry)
     for name in (f".new-{new_run_id(AT)}", f".gone-{new_run_id(AT)}"):
@@ -442,66 +248,3 @@ def test_a_thousand_runs_are_listed_from_what_is_known_of_them(registry: FileRun
         (folder / run_id / "run.json").write_text("garbage, which is not read again")
     assert len(listed(registry)) == 5
     assert listed(FileRunRegistry(folder)) == []
-
-
-_BUSY = """
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-from domain.models.deliberation import DeliberationStatus
-from domain.models.run import Run, RunKind
-from domain.models.run_event import new_run_id
-from infrastructure.runs.file_run_registry import FileRunRegistry
-registry = FileRunRegistry(Path(sys.argv[1]), keep=8)
-print("ready", flush=True)
-while True:
-    at = datetime.now(UTC)
-    record = registry.register(Run(new_run_id(at), RunKind.SWARM, DeliberationStatus.RUNNING, {}, at))
-    for number in range(20):
-        record.note("fake.counted", {"number": number})
-    record.end(DeliberationStatus.COMPLETED, at=at, result={"heads": 1})
-    record.close()
-"""
-
-
-def test_processes_killed_at_any_moment_leave_only_whole_runs(folder: Path, sized: Callable[[int, int], int]) -> None:
-    registry = FileRunRegistry(folder, keep=8)
-    moments = random.Random(11)
-    busy: list[subprocess.Popen[str]] = []
-
-    def breed() -> None:
-        busy.append(subprocess.Popen([sys.executable, "-c", _BUSY, str(folder)], stdout=subprocess.PIPE, text=True))
-
-    def look() -> None:
-        for run in registry.page(limit=8).items:
-            # Others remove old runs meanwhile, and end those that were running.
-            with contextlib.suppress(RunNotFoundError, RunEndedError):
-                events = registry.events(run.id)
-                assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-                assert run.result == {"heads": 1} or run.status is not COMPLETED
-                registry.request_end(run.id)
-
-    try:
-        for _ in range(3):
-            breed()
-        for process in busy:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for _ in range(sized(3, 300)):
-            for _ in range(moments.randrange(1, 12)):
-                look()
-            victim = busy.pop(0)
-            victim.kill()
-            victim.communicate()
-            if sized(0, 1):
-                breed()
-    finally:
-        for process in busy:
-            process.kill()
-            process.communicate()
-    runs = registry.page(limit=99).items
-    assert runs
-    assert {run.status for run in runs} <= {COMPLETED, FAILED}
-    for run in runs:
-        registry.settle(run.id, FAILED, reason="")
-        assert registry.events(run.id)[-1].is_terminal

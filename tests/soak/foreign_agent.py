@@ -36,6 +36,8 @@ def main() -> None:
     write(folder / "status" / f"agent-{arguments.id}-status.json", status)
     kept: list[bytearray] = []
     last = ""
+    # This and the sleeps below are what it plays, an agent that looks now and then and thinks for a while; it runs isolated, so that
+    # it could not wait by anything of ours.
     while True:
         time.sleep(0.005)
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import make_url
 
 from application.ports.message_bus import MessageBus
@@ -19,6 +20,7 @@ from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.deliberation_specimens import SettableClock
 from tests.integration.contracts.buses import TRANSPORTS, BusPlace
 from tests.integration.contracts.store import BUDGETS, Repository, Store
+from tests.integration.contracts.witness_stores import Template
 from tests.servers.postgres import PostgresServer
 
 
@@ -37,6 +39,35 @@ def empty_postgres(migrated_postgres: str, postgres_server: PostgresServer) -> I
     postgres_server.create_database("contract_copy", template=migrated_postgres)
     yield postgres_server.url("contract_copy")
     postgres_server.drop_database("contract_copy")
+
+
+@pytest.fixture(scope="session")
+def witness_template(postgres_server: PostgresServer) -> Iterator[Template]:
+    """The same for the witness log, with a role of the application beside the owner."""
+    if not postgres_server.running:
+        postgres_server.start()
+    name = "witness_contract"
+    postgres_server.create_database(name)
+    owner = make_url(postgres_server.url(name))
+    application = owner.set(username="witness_contract_application", password="a secret of tests")
+    address = application.render_as_string(hide_password=False)
+    upgrade(postgres_server.url(name), application_url=address)
+    yield Template(name, address)
+    if not postgres_server.running:
+        postgres_server.start()
+    postgres_server.drop_database(name)
+    with psycopg.connect(postgres_server.conninfo(), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(str(application.username))))
+
+
+@pytest.fixture
+def empty_witness_postgres(witness_template: Template, postgres_server: PostgresServer) -> Iterator[str]:
+    """The name of an empty copy."""
+    if not postgres_server.running:
+        postgres_server.start()
+    postgres_server.create_database("witness_contract_copy", template=witness_template.name)
+    yield "witness_contract_copy"
+    postgres_server.drop_database("witness_contract_copy")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
