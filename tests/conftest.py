@@ -90,13 +90,10 @@ def repository_root() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator["PostgresServer"]:
-    """A real Postgres for the whole run. A test may stop, kill or restart it: `postgres_url` starts it again.
-
-    It does not wait for the disk: no test cuts the power, and each of thousands takes a database of its own.
-    """
+    """A real Postgres for the whole run. A test may stop, kill or restart it: `postgres_url` starts it again."""
     from tests.servers.postgres import PostgresServer
 
-    with PostgresServer(power_safe=False) as server:
+    with PostgresServer() as server:
         yield server
 
 

@@ -17,15 +17,11 @@ _USER = "conclave"
 
 
 class PostgresServer(LoopbackServer):
-    """One Postgres on loopback behind a password.
+    """One Postgres on loopback behind a password, as durable as in production."""
 
-    `power_safe` waits for the disk at each commit, as in production. A process that is killed loses nothing without it.
-    """
-
-    def __init__(self, *, power_safe: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__("postgres", stop_signal=signal.SIGINT, immediate_signal=signal.SIGQUIT)
         self._password = secrets.token_hex(12)
-        self._power_safe = power_safe
         self._programs = _programs(self._keeper)
         self._data = self.folder / "data"
 
@@ -57,7 +53,7 @@ class PostgresServer(LoopbackServer):
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
-            "fsync": "on" if self._power_safe else "off",
+            "fsync": "on",
             "full_page_writes": "on",
             "synchronous_commit": "on",
             "shared_buffers": "32MB",
