@@ -23,9 +23,36 @@ from domain.models.topic import TopicOrigin
 from domain.protocols.round_format import counted_answers
 from domain.voting.rule import NO_TIE_BREAK, Rule, RuleKind, applicable, default_rule
 
-__all__ = ["DEFAULT_ROSTER", "DeliberationRequest", "RecountRequest", "ResolutionRequest", "problems_of"]
+__all__ = [
+    "DEFAULT_ROSTER",
+    "AnswerName",
+    "DeliberationRequest",
+    "ProtocolName",
+    "RecountRequest",
+    "ResolutionRequest",
+    "RuleName",
+    "problems_of",
+]
 
 DEFAULT_ROSTER = "archons"
+
+# Written out, because a strict model takes no text for a member of an enumeration.
+AnswerName = Literal["choice", "approval", "ranking", "verdict", "score", "probability", "number", "text"]
+ProtocolName = Literal["poll", "delphi", "peer_review", "debate", "common_ground"]
+RuleName = Literal[
+    "plurality",
+    "threshold",
+    "approval",
+    "borda",
+    "copeland",
+    "schulze",
+    "minimax",
+    "irv",
+    "median",
+    "trimmed_mean",
+    "mean_odds",
+    "synthesis",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 # What every reader of JSON reads as the number that was written.
@@ -39,7 +66,7 @@ class _Part(BaseModel):
 class AnswerRequest(_Part):
     """The kind of answer, with its options (2 to 50), range or unit. Without it: a verdict."""
 
-    kind: Literal["choice", "approval", "ranking", "verdict", "score", "probability", "number", "text"] = "verdict"
+    kind: AnswerName = "verdict"
     options: list[str] = Field(default_factory=list, max_length=1000)
     min: float | None = None
     max: float | None = None
@@ -49,7 +76,7 @@ class AnswerRequest(_Part):
 class ProtocolRequest(_Part):
     """How many rounds, who is asked at one time, and who sees what of the others."""
 
-    kind: Literal["poll", "delphi", "peer_review", "debate", "common_ground"] = "poll"
+    kind: ProtocolName = "poll"
     wave_size: int | None = Field(
         default=None,
         description="For a poll: so many are asked at one time, and nobody any more once the others could not change the decision.",
@@ -69,23 +96,7 @@ class ProtocolRequest(_Part):
 class RuleRequest(_Part):
     """How ballots become an outcome; without it the default rule of the answer's kind."""
 
-    kind: (
-        Literal[
-            "plurality",
-            "threshold",
-            "approval",
-            "borda",
-            "copeland",
-            "schulze",
-            "minimax",
-            "irv",
-            "median",
-            "trimmed_mean",
-            "mean_odds",
-            "synthesis",
-        ]
-        | None
-    ) = Field(default=None, description="Without it the default rule of the answer's kind.")
+    kind: RuleName | None = Field(default=None, description="Without it the default rule of the answer's kind.")
     fraction: float | None = Field(
         default=None,
         description="For threshold the share of all asked that decides (0.5), for trimmed_mean what is dropped a side (0.1).",

@@ -1,4 +1,8 @@
-"""`AsyncConclave`: a Conclave server, for code on an event loop."""
+"""`AsyncConclave`: a Conclave server, for code on an event loop.
+
+What waits and what is awaited cannot be one function, and a type checker knows a method only by its own assignment: so the lists of
+calls and what carries out their plans stand in `blocking` too. Everything else about a call is written once, in `calls` and `exchange`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Conclave`: a Conclave server, for code that waits for its answers."""
+"""`Conclave`: a Conclave server, for code that waits for its answers; `awaiting` says why its lists of calls stand there once more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every call of a Conclave server, as it is asked and as its answer is read. Nothing here sends anything."""
+"""Every call of a Conclave server, as it is asked and as its answer is read. Nothing here sends anything.
+
+It is one file, because both flavours take each call from here by its name, and a call is little more than its name and its path.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A deliberation, what came of it and what it is worth, as the server shows it.
 
 Texts that were erased read as None. `at` and its like are RFC 3339; states and kinds are plain strings, because a newer server
-may know more of them.
+may know more of them. The server describes the same documents in `api.rest`: a client stands alone and imports nothing of it, and a
+test holds the two against each other.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""The settings of a process: the only place that reads the environment, and it reads all of it at once, at the start."""
+"""The settings of a process: the only place that reads the environment, and it reads all of it at once, at the start.
+
+Every setting stands in one class, beside what several of them say together: whoever adds one finds here all that has to agree with it.
+"""
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import reprlib
-import stat
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ from pydantic_settings import (
 from application.services.api_keys import ApiKeyring
 from domain.errors.configuration import ConfigurationError
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
-from domain.models.run_event import is_run_id
+from infrastructure import setting_checks as checks
 from infrastructure.orchestrators.endpoint import Endpoint, checked_key
 from infrastructure.orchestrators.provider_settings import ProvidersFile
 from infrastructure.orchestrators.providers_file import read_providers_file
@@ -71,108 +72,12 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-def _absolute(path: Path) -> Path:
-    if not str(path).isprintable():
-        raise ValueError("the path holds control characters")
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(f"{str(path)!r} begins with the home folder of nobody known") from error
-
-
-def _mode(path: Path) -> int:
-    """The kind and rights of what is there, 0 when nothing is."""
-    try:
-        return path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    except OSError as error:
-        raise ValueError(f"the path cannot be looked at: {error.strerror}") from error
-
-
-def _existing_file(path: Path) -> Path:
-    if not stat.S_ISREG(_mode(path)):
-        raise ValueError(f"there is no file {str(path)!r}")
-    return path
-
-
-def _existing_folder(path: Path) -> Path:
-    if not stat.S_ISDIR(_mode(path)):
-        raise ValueError(f"there is no folder {str(path)!r}")
-    return path
-
-
-def _folder_to_be(path: Path) -> Path:
-    mode = _mode(path)
-    if mode and not stat.S_ISDIR(mode):
-        raise ValueError(f"{str(path)!r} is a file, not a folder")
-    if "?" in str(path):
-        raise ValueError(f"{str(path)!r} holds a question mark, which no address of a database can carry")
-    return path
-
-
-def _on_one_line(text: str) -> str:
-    if not text.isprintable() or len(text) > 1024:
-        raise ValueError("it is not one line of at most 1024 printable characters")
-    return text.strip()
-
-
-def _without_spaces(text: str) -> str:
-    if not text.isprintable() or " " in text:
-        raise ValueError("it holds blanks or control characters")
-    return text
-
-
-def _run_id(text: str) -> str:
-    if not is_run_id(text):
-        raise ValueError(f"{text!r} is no id of a run")
-    return text
-
-
-def _entries(value: object) -> object:
-    return tuple(entry.strip() for entry in value.split(",") if entry.strip()) if isinstance(value, str) else value
-
-
-def _with_scheme(*schemes: str) -> AfterValidator:
-    def check(address: str) -> str:
-        scheme, separator, _ = address.partition("://")
-        if scheme in schemes and separator and address.isprintable():
-            return address
-        named = (
-            f"the scheme {scheme!r} is not one of"
-            if separator and scheme.isalnum()
-            else "it does not begin with one of"
-        )
-        raise ValueError(f"{named} {', '.join(schemes)}")
-
-    return AfterValidator(check)
-
-
-def _traces_url(address: str) -> str:
-    """Where an OTLP/HTTP collector takes traces, given its base address, as the specification of the exporter has it."""
-    base = address.rstrip("/")
-    return base if base.endswith("/v1/traces") else f"{base}/v1/traces"
-
-
-def _addresses(entries: tuple[str, ...]) -> tuple[str, ...]:
-    for entry in entries:
-        if entry != "*":
-            # Its own error names the entry. Host bits are refused: who writes 10.0.0.1/8 may not mean all of it.
-            ipaddress.ip_network(entry)
-    return entries
-
-
-def _receivers(entries: tuple[str, ...]) -> tuple[str, ...]:
-    parse_receivers(entries)
-    return entries
-
-
-AnyPath = Annotated[Path, AfterValidator(_absolute)]
-Line = Annotated[str, AfterValidator(_on_one_line)]
-Entries = Annotated[tuple[Line, ...], NoDecode, BeforeValidator(_entries)]
-TracesUrl = Annotated[str, _with_scheme("http", "https"), AfterValidator(_traces_url)]
-PostgresUrl = Annotated[str, _with_scheme("postgresql", "postgresql+psycopg")]
-RedisUrl = Annotated[str, _with_scheme("redis", "rediss", "unix")]
+AnyPath = Annotated[Path, AfterValidator(checks.absolute)]
+Line = Annotated[str, AfterValidator(checks.on_one_line)]
+Entries = Annotated[tuple[Line, ...], NoDecode, BeforeValidator(checks.entries)]
+TracesUrl = Annotated[str, AfterValidator(checks.with_scheme("http", "https")), AfterValidator(checks.traces_url)]
+PostgresUrl = Annotated[str, AfterValidator(checks.with_scheme("postgresql", "postgresql+psycopg"))]
+RedisUrl = Annotated[str, AfterValidator(checks.with_scheme("redis", "rediss", "unix"))]
 
 
 def _database_in(values: dict[str, Any]) -> str:
@@ -190,15 +95,17 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, hide_input_in_errors=True, validate_default=True
     )
 
-    data_dir: Annotated[AnyPath, AfterValidator(_folder_to_be)] = Field(Path(".conclave"), description="a folder")
-    database_url: Annotated[str, _with_scheme("sqlite", "postgresql", "postgresql+psycopg")] = Field(
-        default_factory=_database_in, repr=False, description="an address like postgresql://user@host/database"
+    data_dir: Annotated[AnyPath, AfterValidator(checks.folder_to_be)] = Field(Path(".conclave"), description="a folder")
+    database_url: Annotated[str, AfterValidator(checks.with_scheme("sqlite", "postgresql", "postgresql+psycopg"))] = (
+        Field(default_factory=_database_in, repr=False, description="an address like postgresql://user@host/database")
     )
     owner_database_url: PostgresUrl | None = Field(None, repr=False, description="a postgresql:// address")
     orchestrator: Annotated[OrchestratorKind, BeforeValidator(_lower)] | None = Field(
         None, description="one of simulated, local, openai, crewai"
     )
-    local_model: Annotated[AnyPath, AfterValidator(_existing_file)] | None = Field(None, description="a GGUF file")
+    local_model: Annotated[AnyPath, AfterValidator(checks.existing_file)] | None = Field(
+        None, description="a GGUF file"
+    )
     llm_base_url: str | None = Field(None, description="an address like https://host.example/v1")
     llm_api_key: SecretStr | None = Field(None, description="the key of the provider")
     llm_model: Line | None = Field(None, description="the name of a model")
@@ -208,24 +115,26 @@ class Settings(BaseSettings):
     llm_max_concurrency: int | None = Field(None, ge=1, le=7200, description="a whole number from 1 to 7200")
     llm_requests_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
     llm_tokens_per_minute: int | None = Field(None, ge=1, description="a whole number from 1 on")
-    providers_file: Annotated[AnyPath, AfterValidator(_existing_file)] | None = Field(None, description="a TOML file")
-    record_dir: Annotated[AnyPath, AfterValidator(_folder_to_be)] | None = Field(None, description="a folder")
-    replay_dir: Annotated[AnyPath, AfterValidator(_existing_folder)] | None = Field(
+    providers_file: Annotated[AnyPath, AfterValidator(checks.existing_file)] | None = Field(
+        None, description="a TOML file"
+    )
+    record_dir: Annotated[AnyPath, AfterValidator(checks.folder_to_be)] | None = Field(None, description="a folder")
+    replay_dir: Annotated[AnyPath, AfterValidator(checks.existing_folder)] | None = Field(
         None, description="a folder that CONCLAVE_RECORD_DIR was set to"
     )
-    rosters_dir: Annotated[AnyPath, AfterValidator(_existing_folder)] | None = Field(None, description="a folder")
+    rosters_dir: Annotated[AnyPath, AfterValidator(checks.existing_folder)] | None = Field(None, description="a folder")
     redis_url: RedisUrl | None = Field(None, repr=False, description="a redis:// address")
     halt_redis_url: RedisUrl | None = Field(None, repr=False, description="a redis:// address")
     halt_file: AnyPath = Field(default_factory=_halt_file_in, description="a path")
     api_keys: SecretStr | None = Field(None, description="name:role:secret, comma-separated")
     witness_key_file: AnyPath | None = Field(None, description="a path")
-    witness_origin: Annotated[Line, AfterValidator(_without_spaces)] | None = Field(
+    witness_origin: Annotated[Line, AfterValidator(checks.without_spaces)] | None = Field(
         None, description="a name without blanks"
     )
     witness_anchors: Entries = Field((), repr=False, description="files and addresses, comma-separated")
-    webhooks: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_entries), AfterValidator(_receivers)] = Field(
-        (), repr=False, description="https:// addresses, comma-separated, each as it is or as NAME=ADDRESS"
-    )
+    webhooks: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(checks.entries), AfterValidator(checks.receivers)
+    ] = Field((), repr=False, description="https:// addresses, comma-separated, each as it is or as NAME=ADDRESS")
     queue: Annotated[QueueKind, BeforeValidator(_lower)] = Field(
         QueueKind.EMBEDDED,
         description="embedded, or procrastinate together with a postgresql:// address of the database",
@@ -239,9 +148,11 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lower)] = Field(
         "info", description="one of debug, info, warning, error, critical"
     )
-    host: Annotated[Line, AfterValidator(_without_spaces)] = Field("127.0.0.1", description="an address or a name")
+    host: Annotated[Line, AfterValidator(checks.without_spaces)] = Field(
+        "127.0.0.1", description="an address or a name"
+    )
     port: int = Field(8000, ge=0, le=65535, description="a whole number from 0 to 65535")
-    forwarded_allow_ips: Annotated[Entries, AfterValidator(_addresses)] = Field(
+    forwarded_allow_ips: Annotated[Entries, AfterValidator(checks.addresses)] = Field(
         (), description="addresses and networks of proxies, comma-separated, or *"
     )
     tls_cert_file: AnyPath | None = Field(None, description="a PEM file: the certificate and those that vouch for it")
@@ -250,7 +161,9 @@ class Settings(BaseSettings):
     traces_to_llm: bool = Field(False, description="true or false")
     api_key: SecretStr | None = Field(None, description="the secret of an API key")
     # Given by a server to the run that it starts, and by nobody else.
-    run_id: Annotated[Line, AfterValidator(_run_id)] | None = Field(None, description="what a server sets for its runs")
+    run_id: Annotated[Line, AfterValidator(checks.run_id)] | None = Field(
+        None, description="what a server sets for its runs"
+    )
     run_folder: AnyPath | None = Field(None, description="what a server sets for its runs")
     crash_at: Line | None = Field(None, description="a crash point of CONTRIBUTING.md, in tests alone")
     campaign: Line | None = Field(None, description="1 for the tests of a release")

@@ -9,7 +9,7 @@ A comment right before a block is seen by nobody who reads the page, and says on
     <!-- in small: A -> B; ... -->   is run with B in place of A, such as fewer agents
     <!-- figures vary -->            numbers and bars of its output are those of one machine on one day
     <!-- file: NAME -->              it is kept under that name, and Python is not run
-    <!-- run: ARGUMENTS | ... -->    Python is run with these arguments, in as many processes, each begun once the one before it prints a line
+    <!-- run: ARGUMENTS | ... -->    Python is run with these arguments, each process begun at the first line of the one before
     <!-- is: KIND -->                what JSON, TOML or YAML is (`kinds.py`)
     <!-- synopsis -->                of `text`: what a command takes, with each option known
 

@@ -168,7 +168,7 @@ def test_anchors_are_shown_to_everybody_and_where_they_are_to_admins(tmp_path: P
         assert "No anchors: nobody else keeps checkpoints" in page_of(running, "/record").words
         running.post(QUESTION, query="?wait=30", headers=key("bob"))
         witness = running.conclave.witness
-        witness._anchors = (FileAnchor(tmp_path / "anchor"), FileAnchor(tmp_path))
+        witness._anchorage.anchors = (FileAnchor(tmp_path / "anchor"), FileAnchor(tmp_path))
         running.call(witness.publish())
         plain, full = (page_of(running, "/record", name).words for name in ("ann", "root"))
         size = witness.tree_size

@@ -31,7 +31,7 @@ from domain.models.event import Event
 from domain.models.money import Charge, Hold
 from domain.protocols.proceedings import Proceedings
 from domain.witness.entry import Entry
-from infrastructure.stubs import in_memory_repository
+from infrastructure.stubs import in_memory_repository, kept_deliberation
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from tests.simulation.store import StoreLink, immediately
 from tests.virtual_time import pass_time
@@ -162,12 +162,12 @@ def key_in_a_step_of_its_own(patch: pytest.MonkeyPatch) -> None:
 
 def gap_in_the_events(patch: pytest.MonkeyPatch) -> None:
     """A number is left out."""
-    events = in_memory_repository._events
+    events = kept_deliberation.events_in
 
     def skip(entry: bytes, *, after: int) -> list[Event]:
         return events(entry, after=after + (after == 4))
 
-    patch.setattr(in_memory_repository, "_events", skip)
+    patch.setattr(in_memory_repository, "events_in", skip)
 
 
 def deadline_begun_anew(patch: pytest.MonkeyPatch) -> None:

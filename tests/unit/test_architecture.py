@@ -63,9 +63,8 @@ EDGES = {
     # A halt is read and set in threads, and waits for nothing that models are paced by.
     "redis": (
         "infrastructure/buses/redis_",
-        "infrastructure/halt/redis_channel.py",
         "infrastructure/orchestrators/redis_pacing.py",
-        "infrastructure/population/tiers/redis_warm.py",
+        "infrastructure/redis_server.py",
     ),
     # The tables of a queue in the same database are made on the connection of the migration.
     "sqlalchemy": ("infrastructure/persistence/", "infrastructure/queues/procrastinate_schema.py"),

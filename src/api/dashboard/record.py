@@ -19,8 +19,8 @@ from api.rest.callers import Caller, Observer, OpenConclave
 from api.rest.problems import RequestRefusedError
 from application.pages.visible_text import visible_document
 from application.ports.witness_log import LoggedEntry
+from application.services.anchorage import AnchorState
 from application.services.api_keys import Role
-from application.services.witness_service import AnchorState
 from domain.errors.deliberation import DeliberationNotFoundError, InvalidSpecificationError
 from domain.errors.witness import LogUnverifiedError
 from domain.witness.checkpoint import Checkpoint, SignedNote

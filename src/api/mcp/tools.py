@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
@@ -14,6 +14,7 @@ from pydantic import Field
 
 from api.mcp.chamber import Chamber
 from api.mcp.results import Accepted, Outcome, Verification
+from api.requests import AnswerName, ProtocolName, RuleName
 from application.pages.visible_text import visible
 from domain.errors.conclave_error import ConclaveError
 
@@ -35,22 +36,6 @@ _INSTRUCTIONS = (
 DeliberationId = Annotated[
     str, Field(min_length=1, max_length=64, description="The deliberation_id that deliberate returned.")
 ]
-AnswerKind = Literal["choice", "approval", "ranking", "verdict", "score", "probability", "number", "text"]
-Protocol = Literal["poll", "delphi", "peer_review", "debate", "common_ground"]
-Rule = Literal[
-    "plurality",
-    "threshold",
-    "approval",
-    "borda",
-    "copeland",
-    "schulze",
-    "minimax",
-    "irv",
-    "median",
-    "trimmed_mean",
-    "mean_odds",
-    "synthesis",
-]
 
 
 def make_server(chamber: Chamber) -> MCPServer[Any]:
@@ -71,7 +56,7 @@ def make_server(chamber: Chamber) -> MCPServer[Any]:
             Field(max_length=50, description="What can be chosen, 2 to 50; without them the answer is yes or no."),
         ] = None,
         answer: Annotated[
-            AnswerKind | None, Field(description="The kind of answer; choice where there are options, else verdict.")
+            AnswerName | None, Field(description="The kind of answer; choice where there are options, else verdict.")
         ] = None,
         context: Annotated[
             str | None, Field(max_length=32_768, description="What every agent is told besides.")
@@ -79,8 +64,12 @@ def make_server(chamber: Chamber) -> MCPServer[Any]:
         minimum: Annotated[float | None, Field(description="For score: the least.")] = None,
         maximum: Annotated[float | None, Field(description="For score: the greatest.")] = None,
         unit: Annotated[str | None, Field(max_length=100, description="For number: what is counted.")] = None,
-        protocol: Annotated[Protocol | None, Field(description="Who sees what, in how many rounds; else poll.")] = None,
-        rule: Annotated[Rule | None, Field(description="How ballots are counted; else as suits the answer.")] = None,
+        protocol: Annotated[
+            ProtocolName | None, Field(description="Who sees what, in how many rounds; else poll.")
+        ] = None,
+        rule: Annotated[
+            RuleName | None, Field(description="How ballots are counted; else as suits the answer.")
+        ] = None,
         agents: Annotated[
             int | None, Field(ge=1, le=72, description="How many are asked; else the whole roster.")
         ] = None,

@@ -11,7 +11,7 @@ from domain.voting.profile import Profile
 from domain.voting.tally import report_dissent
 from domain.voting.weights import amount
 
-__all__ = ["Standing", "by_score"]
+__all__ = ["Standing", "by_score", "by_votes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +85,18 @@ def by_score(scores: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     for option, score in enumerate(scores):
         grouped.setdefault(score, []).append(option)
     return tuple(tuple(grouped[score]) for score in sorted(grouped, reverse=True))
+
+
+def by_votes(votes: Sequence[int], *, scale: int) -> Standing:
+    """The standing by votes, of which a ballot gives each option one at most, in units of `scale`; the margin is in votes.
+
+    `votes_to_flip` is exact, for whole votes.
+    """
+    groups = by_score(votes)
+    margin = votes[groups[0][0]] - votes[groups[1][0]] if len(groups) > 1 else 0
+    flips = None
+    if scale == 1:
+        # A ballot closes no gap by more than two, and at least as many as the margin name the winner without the runner-up: each of
+        # them, replaced by one for the runner-up alone, does close it by two, and nobody else is ahead of the runner-up.
+        flips = 1 if len(groups[0]) > 1 else margin // 2 + 1
+    return Standing(groups, votes, margin, flips, scale=scale)

@@ -1,4 +1,7 @@
-"""The steps on the inboxes of a file bus, each made whole under the folder's lock: put, take, acknowledge, drop, bury, mend."""
+"""The steps on the inboxes of a file bus, each made whole under the folder's lock: put, take, acknowledge, drop, bury, mend.
+
+It is one file, because every step moves files and counts in the same words of an inbox: what one of them leaves, the others rely on.
+"""
 
 from __future__ import annotations
 

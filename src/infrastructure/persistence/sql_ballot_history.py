@@ -4,39 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, select
+from sqlalchemy import Connection, bindparam, exists, select
 
 from application.ports.ballot_history import Earlier
 from domain.analysis.past import PastAnswer, PastBallots
 from domain.models.deliberation import DeliberationStatus
 from domain.models.question import AnswerFormat
-from domain.models.roll_call import AgentState
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import from_document, is_storable, load
+from infrastructure.persistence.recorded_answers import ANSWERS, answer_of, in_groups
 from infrastructure.persistence.tables import agent_records, deliberations, specifications
 
 __all__ = ["SqlBallotHistory"]
 
 _LOOKED_AT = 2_000
-# Below what SQLite takes as parameters of one statement, and little enough to be read between two writes.
-_TOGETHER = 50
 
-_RECORDS = (
-    select(
-        agent_records.c.deliberation_id,
-        agent_records.c.round_number,
-        agent_records.c.agent_id,
-        agent_records.c.model,
-        agent_records.c.answer,
-    )
-    .where(
-        agent_records.c.deliberation_id.in_(bindparam("these", expanding=True)),
-        agent_records.c.state == AgentState.ANSWERED.value,
-    )
-    .order_by(agent_records.c.deliberation_id, agent_records.c.round_number)
-)
 _QUESTIONS = (
     select(deliberations.c.id, deliberations.c.finished_at, specifications.c.specification)
     .join(specifications)
@@ -84,15 +67,16 @@ class SqlBallotHistory:
         """As in `BallotHistory`."""
         wanted = [own for own in deliberation_ids if is_storable(own)]
         found: list[PastBallots] = []
-        for start in range(0, len(wanted), _TOGETHER):
-            found += await self._database.read(partial(_read, these=wanted[start : start + _TOGETHER]))
+        for these in in_groups(wanted):
+            found += await self._database.read(partial(_read, these=these))
         return found
 
 
 def _read(connection: Connection, these: Sequence[str]) -> list[PastBallots]:
     given: dict[str, list[PastAnswer]] = {}
-    for row in connection.execute(_RECORDS, {"these": these}):
-        given.setdefault(row.deliberation_id, []).append(_answer_of(row))
+    for row in connection.execute(ANSWERS, {"these": these}):
+        answer = PastAnswer(row.round_number, row.agent_id, row.model, answer_of(row.answer))
+        given.setdefault(row.deliberation_id, []).append(answer)
     return [
         PastBallots.of(
             row.id,
@@ -102,8 +86,3 @@ def _read(connection: Connection, these: Sequence[str]) -> list[PastBallots]:
         )
         for row in connection.execute(_QUESTIONS, {"these": these})
     ]
-
-
-def _answer_of(row: Row[*tuple[Any, ...]]) -> PastAnswer:
-    answer = None if row.answer is None else load(row.answer)
-    return PastAnswer(row.round_number, row.agent_id, row.model, tuple(answer) if isinstance(answer, list) else answer)

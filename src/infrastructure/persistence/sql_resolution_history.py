@@ -20,13 +20,12 @@ from domain.models.round import AgentRecord
 from domain.voting.ballot import Answer
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import from_document, is_storable, load
+from infrastructure.persistence.recorded_answers import ANSWERS, answer_of, in_groups
 from infrastructure.persistence.rows import DELIBERATION_COLUMNS, ENTRY_COLUMNS, RosterTexts, deliberation_of, entry_of
 from infrastructure.persistence.tables import agent_records, deliberations, resolutions, specifications, witness_entries
 
 __all__ = ["SqlResolutionHistory"]
 
-# Below what SQLite takes as parameters of one statement, and little enough to be read between two writes.
-_TOGETHER = 50
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 _later = resolutions.alias("later")
@@ -40,21 +39,7 @@ _TRUTHS = (
     .where(resolutions.c.deliberation_id.in_(bindparam("these", expanding=True)))
     .order_by(resolutions.c.idx)
 )
-_RECORDS = (
-    select(
-        agent_records.c.deliberation_id,
-        agent_records.c.round_number,
-        agent_records.c.agent_id,
-        agent_records.c.model,
-        agent_records.c.answer,
-        agent_records.c.confidence,
-    )
-    .where(
-        agent_records.c.deliberation_id.in_(bindparam("these", expanding=True)),
-        agent_records.c.state == AgentState.ANSWERED.value,
-    )
-    .order_by(agent_records.c.deliberation_id, agent_records.c.round_number)
-)
+_RECORDS = ANSWERS.add_columns(agent_records.c.confidence)
 
 
 class SqlResolutionHistory:
@@ -97,8 +82,8 @@ class SqlResolutionHistory:
         """As in `ResolutionHistory`."""
         wanted = [own for own in deliberation_ids if is_storable(own)]
         found: dict[str, Answer] = {}
-        for start in range(0, len(wanted), _TOGETHER):
-            found |= await self._database.read(partial(_truths, these=wanted[start : start + _TOGETHER], until=until))
+        for these in in_groups(wanted):
+            found |= await self._database.read(partial(_truths, these=these, until=until))
         return found
 
     def _resolved(self, connection: Connection, *, question: Any) -> list[Resolved]:
@@ -111,8 +96,8 @@ class SqlResolutionHistory:
             told.append((found.id, entry, found.specification))
         given: dict[str, list[AgentRecord]] = {}
         ids = [own for own, _, _ in told]
-        for start in range(0, len(ids), _TOGETHER):
-            for row in connection.execute(_RECORDS, {"these": ids[start : start + _TOGETHER]}):
+        for these in in_groups(ids):
+            for row in connection.execute(_RECORDS, {"these": these}):
                 given.setdefault(row.deliberation_id, []).append(_record(row))
         return [
             Resolved(
@@ -138,7 +123,6 @@ def _truths(connection: Connection, *, these: Sequence[str], until: datetime) ->
 
 
 def _record(row: Row[*tuple[Any, ...]]) -> AgentRecord:
-    answer = None if row.answer is None else load(row.answer)
     return AgentRecord(
         row.round_number,
         row.agent_id,
@@ -146,7 +130,7 @@ def _record(row: Row[*tuple[Any, ...]]) -> AgentRecord:
         1,
         None,
         _NO_TIME,
-        answer=tuple(answer) if isinstance(answer, list) else answer,
+        answer=answer_of(row.answer),
         confidence=row.confidence,
         model=row.model,
     )

@@ -1,19 +1,20 @@
-"""Deliberations kept in memory: for tests, and for callers in one process that want nothing to survive it."""
+"""Deliberations kept in memory: for tests, and for callers in one process that want nothing to survive it.
+
+It is one file, because every write looks at everything that is kept before it changes any of it, as a transaction does.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import (
     Claim,
     Commit,
     IdempotencyKey,
-    LedgerCall,
     LedgerCharge,
     Page,
     RememberedKey,
@@ -25,7 +26,6 @@ from application.ports.deliberation_repository import (
 from application.services.continuation import intended_call
 from application.services.record_check import require_recorded
 from domain.errors.deliberation import (
-    CallExistsError,
     DeliberationEndedError,
     DeliberationExistsError,
     DeliberationNotFoundError,
@@ -38,26 +38,17 @@ from domain.errors.idempotency import IdempotencyKeyTakenError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
 from domain.models.money import KeyBudget
-from domain.models.question import AnswerKind
 from domain.models.round import AgentRecord
 from domain.models.search import Search
 from domain.models.spending import Movement, spend
 from domain.witness.entry import Entry, accepted_texts, record_texts, salt_at
-from domain.witness.happenings import events_of
-from infrastructure.persistence.disclosing import (
-    opened,
-    without_record_texts,
-    without_specification_texts,
-)
-from infrastructure.persistence.disclosing import (
-    without_texts as without_words,
-)
-from infrastructure.persistence.documents import is_storable, load, time_from_text
+from infrastructure.persistence.disclosing import opened
+from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.ledger import charge_values
 from infrastructure.persistence.sequencer import encode
-from infrastructure.persistence.standing import Result, as_it_stands, without_texts
 from infrastructure.stubs.in_memory_usage_reader import SpentCall
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
+from infrastructure.stubs.kept_deliberation import KeptDeliberation, call_key, events_in
 from infrastructure.witness.canonical_json import read_json
 
 __all__ = ["InMemoryRepository"]
@@ -65,56 +56,6 @@ __all__ = ["InMemoryRepository"]
 _MAX_POSITION_DIGITS = 18
 _COUNTED_TOPICS = 10_000
 _REMEMBERED = timedelta(hours=24)
-_CallKey = tuple[int, str, str, int]
-
-
-@dataclass(slots=True)
-class _Kept:
-    deliberation: Deliberation
-    position: int
-    cancel_requested: bool
-    lease: str | None
-    lease_until: datetime
-    first_index: int
-    salts: bytes | None
-    origin: str | None = None
-    events: list[Event] = field(default_factory=list)
-    calls: dict[_CallKey, LedgerCall] = field(default_factory=dict)
-    charges: dict[_CallKey, LedgerCharge] = field(default_factory=dict)
-    records: dict[tuple[int, str], StoredRecord] = field(default_factory=dict)
-
-    def standing(self) -> Deliberation:
-        """The deliberation, without rounds and what follows from them while it is at work."""
-        return replace(self.deliberation, cancel_requested=self.cancel_requested)
-
-    def in_full(self) -> Deliberation:
-        """The deliberation as `get` shows it."""
-        if self.deliberation.status.is_terminal:
-            return self.standing()
-        return as_it_stands(self.standing(), [stored.record for stored in self.records.values()])
-
-    def answers_by_text(self, round_number: int) -> bool:
-        """Whether an answer of that round is free text."""
-        return self.deliberation.specification.answers_in(round_number).kind is AnswerKind.TEXT
-
-    def erase(self) -> None:
-        """Forget every text."""
-        self.salts = None
-        for place, stored in self.records.items():
-            by_text = self.answers_by_text(stored.record.round_number)
-            bare = without_record_texts(stored.record, answers_by_text=by_text)
-            self.records[place] = StoredRecord(bare, stored.witnessed, None)
-        records = [stored.record for stored in self.records.values()]
-        told = without_words(Result.of(self.deliberation))
-        bare_deliberation = without_specification_texts(replace(self.deliberation, erased=True))
-        self.deliberation = told.in_full(bare_deliberation, records)
-
-    def at_a_glance(self) -> Deliberation:
-        """The deliberation as `page` shows it."""
-        if self.deliberation.status.is_terminal:
-            return Result.of(self.deliberation).at_a_glance(self.standing())
-        glances = [without_texts(stored.record) for stored in self.records.values()]
-        return replace(as_it_stands(self.standing(), glances), rounds=())
 
 
 class InMemoryRepository:
@@ -138,7 +79,7 @@ class InMemoryRepository:
         self.log.may_follow_up = self._may_follow_up
         self._clock = clock if clock is not None else SystemClock()
         self._before_commit = before_commit
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, KeptDeliberation] = {}
         self._budgets = dict(budgets or {})
         self._spent: dict[tuple[str, str], int] = {}
         self._keys: dict[tuple[str, str], tuple[RememberedKey, datetime]] = {}
@@ -167,7 +108,7 @@ class InMemoryRepository:
             self._remember(idempotency, deliberation.id)
         texts = opened(accepted.salts, accepted_texts(deliberation))
         entry = self.log.place(accepted.document, texts)
-        kept = _Kept(
+        kept = KeptDeliberation(
             replace(deliberation, question_salt=salt_at(accepted.salts, 0)),
             len(self._kept) + 1,
             deliberation.cancel_requested,
@@ -177,7 +118,7 @@ class InMemoryRepository:
             accepted.salts,
             deliberation.specification.topic_origin,
         )
-        kept.events += _events(entry.entry, after=0)
+        kept.events += events_in(entry.entry, after=0)
         self._kept[deliberation.id] = kept
 
     async def append(self, commit: Commit) -> WitnessSpan | None:
@@ -192,7 +133,7 @@ class InMemoryRepository:
         kept = self._unfinished(commit.deliberation_id)
         if commit.lease is not None and commit.lease != kept.lease:
             raise LeaseLostError(deliberation_id=commit.deliberation_id, lease=commit.lease)
-        _refuse_repeated_calls(kept, commit)
+        kept.require_new_calls(commit)
         places: set[tuple[int, str]] = set()
         for record in (entry.record for entry in commit.entries if entry.record is not None):
             place = (record.round_number, record.agent_id)
@@ -210,10 +151,10 @@ class InMemoryRepository:
                 by_text = kept.answers_by_text(ended_record.round_number)
                 told = record_texts(ended_record, answers_by_text=by_text)
             logged = self.log.place(entry.document, opened(entry.salts, told))
-            kept.events += _events(logged.entry, after=len(kept.events))
+            kept.events += events_in(logged.entry, after=len(kept.events))
             last = logged.index
             if entry.document["type"] == "call.intended":
-                kept.calls[_key_of(entry.document)] = intended_call(entry.document, last)
+                kept.calls[call_key(entry.document)] = intended_call(entry.document, last)
             if entry.charge is not None:
                 charge = LedgerCharge(*charge_values(entry.charge, entry.document))
                 kept.charges[charge.round_number, charge.agent_id, charge.purpose, charge.attempt] = charge
@@ -277,7 +218,7 @@ class InMemoryRepository:
 
     def _found(
         self, status: DeliberationStatus | None, key_name: str | None, *, origin: str | None, search: Search | None
-    ) -> list[_Kept]:
+    ) -> list[KeptDeliberation]:
         return [
             kept
             for kept in reversed(self._kept.values())
@@ -319,28 +260,8 @@ class InMemoryRepository:
 
     def spent_calls(self) -> Iterator[SpentCall]:
         """Every call of the ledger, for an `InMemoryUsageReader`."""
-        for own, kept in self._kept.items():
-            for key, call in kept.calls.items():
-                spent = SpentCall(
-                    own,
-                    kept.position,
-                    kept.deliberation.key_name,
-                    call.model,
-                    call.day,
-                    call.held_tokens,
-                    call.held_cost,
-                )
-                charge = kept.charges.get(key)
-                if charge is not None and charge.is_certain:
-                    spent = replace(
-                        spent,
-                        model=charge.model if charge.model is not None else call.model,
-                        is_certain=True,
-                        input_tokens=charge.input_tokens,
-                        output_tokens=charge.output_tokens,
-                        cost=charge.cost,
-                    )
-                yield spent
+        for kept in self._kept.values():
+            yield from kept.spent_calls()
 
     async def events(self, deliberation_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """As in `DeliberationReader`."""
@@ -428,12 +349,12 @@ class InMemoryRepository:
         if not kept.deliberation.status.is_terminal:
             raise IllegalTransitionError(present=kept.deliberation.status.value, wanted="followed up")
 
-    def _compared(self, kept: _Kept) -> StoredDeliberation:
+    def _compared(self, kept: KeptDeliberation) -> StoredDeliberation:
         stored = self._stored(kept)
         require_recorded(stored, read_json=read_json)
         return stored
 
-    def _stored(self, kept: _Kept) -> StoredDeliberation:
+    def _stored(self, kept: KeptDeliberation) -> StoredDeliberation:
         deliberation = kept.in_full()
         root = None if deliberation.witness is None else self.log.root_at(deliberation.witness.tree_size)
         return StoredDeliberation(
@@ -451,12 +372,12 @@ class InMemoryRepository:
         if self._before_commit is not None:
             await self._before_commit()
 
-    def _held(self, held: Mapping[str, str]) -> list[_Kept]:
+    def _held(self, held: Mapping[str, str]) -> list[KeptDeliberation]:
         return [
             kept for own, lease in held.items() if (kept := self._kept.get(own)) is not None and kept.lease == lease
         ]
 
-    def _is_free(self, kept: _Kept) -> bool:
+    def _is_free(self, kept: KeptDeliberation) -> bool:
         ended = kept.deliberation.status.is_terminal
         return not ended and (kept.lease is None or kept.lease_until < self._clock.now())
 
@@ -467,39 +388,13 @@ class InMemoryRepository:
             raise IdempotencyKeyTakenError(deliberation_id=found.deliberation_id, body_sha256=found.body_sha256)
         self._keys[place] = RememberedKey(deliberation_id, idempotency.body_sha256), now + _REMEMBERED
 
-    def _unfinished(self, deliberation_id: str) -> _Kept:
+    def _unfinished(self, deliberation_id: str) -> KeptDeliberation:
         kept = self._kept.get(deliberation_id)
         if kept is None:
             raise DeliberationNotFoundError(deliberation_id=deliberation_id)
         if kept.deliberation.status.is_terminal:
             raise DeliberationEndedError(deliberation_id=deliberation_id, status=kept.deliberation.status.value)
         return kept
-
-
-def _events(entry: bytes, *, after: int) -> list[Event]:
-    document = load(entry.decode())
-    at = time_from_text(document["at"])
-    return [
-        Event(document["deliberation_id"], sequence, kind, at, data)
-        for sequence, (kind, data) in enumerate(events_of(document), after + 1)
-    ]
-
-
-def _key_of(document: Mapping[str, Any]) -> _CallKey:
-    return document["round"], document["agent_id"], document["purpose"], document["attempt"]
-
-
-def _refuse_repeated_calls(kept: _Kept, commit: Commit) -> None:
-    intended: set[_CallKey] = set()
-    for entry in commit.entries:
-        if entry.document["type"] == "call.intended":
-            key = _key_of(entry.document)
-            if key in kept.calls or key in intended:
-                number, agent_id, _, attempt = key
-                raise CallExistsError(
-                    deliberation_id=commit.deliberation_id, round_number=number, agent_id=agent_id, attempt=attempt
-                )
-            intended.add(key)
 
 
 def _check(record: AgentRecord) -> None:

@@ -1,10 +1,12 @@
-"""Metrics for Prometheus: counts in plain numbers while the work runs, and turns them into samples only when scraped."""
+"""Metrics for Prometheus: counts in plain numbers while the work runs, and turns them into samples only when scraped.
+
+It is one file, because all counters are read under one lock, and nothing else knows the package for them.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from threading import Lock
@@ -27,6 +29,7 @@ from domain.models.roll_call import AgentState
 from domain.models.topic import TopicOrigin
 from infrastructure.orchestrators.allowance import LimiterState
 from infrastructure.telemetry.bus_metrics import BusSample
+from infrastructure.telemetry.histogram import Histogram
 from infrastructure.telemetry.limiter_metrics import limiter_gauges, limiter_waits
 from infrastructure.telemetry.population_metrics import PopulationSample
 
@@ -43,29 +46,6 @@ _FAILED_AGENTS = (0, 1, 2, 5, 10, 20, 36, 72)
 
 _VERSION_ASKED = re.compile(r"version=([^;,]*)")
 _VERSION = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
-
-
-class _Histogram:
-    """Observations by upper bound; callers hold the lock."""
-
-    __slots__ = ("_bounds", "_counts", "_total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
-
-    def sample(self) -> tuple[list[tuple[str, float]], float]:
-        """The cumulative buckets, `+Inf` last, and the sum of all observations."""
-        buckets, reached = [], 0
-        for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
-            reached += count
-            buckets.append(("+Inf" if bound == math.inf else repr(float(bound)), float(reached)))
-        return buckets, self._total
 
 
 class PrometheusMetrics:
@@ -89,12 +69,12 @@ class PrometheusMetrics:
         self._input_tokens = 0
         self._output_tokens = 0
         self._cost_usd = 0.0
-        self._agent_seconds = _Histogram(_AGENT_S)
-        self._wait_seconds = _Histogram(_WAIT_S)
-        self._batch_seconds = _Histogram(_BATCH_S)
-        self._failed_agents = _Histogram(_FAILED_AGENTS)
-        self._deliberation_seconds = _Histogram(_DELIBERATION_S)
-        self._append_seconds = _Histogram(_APPEND_S)
+        self._agent_seconds = Histogram(_AGENT_S)
+        self._wait_seconds = Histogram(_WAIT_S)
+        self._batch_seconds = Histogram(_BATCH_S)
+        self._failed_agents = Histogram(_FAILED_AGENTS)
+        self._deliberation_seconds = Histogram(_DELIBERATION_S)
+        self._append_seconds = Histogram(_APPEND_S)
         self._mismatches = 0
         self._groupthink = 0
         self._recounts = 0

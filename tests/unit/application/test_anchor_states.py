@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from application.services.witness_service import AnchorState, WitnessService
+from application.services.anchorage import AnchorState
+from application.services.witness_service import WitnessService
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.witness import LogUnverifiedError
 from tests.unit.application.fake_witness_log import FakeWitnessLog, StillClock, Tools, signer

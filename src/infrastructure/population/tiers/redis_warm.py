@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from application.ports.state_store import StateBatch, StateRecord
-from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.population import StateConflictError
 from infrastructure.population.tiers.batches import opened
-
-if TYPE_CHECKING:
-    from redis import Redis
-    from redis.commands.core import Script
+from infrastructure.redis_server import RedisServer
 
 __all__ = ["RedisWarm"]
 
-_CONNECTIONS = 4
 _PATIENCE_S = 5.0
 _VERSION = struct.Struct("<q")
 # What a killed run leaves behind is gone after this.
@@ -45,38 +39,20 @@ class RedisWarm:
 
     def __init__(self, url: str, name: str, *, size: int) -> None:
         """Ask once whether it is there. Raises `ConfigurationError` for an address that is none, `DependencyUnavailableError`."""
-        from redis import BlockingConnectionPool, Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
         self.size = size
         self._name = name
-        try:
-            self._pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=_PATIENCE_S,
-                socket_timeout=_PATIENCE_S,
-                socket_connect_timeout=_PATIENCE_S,
-                # Once more on a connection that was cut while nobody used it.
-                retry=Retry(NoBackoff(), 1),
-            )
-        except (ValueError, TypeError):
-            # The vendor's error repeats what was given, and that may hold a password.
-            raise ConfigurationError(
-                variable="CONCLAVE_REDIS_URL", problem="is no address of a Redis", remedy="Use redis://HOST:PORT/0."
-            ) from None
-        self._redis: Redis = Redis(connection_pool=self._pool)
-        self._script: Script = self._redis.register_script(_SCRIPT)
+        self._server = RedisServer(url, patience_s=_PATIENCE_S, variable="CONCLAVE_REDIS_URL")
+        self._redis = self._server.commands
+        self._script = self._redis.register_script(_SCRIPT)
         self._open = True
-        with self._translated():
+        with self._server.translated(_unavailable):
             self._redis.ping()
 
     def read(self, keys: Sequence[int]) -> list[StateRecord | None]:
         """See `StateStore`."""
         if not len(keys):
             return []
-        with self._translated():
+        with self._server.translated(_unavailable):
             found = cast("list[bytes | None]", self._redis.hmget(self._name, [str(int(key)) for key in keys]))
         return [None if value is None else StateRecord(_VERSION.unpack_from(value)[0], value[8:]) for value in found]
 
@@ -90,7 +66,7 @@ class RedisWarm:
             new.keys.tolist(), new.expected.tolist(), new.versions.tolist(), new.states, strict=True
         ):
             given += [key, _VERSION.pack(expected) if expected else b"", _VERSION.pack(version) + state.tobytes()]
-        with self._translated():
+        with self._server.translated(_unavailable):
             refused = cast("list[Any]", self._script(keys=[self._name], args=given))
         if refused:
             number, found = int(refused[0]) - 1, bytes(refused[1])
@@ -103,51 +79,24 @@ class RedisWarm:
     def drop(self, keys: Sequence[int]) -> None:
         """See `StateCache`."""
         if len(keys):
-            with self._translated():
+            with self._server.translated(_unavailable):
                 self._redis.hdel(self._name, *(str(int(key)) for key in keys))
 
     def forget(self) -> None:
         """Give all of its memory back there."""
-        with self._translated():
+        with self._server.translated(_unavailable):
             self._redis.unlink(self._name)
 
     def close(self) -> None:
         """See `StateStore`."""
         if self._open:
             self._open = False
-            self._pool.disconnect()
+            self._server.close()
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        from redis.exceptions import (
-            AuthenticationError,
-            AuthorizationError,
-            BusyLoadingError,
-            ConnectionError,  # noqa: A004 - the vendor's
-            OutOfMemoryError,
-            ReadOnlyError,
-            RedisError,
-            ResponseError,
-            TimeoutError,  # noqa: A004 - the vendor's
-        )
 
-        # Its own messages name hosts and ports, which are not for everybody who may read a run's end.
-        problems: tuple[tuple[type[Exception], str], ...] = (
-            (AuthenticationError, "it refuses the user or the password"),
-            (AuthorizationError, "it refuses the user or the password"),
-            (BusyLoadingError, "it is starting"),
-            (ReadOnlyError, "it is a replica that takes no writes"),
-            (OutOfMemoryError, "it has no memory left"),
-            (TimeoutError, "it does not answer in time"),
-            (ConnectionError, "it cannot be reached, or the connection was lost"),
-            (ResponseError, "it refuses the command, or the key holds something else"),
-        )
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            problem = next((text for kind, text in problems if isinstance(error, kind)), "it cannot be used")
-            raise DependencyUnavailableError(
-                dependency="the Redis of the warm tier",
-                problem=problem,
-                remedy="No state is lost, since all are written to the cold tier too: check that it runs, then resume the population.",
-            ) from error
+def _unavailable(problem: str) -> DependencyUnavailableError:
+    return DependencyUnavailableError(
+        dependency="the Redis of the warm tier",
+        problem=problem,
+        remedy="No state is lost, since all are written to the cold tier too: check that it runs, then resume the population.",
+    )
