@@ -14,6 +14,8 @@ scripts/environment.sh build
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1700000000)}
 export SOURCE_DATE_EPOCH
 mkdir -p build/sbom "$target"
+# Whoever builds a wheel by other means, from a lock that is another one by then, gets no bill rather than this one.
+trap 'rm -f build/sbom/conclave.cdx.json' EXIT
 .build-venv/bin/cyclonedx-py requirements requirements-image.lock --pyproject pyproject.toml --mc-type application \
     --spec-version 1.6 --output-reproducible --output-file build/sbom/conclave.cdx.json
 .build-venv/bin/python -m hatchling build --target wheel --target sdist --directory "$target" >&2

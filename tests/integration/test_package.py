@@ -55,6 +55,11 @@ def test_the_bill_of_materials_names_what_the_image_installs(built: Path, wheel:
     assert [json.loads(zipfile.ZipFile(wheel).read(name)) for name in inside] == [bill]
 
 
+def test_no_bill_is_left_for_a_wheel_of_other_sources(built: Path, repository_root: Path) -> None:
+    assert (built / "conclave.cdx.json").is_file()
+    assert not (repository_root / "build" / "sbom" / "conclave.cdx.json").exists()
+
+
 def test_the_same_sources_give_the_same_bytes(built: Path, wheel: Path, repository_root: Path, tmp_path: Path) -> None:
     subprocess.run([repository_root / "scripts/package.sh", tmp_path], check=True, capture_output=True)
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {

@@ -28,21 +28,17 @@ async def open_demonstration(folder: Path, *, seconds: float) -> AsyncIterator[C
     Raises `ConfigurationError` where the folder cannot be used.
     """
     from api.rest.recorded_model import recorded_model_app
-    from api.rest.server import HttpServer
+    from api.rest.server import HttpServer, listening
     from infrastructure.demonstration.voices import RecordedVoices
     from infrastructure.rosters.file_roster_source import FileRosterSource
     from infrastructure.settings import load_settings
 
     voices = RecordedVoices(await asyncio.to_thread(FileRosterSource(None).get, "archons"))
     app = recorded_model_app(voices.reply_to, model=_MODEL, seconds=seconds)
-    far_end = HttpServer(app, host="127.0.0.1", port=0, local_only=True, hang_up_s=1)
-    listening = asyncio.Event()
-    serving = asyncio.create_task(far_end.run(on_listening=lambda _urls: listening.set()))
-    try:
-        await listening.wait()
+    async with listening(HttpServer(app, host="127.0.0.1", port=0, local_only=True, hang_up_s=1)) as address:
         told = {
             "CONCLAVE_DATA_DIR": str(folder),
-            "CONCLAVE_LLM_BASE_URL": f"{far_end.urls[0]}/v1",
+            "CONCLAVE_LLM_BASE_URL": f"{address}/v1",
             "CONCLAVE_LLM_MODEL": _MODEL,
             "CONCLAVE_LOG_LEVEL": "error",
         }
@@ -50,9 +46,6 @@ async def open_demonstration(folder: Path, *, seconds: float) -> AsyncIterator[C
         configure_logging(settings)
         async with open_conclave(settings, purpose=Purpose.SERVE) as conclave:
             yield replace(conclave, banner=_BANNER)
-    finally:
-        far_end.stop()
-        await serving
 
 
 def demonstration_questions(*, seconds: float) -> Sequence[Mapping[str, Any]]:

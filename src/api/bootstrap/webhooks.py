@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from api.bootstrap.storage import make_data_folder, prepare_database
@@ -14,12 +17,13 @@ from domain.errors.dependency import DependencyUnavailableError
 
 if TYPE_CHECKING:
     from application.ports.process_registry import ProcessRegistry
-    from application.ports.webhook_outbox import DeliveryState, ListedDelivery, WebhookDelivery
+    from application.ports.webhook_outbox import DeliveryState, ListedDelivery, WebhookDelivery, WebhookOutbox
     from application.services.webhook_service import WebhookService
     from domain.models.deliberation import Deliberation
     from infrastructure.persistence.database import Database
     from infrastructure.settings import Settings
     from infrastructure.telemetry.prometheus_metrics import PrometheusMetrics
+    from infrastructure.webhooks.key_ring import WebhookKeyRing
 
 __all__ = [
     "examine_webhooks",
@@ -30,6 +34,8 @@ __all__ = [
     "rotate_webhook_key",
     "show_webhook_keys",
 ]
+
+_logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 1_000
 
@@ -61,7 +67,9 @@ def open_webhooks(
 
     async def body_of(delivery: WebhookDelivery) -> bytes:
         deliberation, document = await shown(delivery.deliberation_id)
-        return webhook_body(delivery, document, at=moment(deliberation.finished_at or delivery.ended_at))
+        at = moment(deliberation.finished_at or delivery.ended_at)
+        # Long texts of many agents take longer than an event loop should be held.
+        return await asyncio.to_thread(webhook_body, delivery, document, at=at)
 
     service = WebhookService(
         receivers=parse_receivers(settings.webhooks),
@@ -80,15 +88,23 @@ def open_webhooks(
 @asynccontextmanager
 async def kept_telling(service: WebhookService | None) -> AsyncIterator[None]:
     """Within it the receivers are told of whatever ends. Raises `DependencyUnavailableError` where the database is away."""
-    if service is not None:
-        await service.begin()
-    task = None if service is None else asyncio.create_task(service.run(), name="webhooks")
+    if service is None:
+        yield
+        return
+    await service.begin()
+    task = asyncio.create_task(service.run(), name="webhooks")
+    task.add_done_callback(_say_why)
     try:
         yield
     finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    """Telling ends where it is cancelled, and else by a fault, of which nobody would know until the server stops."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _logger.error("no webhook is told of anything until the next start", exc_info=error)
 
 
 async def examine_webhooks(settings: Settings) -> Check:
@@ -101,19 +117,19 @@ async def examine_webhooks(settings: Settings) -> Check:
         return Check(name, works=True, detail="none: CONCLAVE_WEBHOOKS is not set")
     try:
         await asyncio.to_thread(show_webhook_keys, settings)
-        found = await list_webhook_deliveries(settings, state=None, limit=_LOOKED_AT)
+        async with _opened_outbox(settings) as outbox:
+            found, waiting = await outbox.listed(state=None, limit=_LOOKED_AT), await outbox.pending()
     except ConfigurationError as error:
         return Check(name, works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
     except DependencyUnavailableError as error:
         return Check(name, works=False, detail=error.problem, remedy=error.remedy)
     told, failing = [], []
     for receiver in parse_receivers(settings.webhooks):
-        theirs = [each for each in found if each.receiver == receiver.name]
-        waiting = sum(each.state is DeliveryState.PENDING for each in theirs)
-        last = max((each for each in theirs if each.settled_at), key=lambda each: str(each.settled_at), default=None)
+        settled = [(each.settled_at, each) for each in found if each.receiver == receiver.name and each.settled_at]
+        last = max(settled, key=itemgetter(0), default=(None, None))[1]
         if last is not None and last.state is DeliveryState.GIVEN_UP:
             failing.append(f"{receiver.name} ({last.problem})")
-        told.append(f"{receiver.name} ({waiting} waiting)")
+        told.append(f"{receiver.name} ({waiting.get(receiver.name, 0)} waiting)")
     if failing:
         return Check(
             name,
@@ -125,14 +141,15 @@ async def examine_webhooks(settings: Settings) -> Check:
 
 
 def public_webhook_keys(settings: Settings) -> Callable[[], Mapping[str, Any]]:
-    """What gives the JWK set that webhooks verify with; makes no key."""
+    """What gives the JWK set that webhooks verify with, and reads the key only where it is another one; makes none."""
 
-    def read() -> Mapping[str, Any]:
+    @cache
+    def ring() -> WebhookKeyRing:
         from infrastructure.webhooks.key_ring import WebhookKeyRing
 
-        return WebhookKeyRing(settings.data_dir).public_keys()
+        return WebhookKeyRing(settings.data_dir)
 
-    return read
+    return lambda: ring().public_keys()
 
 
 def show_webhook_keys(settings: Settings) -> Mapping[str, Any]:
@@ -159,6 +176,12 @@ async def list_webhook_deliveries(
     settings: Settings, *, state: DeliveryState | None, limit: int
 ) -> Sequence[ListedDelivery]:
     """Deliveries, the latest ends first. Raises `ConfigurationError` and `DependencyUnavailableError`."""
+    async with _opened_outbox(settings) as outbox:
+        return await outbox.listed(state=state, limit=limit)
+
+
+@asynccontextmanager
+async def _opened_outbox(settings: Settings) -> AsyncIterator[WebhookOutbox]:
     from infrastructure.persistence.database import open_database
     from infrastructure.persistence.sql_webhook_outbox import SqlWebhookOutbox
 
@@ -166,6 +189,6 @@ async def list_webhook_deliveries(
     await prepare_database(settings)
     database = await open_database(settings.database_url)
     try:
-        return await SqlWebhookOutbox(database).listed(state=state, limit=limit)
+        yield SqlWebhookOutbox(database)
     finally:
         await database.close()

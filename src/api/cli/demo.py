@@ -62,49 +62,37 @@ def demo(
 async def _show(
     folder: Path, interruption: Interruption, *, port: int, seconds: float, once: bool, as_json: bool
 ) -> int:
-    import asyncio
-    import contextlib
     import sys
 
     from api.bootstrap.demonstration import demonstration_questions, open_demonstration
     from api.cli.page import Page
     from api.cli.terminal import print_document, result_console
-    from api.main import RestServer
+    from api.rest.server import RestServer, listening
 
     page = Page(result_console())
     found: list[dict[str, Any]] = []
-    async with open_demonstration(folder, seconds=seconds) as conclave:
-        server = RestServer(conclave, port=port, drain_s=0.0)
-        listening = asyncio.Event()
-        serving = asyncio.create_task(server.run(on_listening=lambda _urls: listening.set()))
-        try:
-            waiting = asyncio.create_task(listening.wait())
-            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            room = server.urls[0]
-            if not as_json:
-                page.paragraph(f"The room is open: {room}/", style="bold")
-                page.paragraph(_NOTICE)
-                page.paragraph(f"Key of the record, to pin at {room}/record: {conclave.witness.verifier_key}")
-                sys.stdout.flush()
-            for body in demonstration_questions(seconds=seconds):
-                found.append(await _ask(conclave, body, interruption, room=room, page=None if as_json else page))
-                if interruption.signal is not None:
-                    break
-            if as_json:
-                print_document({"room": room, "deliberations": found})
-            elif not once and interruption.signal is None:
-                page.gap()
-                page.paragraph(
-                    f"The room stays open at {room}/ until Ctrl-C. Ask there: what is asked anew is answered by nobody."
-                )
-                sys.stdout.flush()
-            if not once and interruption.signal is None:
-                with interruption.winding_up(), contextlib.suppress(asyncio.CancelledError):
-                    await interruption.wait()
-        finally:
-            server.stop()
-            await serving
+    async with (
+        open_demonstration(folder, seconds=seconds) as conclave,
+        listening(RestServer(conclave, port=port, drain_s=0.0)) as room,
+    ):
+        if not as_json:
+            page.paragraph(f"The room is open: {room}/", style="bold")
+            page.paragraph(_NOTICE)
+            page.paragraph(f"Key of the record, to pin at {room}/record: {conclave.witness.verifier_key}")
+            sys.stdout.flush()
+        for body in demonstration_questions(seconds=seconds):
+            found.append(await _ask(conclave, body, interruption, room=room, page=None if as_json else page))
+            if interruption.signal is not None:
+                break
+        if as_json:
+            print_document({"room": room, "deliberations": found})
+        elif not once and interruption.signal is None:
+            page.gap()
+            page.paragraph(_STAYS_OPEN.format(room=room))
+            sys.stdout.flush()
+        if not once and interruption.signal is None:
+            with interruption.winding_up():
+                await interruption.wait()
     return ExitCode.DONE if all(each["verified"] for each in found) else ExitCode.VERIFICATION_REFUSED
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from api.mcp.results import Accepted, Outcome, Verification, outcome_of, standing_of
@@ -19,13 +19,14 @@ from domain.models.budget import Limits
 from domain.witness.checkpoint import VerifierKey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Coroutine
 
 __all__ = ["Chamber", "Deliberations", "Report"]
 
 _logger = logging.getLogger(__name__)
 
 _CANCEL_S = 10.0
+_MAX_DECISION_CHARACTERS = 2_000
 _MAX_KEY_CHARACTERS = 1_000
 
 Report = Callable[[int, int | None, str], Awaitable[None]]
@@ -39,6 +40,7 @@ _OWN_KEY = (
     "The bundle agrees with itself and with the key that came with it, and nobody pinned that key: whoever made the bundle could have "
     "made the key too. Start `conclave mcp` with --key VKEY, a key that you had from the server's operator by another way."
 )
+_NOT_FOLLOWED = "status with this id, after some seconds: the question was put, and then could not be followed"
 _REFUSED = "Do not rely on this result: what was fetched is not what the key signed, or another log's."
 
 
@@ -96,21 +98,31 @@ class Chamber:
 
         Raises a `ConclaveError` for what is refused.
         """
-        document = await self._deliberations.submit({**body, **self._money(body, max_cost_usd)})
+        asked_for = {**body, **self._money(body, max_cost_usd)}
+        putting = asyncio.ensure_future(self._deliberations.submit(asked_for))
+        try:
+            document = await asyncio.shield(putting)
+        except asyncio.CancelledError:
+            # It may have been accepted by now, under an id that nobody else will learn.
+            self._see_to(self._cancel_once_put(putting))
+            raise
         own = str(document["id"])
         self._begun.add(own)
         # Other protocols ask again, nobody knows how often.
         is_poll = (document.get("protocol") or {}).get("kind") == "poll"
         asked = (document.get("agents") or {}).get("count") if is_poll else None
         try:
-            async with asyncio.timeout(self._wait_s if wait_s is None else min(wait_s, self._wait_s)):
-                await self._follow(own, asked, report)
-        except TimeoutError:
-            pass
-        except asyncio.CancelledError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_s if wait_s is None else min(wait_s, self._wait_s)):
+                    await self._follow(own, asked, report)
+            return await self.status(own)
+        except ConclaveError as error:
+            # It goes on all the same, and whoever is not told its id asks, and pays, again.
+            _logger.warning("deliberation %s cannot be followed: %s", own, error)
+            return standing_of(document, next_step=_NOT_FOLLOWED)
+        except BaseException:
             self._cancel_later(own)
             raise
-        return await self.status(own)
 
     async def status(self, deliberation_id: str) -> Accepted:
         """How it stands. Raises a `ConclaveError` where there is no such deliberation."""
@@ -165,7 +177,9 @@ class Chamber:
             entries_checked=report.entries_checked,
             status=found.status,
             outcome_status=found.outcome_status,
-            decision=visible(found.decision) if isinstance(found.decision, str) else found.decision,
+            decision=visible(found.decision, limit=_MAX_DECISION_CHARACTERS)
+            if isinstance(found.decision, str)
+            else found.decision,
             roll_call=dict(found.roll_call),
             not_recomputed=found.not_recomputed,
             withheld=report.withheld_count,
@@ -206,11 +220,22 @@ class Chamber:
                     await report(ended, asked, f"{ended} ended, the last one {event.get('state')}")
 
     def _cancel_later(self, deliberation_id: str) -> None:
-        """In a task of its own, because whoever is being cancelled waits for nothing more."""
         self._begun.discard(deliberation_id)
-        task = asyncio.create_task(self._cancel(deliberation_id), name="mcp-cancel")
+        self._see_to(self._cancel(deliberation_id))
+
+    def _see_to(self, cancelling: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own, because whoever is being cancelled waits for nothing more."""
+        task = asyncio.create_task(cancelling, name="mcp-cancel")
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel_once_put(self, putting: asyncio.Future[Mapping[str, Any]]) -> None:
+        try:
+            document = await putting
+        except ConclaveError:
+            # Refused: there is nothing to cancel.
+            return
+        await self._cancel(str(document["id"]))
 
     async def _cancel(self, deliberation_id: str) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -15,6 +15,7 @@ _MAX_QUESTION = 2_000
 _MAX_REASON = 500
 _MAX_REASONS = 3
 _MAX_POSITIONS = 20
+_MAX_AGENTS = 72
 _MAX_FAILURES = 72
 _MAX_MESSAGE = 200
 _MAX_TALLY = 100
@@ -109,22 +110,70 @@ class Verification(BaseModel):
     erased: int = 0
 
 
+class _Bounds:
+    """Makes texts visible, cuts what is longer than it may be, and remembers whether anything was."""
+
+    def __init__(self) -> None:
+        self.was_cut = False
+
+    def text(self, text: Any, limit: int) -> str:
+        """One text."""
+        self.was_cut |= len(str(text)) > limit
+        return visible(str(text), limit=limit)
+
+    def perhaps(self, text: Any, limit: int) -> str | None:
+        """One text, None where there is none."""
+        return None if text is None else self.text(text, limit)
+
+    def items(self, items: Iterable[Any] | None, limit: int) -> list[Any]:
+        """The first ones."""
+        found = list(items or ())
+        self.was_cut |= len(found) > limit
+        return found[:limit]
+
+    def answer(self, answer: Any) -> str | int | float | None:
+        """One answer; several are one text."""
+        if answer is None or isinstance(answer, int | float):
+            return answer
+        return self.text(answer if isinstance(answer, str) else ", ".join(map(str, answer)), _MAX_QUESTION)
+
+    def position(self, position: Mapping[str, Any]) -> Position:
+        """One that lost."""
+        reasons = self.items((reason for reason in position.get("reasons") or () if reason), _MAX_REASONS)
+        return Position(
+            answer=self.answer(position.get("answer")),
+            count=int(position.get("count", 0)),
+            agents=[self.text(agent, _MAX_MESSAGE) for agent in self.items(position.get("agents"), _MAX_AGENTS)],
+            reasons=[self.text(reason, _MAX_REASON) for reason in reasons],
+        )
+
+    def failure(self, failure: Mapping[str, Any]) -> FailedAgent:
+        """One agent without a ballot."""
+        return FailedAgent(
+            agent_id=self.text(failure.get("agent_id"), _MAX_MESSAGE),
+            round=failure.get("round"),
+            state=str(failure.get("state")),
+            message=self.text(failure.get("message") or "", _MAX_MESSAGE),
+        )
+
+
 def standing_of(document: Mapping[str, Any], *, next_step: str) -> Accepted:
     """The deliberation of the contract as it stands."""
     roll_call = document.get("roll_call") or {}
     outcome = document.get("outcome") or {}
+    within = _Bounds()
     return Accepted(
         deliberation_id=str(document["id"]),
         status=str(document["status"]),
         has_ended=document["status"] not in {"queued", "running"},
-        question=_text(document.get("question"), _MAX_QUESTION),
+        question=within.perhaps(document.get("question"), _MAX_QUESTION),
         simulated=bool(document.get("simulated")),
         asked=int(roll_call.get("asked", 0)),
         answered=int(roll_call.get("answered", 0)),
         created_at=document.get("created_at"),
         finished_at=document.get("finished_at"),
-        reason=_text(document.get("reason"), _MAX_REASON),
-        decision=_answer(outcome.get("decision")),
+        reason=within.perhaps(document.get("reason"), _MAX_REASON),
+        decision=within.answer(outcome.get("decision")),
         outcome_status=outcome.get("status"),
         next_step=next_step,
     )
@@ -134,68 +183,32 @@ def outcome_of(document: Mapping[str, Any]) -> Outcome:
     """The outcome of a deliberation of the contract, within the bounds."""
     outcome = document.get("outcome") or {}
     dissent = outcome.get("dissent") or {}
-    positions = list(dissent.get("positions") or ())
-    failures = list(document.get("failures") or ())
-    tally = dict(outcome.get("tally") or {})
     usage = document.get("usage") or {}
-    reasons = [reason for position in positions for reason in position.get("reasons") or ()]
-    was_cut = (
-        len(positions) > _MAX_POSITIONS
-        or len(failures) > _MAX_FAILURES
-        or len(tally) > _MAX_TALLY
-        or len(str(document.get("question") or "")) > _MAX_QUESTION
-        or any(len(position.get("reasons") or ()) > _MAX_REASONS for position in positions)
-        or any(len(str(reason)) > _MAX_REASON for reason in reasons)
-    )
-    return Outcome(
+    within = _Bounds()
+    found = Outcome(
         deliberation_id=str(document["id"]),
         status=str(document["status"]),
-        question=_text(document.get("question"), _MAX_QUESTION),
+        question=within.perhaps(document.get("question"), _MAX_QUESTION),
         simulated=bool(document.get("simulated")),
         orchestrator=str(document.get("orchestrator")),
         outcome_status=outcome.get("status"),
-        decision=_answer(outcome.get("decision")),
+        decision=within.answer(outcome.get("decision")),
         rule=outcome.get("rule"),
-        tally={visible(name, limit=_MAX_REASON): count for name, count in list(tally.items())[:_MAX_TALLY]},
+        tally={
+            within.text(name, _MAX_REASON): count
+            for name, count in within.items(dict(outcome.get("tally") or {}).items(), _MAX_TALLY)
+        },
         margin=outcome.get("margin"),
         spread=outcome.get("spread"),
         dissent_percentage=dissent.get("percentage"),
-        dissent=[_position(position) for position in positions[:_MAX_POSITIONS]],
+        dissent=[within.position(each) for each in within.items(dissent.get("positions"), _MAX_POSITIONS)],
         roll_call=dict(document.get("roll_call") or {}),
-        failures=[_failure(failure) for failure in failures[:_MAX_FAILURES]],
+        failures=[within.failure(each) for each in within.items(document.get("failures"), _MAX_FAILURES)],
         effective_votes=outcome.get("effective_votes"),
         votes_to_flip=(outcome.get("robustness") or {}).get("votes_to_flip"),
         cost_usd=usage.get("cost_usd"),
         calls=usage.get("calls"),
-        reason=_text(document.get("reason"), _MAX_REASON),
-        was_cut=was_cut,
+        reason=within.perhaps(document.get("reason"), _MAX_REASON),
+        was_cut=False,
     )
-
-
-def _position(position: Mapping[str, Any]) -> Position:
-    reasons = [reason for reason in position.get("reasons") or () if reason]
-    return Position(
-        answer=_answer(position.get("answer")),
-        count=int(position.get("count", 0)),
-        agents=[visible(str(agent), limit=_MAX_MESSAGE) for agent in position.get("agents") or ()],
-        reasons=[visible(str(reason), limit=_MAX_REASON) for reason in reasons[:_MAX_REASONS]],
-    )
-
-
-def _failure(failure: Mapping[str, Any]) -> FailedAgent:
-    return FailedAgent(
-        agent_id=visible(str(failure.get("agent_id")), limit=_MAX_MESSAGE),
-        round=failure.get("round"),
-        state=str(failure.get("state")),
-        message=visible(str(failure.get("message") or ""), limit=_MAX_MESSAGE),
-    )
-
-
-def _answer(answer: Any) -> str | int | float | None:
-    if answer is None or isinstance(answer, int | float):
-        return answer
-    return visible(answer if isinstance(answer, str) else ", ".join(map(str, answer)), limit=_MAX_QUESTION)
-
-
-def _text(text: Any, limit: int) -> str | None:
-    return None if text is None else visible(str(text), limit=limit)
+    return found.model_copy(update={"was_cut": within.was_cut})

@@ -1,7 +1,8 @@
-"""The page about the REST interface, with everything it needs served from here and nothing inline."""
+"""The OpenAPI document, and what draws it in a browser, served from here."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from importlib.resources import files
 
@@ -19,14 +20,13 @@ PAGE_CSP = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _FILES: Mapping[str, tuple[str, str]] = {
-    "/docs": ("docs.html", "text/html; charset=utf-8"),
     "/static/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
     "/static/docs.css": ("docs.css", "text/css; charset=utf-8"),
 }
 
 
 def add_pages(app: FastAPI) -> None:
-    """Put the page, its files and the OpenAPI document into `app`; they need no key."""
+    """Put the OpenAPI document and the files of its page into `app`; they need no key."""
     folder = files("api.rest").joinpath("static")
     app.state.pages = {path: (folder.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
     for path in _FILES:
@@ -43,4 +43,6 @@ async def page(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """The OpenAPI document."""
-    return JsonResponse(describe_application(request.app), headers={"Cache-Control": "no-cache"})
+    # The first time it takes longer to make than an event loop should be held.
+    document = await asyncio.to_thread(describe_application, request.app)
+    return JsonResponse(document, headers={"Cache-Control": "no-cache"})

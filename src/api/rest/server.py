@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ from api.rest.application import create_app
 from api.rest.connection import BoundedConnection
 from domain.errors.configuration import ConfigurationError
 
-__all__ = ["Front", "HttpServer", "RestServer", "Stoppable", "run_until_signal", "serve"]
+__all__ = ["Front", "HttpServer", "RestServer", "Stoppable", "listening", "run_until_signal", "serve"]
 
 _logger = logging.getLogger(__name__)
 
@@ -231,6 +231,23 @@ async def serve(
     """
     server = RestServer(conclave, host=host, port=port, drain_s=drain_s, front=front)
     return await run_until_signal(server, on_listening=on_listening)
+
+
+@contextlib.asynccontextmanager
+async def listening(server: HttpServer) -> AsyncIterator[str]:
+    """Within it `server` answers, at the address that is yielded; on the way out it is stopped. Raises what kept it from answering."""
+    begun = asyncio.Event()
+    running = asyncio.create_task(server.run(on_listening=lambda _urls: begun.set()), name="http-server")
+    waiting = asyncio.create_task(begun.wait())
+    try:
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if begun.is_set():
+            yield server.urls[0]
+    finally:
+        waiting.cancel()
+        if not running.done():
+            server.stop()
+        await running
 
 
 class Stoppable(Protocol):

@@ -16,7 +16,7 @@ MAX_SERIES_POINTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class LineSummary:
-    """One line in numbers, over all its rows; quantiles are within a tenth of a percent."""
+    """One line in numbers, over all its rows; quantiles are within a tenth of a percent. The mean of a rate is over the whole time."""
 
     count: int
     least: float

@@ -12,12 +12,11 @@ __all__ = ["WebhookMessage", "WebhookReceiver", "WebhookReply", "WebhookSender"]
 class WebhookReceiver:
     """Who is told: the name that its deliveries are kept under, and its address, which may be a secret and is not shown.
 
-    With `key_name` it is told of the deliberations of that API key alone. `host` is what may be shown of the address.
+    With `key_name` it is told of the deliberations of that API key alone.
     """
 
     name: str
     address: str = field(repr=False)
-    host: str = ""
     key_name: str | None = None
 
 

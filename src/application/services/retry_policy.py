@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ["RetryPolicy"]
 
+_MAX_DOUBLINGS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -22,5 +24,6 @@ class RetryPolicy:
 
     def delay(self, attempt: int, retry_after_s: float | None) -> float:
         """Seconds to wait after the `attempt`-th attempt (from 1) failed."""
-        jitter: float = self.draw() * min(self.cap_s, self.base_s * 2 ** (attempt - 1))
+        # Beyond that many doublings every pause is the longest one, and in the end no float holds the number.
+        jitter: float = self.draw() * min(self.cap_s, self.base_s * 2 ** min(attempt - 1, _MAX_DOUBLINGS))
         return jitter if retry_after_s is None else max(0.0, retry_after_s) + jitter

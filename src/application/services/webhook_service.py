@@ -29,6 +29,8 @@ WEBHOOK_RETRIES = RetryPolicy(base_s=5.0, cap_s=3600.0)
 
 _AT_A_TIME = 4
 _LEASE_S = 30.0
+# Short enough that nobody else can have claimed a delivery while it is still being posted.
+_ATTEMPT_S = 25.0
 _AWAY_S = 5.0
 _DRAIN_S = 2.0
 _FORGET_EVERY_S = 3600.0
@@ -86,8 +88,8 @@ class WebhookService:
 
     @property
     def pending_count(self) -> int:
-        """How many deliveries waited, or were under way, when they were last counted."""
-        return sum(self._pending.values())
+        """How many deliveries to these receivers waited, or were under way, when they were last counted."""
+        return sum(self._pending.get(receiver.name, 0) for receiver in self._receivers)
 
     async def begin(self) -> None:
         """Have a place from which on each receiver is told: whatever ends after this is. Raises `DependencyUnavailableError`."""
@@ -141,26 +143,33 @@ class WebhookService:
             _logger.warning("deliveries to webhooks are free when their leases have run out: %s", error)
 
     async def _deliver(self, receiver: WebhookReceiver, delivery: WebhookDelivery, lease: str) -> None:
+        try:
+            attempt = await self._attempt(receiver, delivery)
+            if await self._outbox.settle(delivery.id, lease=lease, attempt=attempt):
+                self._note(receiver, delivery, attempt)
+        except DependencyUnavailableError as error:
+            _logger.warning("webhook %s: delivery %s is made again: %s", receiver.name, delivery.id, error)
+        except Exception:  # the trouble of one delivery is not another's
+            _logger.exception("webhook %s: how delivery %s went cannot be kept", receiver.name, delivery.id)
+
+    async def _attempt(self, receiver: WebhookReceiver, delivery: WebhookDelivery) -> Attempt:
+        """Post it, within the time for which it is held."""
         reply: WebhookReply | None = None
         problem: str | None = None
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            body = await self._body_of(delivery)
-            reply = await self._sender.send(receiver, WebhookMessage(delivery.id, delivery.event, body))
+            async with asyncio.timeout(_ATTEMPT_S):
+                body = await self._body_of(delivery)
+                reply = await self._sender.send(receiver, WebhookMessage(delivery.id, delivery.event, body))
         except ConclaveError as error:
             problem = getattr(error, "problem", "") or str(error)
+        except TimeoutError:
+            problem = f"it could not be posted within {_ATTEMPT_S:g} s"
         except Exception as error:
             _logger.exception("webhook %s: delivery %s could not be posted", receiver.name, delivery.id)
             problem = f"it could not be posted ({type(error).__name__})"
-        age_s = delivery.age_s + asyncio.get_running_loop().time() - began
-        attempt = self._judged(delivery, reply, problem, age_s=age_s)
-        try:
-            settled = await self._outbox.settle(delivery.id, lease=lease, attempt=attempt)
-        except DependencyUnavailableError as error:
-            _logger.warning("webhook %s: delivery %s is made again: %s", receiver.name, delivery.id, error)
-            return
-        if settled:
-            self._note(receiver, delivery, attempt)
+        return self._judged(delivery, reply, problem, age_s=delivery.age_s + loop.time() - began)
 
     def _judged(
         self, delivery: WebhookDelivery, reply: WebhookReply | None, problem: str | None, *, age_s: float
@@ -236,7 +245,5 @@ async def _rest(under_way: set[asyncio.Task[None]], pause_s: float) -> set[async
     if not under_way:
         await asyncio.sleep(pause_s)
         return under_way
-    done, rest = await asyncio.wait(under_way, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+    _, rest = await asyncio.wait(under_way, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
     return rest

@@ -83,7 +83,7 @@ class Decimation:
         self.rows = 0
 
     def add(self, position: float, values: Sequence[float | None]) -> None:
-        """One row; None is a gap in that line. Positions ascend. Raises `ValueError` for another number of values."""
+        """One row; None is a gap in that line. No position is before the last one. Raises `ValueError` for another number of values."""
         if len(values) != self._lines:
             raise ValueError(f"a row of {len(values)} values is none of {self._lines} lines")
         self.rows += 1
@@ -100,7 +100,7 @@ class Decimation:
         positions: list[float] = []
         lines: list[list[float | None]] = [[] for _ in range(self._lines)]
         for stretch in self._stretches:
-            alone = stretch.first == stretch.last
+            alone = stretch.rows == 1
             positions.extend((stretch.first,) if alone else (stretch.first, stretch.last))
             for line, extent in zip(lines, stretch.extents, strict=True):
                 if extent is None:

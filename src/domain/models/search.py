@@ -36,7 +36,7 @@ _LEFT_OUT = frozenset({"Mn", "Me", "Cf", "Cc", "Cs"})
 
 
 def folded(text: str) -> str:
-    """`text` as it is searched: without case and accents, and with single spaces (NFKD and case folding, Unicode 3.13 D145, UAX 15)."""
+    """`text` as it is searched: without case and accents, and with single spaces (compatibility caseless, Unicode 3.13 D146)."""
     if text.isascii():
         return " ".join(_CONTROLS.sub("", text).casefold().split())
     bare = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())

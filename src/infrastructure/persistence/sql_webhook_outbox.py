@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, text, update
@@ -112,13 +112,13 @@ class SqlWebhookOutbox:
             return []
 
         def is_due(connection: Connection) -> bool:
-            due = select(_OF.id).where(*self._due(connection, receiver)).limit(1)
+            due = select(_OF.id).where(*_due(receiver, self._clock.now(connection))).limit(1)
             return connection.execute(due).first() is not None
 
         def take(connection: Connection) -> list[WebhookDelivery]:
             now = self._clock.now(connection)
             # Of rows that another process is just claiming nobody has to wait to be refused.
-            due = select(webhook_deliveries).where(*self._due(connection, receiver)).order_by(_OF.next_at, _OF.id)
+            due = select(webhook_deliveries).where(*_due(receiver, now)).order_by(_OF.next_at, _OF.id)
             found = connection.execute(due.limit(limit).with_for_update(skip_locked=True)).all()
             for row in found:
                 connection.execute(
@@ -200,10 +200,10 @@ class SqlWebhookOutbox:
 
         return await self._database.write(remove)
 
-    def _due(self, connection: Connection, receiver: str) -> tuple[ColumnElement[bool], ...]:
-        now = self._clock.now(connection)
-        is_free = or_(_OF.lease_owner.is_(None), _OF.lease_until < now)
-        return (_OF.receiver == receiver, _OF.state == _PENDING, _OF.next_at <= now, is_free)
+
+def _due(receiver: str, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    is_free = or_(_OF.lease_owner.is_(None), _OF.lease_until < now)
+    return (_OF.receiver == receiver, _OF.state == _PENDING, _OF.next_at <= now, is_free)
 
 
 def _listed(row: Any) -> ListedDelivery:

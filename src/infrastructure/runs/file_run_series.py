@@ -58,8 +58,8 @@ class FileRunSeries:
         if not is_run_id(run.id):
             return RunSeries()
         with self._turn:
-            followed = self._followed.setdefault(run.id, _Followed(run.id, run.kind))
-            self._followed.move_to_end(run.id)
+            followed = self._followed.pop(run.id, None) or _Followed(run.id, run.kind)
+            self._followed[run.id] = followed
             while len(self._followed) > _MAX_FOLLOWED:
                 self._followed.popitem(last=False)
         with followed.turn:
@@ -87,13 +87,16 @@ class _Followed:
         self._opinions = OpinionBook()
         self._opinion_generation = 0
         self._events = FollowedLines(EVENTS_FILE)
-        self._event_book = SeriesBook(EVENTS[_EVENTS_OF[kind]])
+        self._event_book = self._new_event_book()
+        self._event_generation = self._events.generation
 
     def look(self, folder: int, *, limit: int) -> None:
         if self._has_rows(folder, limit):
             return
         try:
             for line in self._events.look(folder, limit=limit):
+                if self._events.generation != self._event_generation:
+                    self._event_book, self._event_generation = self._new_event_book(), self._events.generation
                 event = read_event(line, run_id=self._run_id)
                 if event is not None and event.type == _EVENTS_OF[self._kind]:
                     self._event_book.take_row({**event.data, "at": event.at.isoformat()})
@@ -109,6 +112,9 @@ class _Followed:
         return book.series(
             is_whole=self.is_whole, opinions=self._opinions.distributions, moments=self._opinions.moments
         )
+
+    def _new_event_book(self) -> SeriesBook:
+        return SeriesBook(EVENTS[_EVENTS_OF[self._kind]])
 
     def _has_rows(self, folder: int, limit: int) -> bool:
         """Whether the run has written rows; then those are read."""

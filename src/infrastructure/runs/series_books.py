@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -28,8 +28,9 @@ def number_in(row: Mapping[str, Any], *path: str) -> float | None:
     value: Any = row
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    # Compared before it is a float, which has no room for every whole number of JSON; NaN is not less than anything.
     return float(value) if abs(value) <= _LARGEST else None
 
 
@@ -42,6 +43,8 @@ class RowShape:
     lines: Mapping[str, Read]
     marks: Mapping[str, Read]
     source: str = "rows"
+    # A rate counts as much in its mean as the time lasted that it holds for, which stands in another line.
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 def _per_second(row: Mapping[str, Any]) -> float | None:
@@ -88,6 +91,7 @@ TICKS = RowShape(
     _at("tick"),
     {"tick_ms": _at("tick_ms"), "messages_per_second": _per_second, "agents": _at("agents"), "mean": _at("mean")},
     {},
+    weights={"messages_per_second": "tick_ms"},
 )
 CYCLES = RowShape(
     "cycle",
@@ -130,6 +134,8 @@ class SeriesBook:
         self._decimation = Decimation(len(shape.lines), max_points=MAX_SERIES_POINTS)
         self._sketches = {name: QuantileSketch() for name in shape.lines}
         self._last = dict.fromkeys(shape.lines, 0.0)
+        # Of each rate the sum of its values by their weights, and that of the weights.
+        self._weighed = {name: [0.0, 0.0] for name in shape.weights}
         self._before = dict.fromkeys(shape.marks, 0.0)
         self._marks: list[RunMark] = []
         self._begin: float | None = None
@@ -143,11 +149,8 @@ class SeriesBook:
 
     def take(self, line: bytes) -> None:
         """One line of the file."""
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(row, dict):
+        row = _row_in(line)
+        if row is not None:
             self.take_row(row)
 
     def take_row(self, row: Mapping[str, Any]) -> None:
@@ -174,6 +177,12 @@ class SeriesBook:
             if value is not None:
                 sketch.add(value)
                 self._last[name] = value
+        taken = dict(zip(self.shape.lines, values, strict=True))
+        for name, by in self.shape.weights.items():
+            value, weight = taken[name], taken[by]
+            if value is not None and weight is not None and weight > 0:
+                self._weighed[name][0] += value * weight
+                self._weighed[name][1] += weight
         for kind, read in self.shape.marks.items():
             self._mark(position, kind, read(row) or 0.0)
 
@@ -183,7 +192,9 @@ class SeriesBook:
         """What was taken so far."""
         positions, lines = self._decimation.points()
         given = dict(zip(self.shape.lines, lines, strict=True))
-        summaries = {name: _summary(sketch, self._last[name]) for name, sketch in self._sketches.items()}
+        summaries = {
+            name: _summary(sketch, self._last[name], self._weighed.get(name)) for name, sketch in self._sketches.items()
+        }
         ticks, means, variances = moments
         return RunSeries(
             axis=self.shape.axis,
@@ -217,11 +228,8 @@ class OpinionBook:
 
     def take(self, line: bytes) -> None:
         """One line of `samples.jsonl`; what is none is passed over."""
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        found = _distribution(row) if isinstance(row, dict) else None
+        row = _row_in(line)
+        found = None if row is None else _distribution(row)
         if found is None or (self._latest is not None and found.tick <= self._latest.tick):
             return
         self._first = self._first or found
@@ -242,21 +250,34 @@ class OpinionBook:
         return ticks, means, variances
 
 
+def _row_in(line: bytes) -> Mapping[str, Any] | None:
+    """The object in that line; what could be shown to nobody does no harm here, because only numbers are taken out of it."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
 def _distribution(row: Mapping[str, Any]) -> Distribution | None:
     tick, mean, variance = number_in(row, "tick"), number_in(row, "mean"), number_in(row, "variance")
     histogram = row.get("histogram")
     if tick is None or mean is None or variance is None or not isinstance(histogram, list):
         return None
     counts = tuple(
-        count for count in histogram if isinstance(count, int) and not isinstance(count, bool) and count >= 0
+        count
+        for count in histogram
+        if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= _LARGEST
     )
     if not 0 < len(counts) == len(histogram) <= _MAX_BINS:
         return None
     return Distribution(int(tick), mean, variance, counts)
 
 
-def _summary(sketch: QuantileSketch, last: float) -> LineSummary | None:
+def _summary(sketch: QuantileSketch, last: float, weighed: Sequence[float] | None) -> LineSummary | None:
     mean, p50, p95 = sketch.mean, sketch.quantile(0.5), sketch.quantile(0.95)
     if mean is None or p50 is None or p95 is None:
         return None
+    if weighed is not None and weighed[1]:
+        mean = weighed[0] / weighed[1]
     return LineSummary(sketch.count, sketch.least, sketch.greatest, mean, p50, p95, last)

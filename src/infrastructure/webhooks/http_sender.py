@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 
 import aiohttp
 from yarl import URL
@@ -15,13 +12,14 @@ from yarl import URL
 from application.ports.clock import Clock, SystemClock
 from application.ports.webhook_sender import WebhookMessage, WebhookReceiver, WebhookReply
 from domain.errors.dependency import DependencyUnavailableError
+from infrastructure.orchestrators.provider_refusal import retry_after_s
 from infrastructure.webhooks.key_ring import WebhookKeyRing
 from infrastructure.webhooks.message_signature import SignedRequest, sign_request
 
 __all__ = ["HttpWebhookSender"]
 
 _VALID_FOR = timedelta(seconds=300)
-_MAX_SECONDS = 10 * 24 * 3600.0
+_LONGEST_PAUSE_S = 10 * 24 * 3600.0
 
 
 class HttpWebhookSender:
@@ -69,28 +67,15 @@ class HttpWebhookSender:
                 ) as response,
             ):
                 response.close()
-                return WebhookReply(response.status, _retry_after_s(response.headers, now))
-        except TimeoutError as error:
-            raise self._unavailable(receiver, f"it did not answer within {self._timeout_s:g} s") from error
+                pause_s = retry_after_s(response.headers, now=self._clock.now)
+                return WebhookReply(response.status, None if pause_s is None else min(pause_s, _LONGEST_PAUSE_S))
+        # Without the cause, whose text may repeat the address, which may hold a secret.
+        except TimeoutError:
+            raise self._unavailable(receiver, f"it did not answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The error's own text may repeat the address, which may hold a secret.
             raise self._unavailable(receiver, f"it cannot be reached ({type(error).__name__})") from None
 
     def _unavailable(self, receiver: WebhookReceiver, problem: str) -> DependencyUnavailableError:
         return DependencyUnavailableError(
             dependency=f"the webhook {receiver.name!r}", problem=problem, remedy="Check that it runs."
         )
-
-
-def _retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that were asked for in `Retry-After`, or until the date there (RFC 9110, 10.2.3), ten days at most."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:12]), _MAX_SECONDS)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    seconds = (moment - now).total_seconds()
-    return min(max(0.0, seconds), _MAX_SECONDS) if math.isfinite(seconds) else None

@@ -17,6 +17,7 @@ from typing import Any
 
 from application.ports.clock import Clock, SystemClock
 from domain.errors.configuration import ConfigurationError
+from infrastructure.runs.private_files import opened_folder, replace_file
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.key_file import open_signing_key
 
@@ -27,6 +28,7 @@ RETIRED_FOR = timedelta(days=7)
 
 _KEY, _RETIRED, _LOCK = "webhook.key", "webhook.retired.json", "webhook.lock"
 _NAME = "conclave-webhooks"
+_MAX_RETIRED = 100
 _MAX_RETIRED_BYTES = 64 * 1024
 
 
@@ -53,11 +55,15 @@ class WebhookKeyRing:
         """The key that signs now; made where there is none, and by several processes at once the same."""
         path = self._folder / _KEY
         stamp = _stamp(path)
-        if self._known is None or stamp is None or self._known[0] != stamp:
-            with _named(path):
-                key = open_signing_key(path, create=True, name=_NAME)
-            self._known = (_stamp(path) or (0, 0), WebhookSigningKey(thumbprint(key.public_key), key))
-        return self._known[1]
+        known = self._known
+        if known is not None and stamp is not None and known[0] == stamp:
+            return known[1]
+        with _named(path):
+            key = open_signing_key(path, create=True, name=_NAME)
+        found = WebhookSigningKey(thumbprint(key.public_key), key)
+        # Under the stamp from before: where the file was replaced meanwhile, the next look finds another one.
+        self._known = None if stamp is None else (stamp, found)
+        return found
 
     def public_keys(self) -> dict[str, Any]:
         """The JWK set (RFC 7517): the key that signs first, if there is one, then those that were retired less than a week ago."""
@@ -66,11 +72,19 @@ class WebhookKeyRing:
         return {"keys": [*present, *(jwk for jwk, _ in self._retired() if jwk["kid"] not in known)]}
 
     def rotate(self) -> WebhookSigningKey:
-        """Sign with a new key from now on; the one before is named for a week more."""
+        """Sign with a new key from now on; the one before is named for a week more, of which there may be a hundred at a time."""
         with self._locked():
-            before = self.signing_key()
+            before = jwk_of(self.signing_key().key.public_key)
+            # It stands there already where the machine stopped in the middle of an earlier rotation.
+            others = [(jwk, at) for jwk, at in self._retired() if jwk["kid"] != before["kid"]]
+            if len(others) >= _MAX_RETIRED:
+                raise ConfigurationError(
+                    variable="CONCLAVE_DATA_DIR",
+                    problem=f"{len(others)} keys of webhooks were retired within a week, and each is still named",
+                    remedy="Rotate less often.",
+                )
             # First, so that whatever a crash leaves behind, no message was signed with a key that nobody can look up.
-            self._write_retired([(jwk_of(before.key.public_key), self._clock.now()), *self._retired()])
+            self._write_retired([(before, self._clock.now()), *others])
             draft = self._folder / f".{_KEY}.{secrets.token_hex(8)}"
             try:
                 open_signing_key(draft, create=True, name=_NAME)
@@ -100,21 +114,12 @@ class WebhookKeyRing:
             raise _refused(f"{str(path)!r} is not the list of retired keys that was written there") from error
 
     def _write_retired(self, kept: list[tuple[dict[str, Any], datetime]]) -> None:
-        path = self._folder / _RETIRED
-        draft = path.with_name(f".{_RETIRED}.{secrets.token_hex(8)}")
         document = {"retired": [{"key": jwk, "retired_at": at.isoformat()} for jwk, at in kept]}
         try:
-            with draft.open("x", encoding="utf-8") as file:
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            with opened_folder(self._folder) as folder:
+                replace_file(_RETIRED, json.dumps(document).encode(), within=folder, synced=True)
         except OSError as error:
-            raise _refused(f"{str(path)!r} cannot be written ({error.strerror})") from error
-        finally:
-            with suppress(FileNotFoundError):
-                draft.unlink()
-        self._sync()
+            raise _refused(f"{str(self._folder / _RETIRED)!r} cannot be written ({error.strerror})") from error
 
     def _sync(self) -> None:
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)

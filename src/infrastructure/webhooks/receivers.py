@@ -51,7 +51,7 @@ def parse_receiver(entry: str, number: int = 1) -> WebhookReceiver:
         _refuse(number, "names a key that no API key can have")
     address, host = _checked(address.strip(), number)
     digest = hashlib.sha256(address.encode()).hexdigest()[:12]
-    return WebhookReceiver(name or f"{host}#{digest}", address, host, key_name or None)
+    return WebhookReceiver(name or f"{host}#{digest}", address, key_name or None)
 
 
 def _checked(address: str, number: int) -> tuple[str, str]:

@@ -21,3 +21,7 @@ def test_what_the_far_end_asks_for_is_waited_at_least(asked: float, draw: float)
 
 def test_a_far_end_that_asks_for_the_past_is_not_waited_for() -> None:
     assert RetryPolicy(draw=lambda: 0.0).delay(1, -5.0) == 0.0
+
+
+def test_however_often_it_was_tried_the_pause_is_the_longest_one() -> None:
+    assert RetryPolicy(cap_s=8, draw=lambda: 1.0).delay(5_000, None) == 8

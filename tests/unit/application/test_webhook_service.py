@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from application.ports.webhook_outbox import DeliveryState, WebhookDelivery
+from application.ports.webhook_outbox import Attempt, DeliveryState, WebhookDelivery
 from application.ports.webhook_sender import WebhookMessage, WebhookReceiver, WebhookReply
 from application.services.retry_policy import RetryPolicy
 from application.services.webhook_service import GIVE_UP_S, WEBHOOK_RETRIES, WebhookService
@@ -270,3 +270,72 @@ def test_an_outbox_that_is_away_stops_nothing_for_good() -> None:
 
     assert run_in_virtual_time(work()) == 0
     assert len(street.sent) == 1
+
+
+async def stopped_from_within() -> WebhookReply:
+    raise asyncio.CancelledError
+
+
+def test_a_delivery_that_is_cancelled_from_within_is_made_again_and_its_receiver_told_on() -> None:
+    street = Street({"ops": [stopped_from_within, WebhookReply(204)]})
+    outbox = told(street, OPS, for_s=60, ends=2)
+    assert set(states(outbox).values()) == {DeliveryState.DELIVERED}
+    assert len(street.times("ops")) == 3
+
+
+def test_an_attempt_without_an_end_is_over_before_another_may_claim_its_delivery() -> None:
+    street = Street({"ops": [never, WebhookReply(204)]})
+    outbox = told(street, OPS, for_s=60)
+    assert (len(street.sent), street.most_at_once["ops"]) == (2, 1)
+    assert states(outbox) == {"ops": DeliveryState.DELIVERED}
+    assert street.counted == {"failed": 1, "delivered": 1}
+
+
+def test_an_attempt_that_cannot_be_kept_stops_no_receiver(caplog: pytest.LogCaptureFixture) -> None:
+    street = Street()
+
+    async def work() -> dict[str, DeliveryState]:
+        outbox = InMemoryWebhookOutbox(lambda: street.over, clock=VirtualClock())
+        for receiver in (OPS, AUDIT):
+            await outbox.gather(receiver.name)
+        settle, failures = outbox.settle, [ValueError("odd")]
+
+        async def failing(delivery_id: str, *, lease: str, attempt: Attempt) -> bool:
+            if failures:
+                raise failures.pop()
+            return await settle(delivery_id, lease=lease, attempt=attempt)
+
+        outbox.settle = failing  # type: ignore[method-assign]
+        service = WebhookService(receivers=[OPS, AUDIT], outbox=outbox, sender=street, body_of=body_of, process="p")
+        street.one_ends()
+        running = asyncio.create_task(service.run())
+        await asyncio.sleep(60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return {each.receiver: each.state for each in await outbox.listed(state=None, limit=5)}
+
+    with caplog.at_level(logging.ERROR):
+        found = run_in_virtual_time(work())
+    assert found == {"ops": DeliveryState.DELIVERED, "audit": DeliveryState.DELIVERED}
+    assert len(street.sent) == 3
+    assert "cannot be kept" in caplog.text
+
+
+def test_what_waits_for_a_receiver_that_was_taken_out_is_not_counted() -> None:
+    street = Street({"ops": [WebhookReply(500)]})
+
+    async def work() -> int:
+        outbox = InMemoryWebhookOutbox(lambda: street.over, clock=VirtualClock())
+        for receiver in (OPS, AUDIT):
+            await outbox.gather(receiver.name)
+        street.one_ends()
+        await outbox.gather("audit")
+        service = WebhookService(receivers=[OPS], outbox=outbox, sender=street, body_of=body_of, process="p")
+        running = asyncio.create_task(service.run())
+        await asyncio.sleep(6)
+        waiting = service.pending_count
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return waiting
+
+    assert run_in_virtual_time(work()) == 1

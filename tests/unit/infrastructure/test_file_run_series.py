@@ -45,6 +45,14 @@ def tick(number: int, **more: Any) -> dict[str, Any]:
     return {"tick": number, "tick_ms": 2.0, "messages": 1_000, "mean": 0.5, "agents": 1_000, **more}
 
 
+def test_a_rate_over_ticks_is_all_messages_over_all_their_time(tmp_path: Path) -> None:
+    population = Site(tmp_path, RunKind.POPULATION)
+    population.write("ticks.jsonl", [tick(1, tick_ms=1.0, messages=100), tick(2, tick_ms=9.0, messages=100)])
+    rate = population.read().summaries["messages_per_second"]
+    assert rate.mean == pytest.approx(200 / 0.010)
+    assert (rate.least, rate.greatest) == (pytest.approx(100 / 0.009), pytest.approx(100 / 0.001))
+
+
 def sample(number: int, mean: float) -> dict[str, Any]:
     return {"tick": number, "stride": 1, "mean": mean, "variance": 0.08, "histogram": [5, 0, 5]}
 
@@ -99,6 +107,7 @@ def test_a_line_that_is_half_written_is_read_once_it_is_whole(population: Site) 
         '{"tick": "3", "tick_ms": 1}',
         '{"tick": NaN, "tick_ms": 1}',
         '{"tick": 1e400, "tick_ms": 1}',
+        f'{{"tick": 1{"0" * 400}, "tick_ms": 1}}',
         '{"tick": true}',
         "\x00\x1b[2J",
         "[" * 50_000,
@@ -119,6 +128,15 @@ def test_the_end_of_a_line_that_is_too_long_is_no_row_even_where_it_looks_like_o
 def test_a_value_that_is_no_number_leaves_a_gap(population: Site) -> None:
     population.write("ticks.jsonl", [tick(1), tick(2, tick_ms="soon"), tick(3)])
     assert population.read().lines["tick_ms"] == [2.0, None, 2.0]
+
+
+def test_a_number_that_no_float_holds_leaves_a_gap_and_no_distribution(population: Site) -> None:
+    huge = 10**400
+    population.write("ticks.jsonl", [tick(1), tick(2, tick_ms=huge, messages=huge), tick(3)])
+    population.write("samples.jsonl", [sample(1, 0.4), {**sample(2, 0.5), "histogram": [huge]}])
+    found = population.read()
+    assert found.lines["tick_ms"] == [2.0, None, 2.0]
+    assert [one.tick for one in found.opinions] == [1]
 
 
 def test_a_file_that_was_cut_is_read_anew(population: Site) -> None:
@@ -191,6 +209,31 @@ def test_a_run_whose_rows_lie_elsewhere_is_drawn_from_its_events(tmp_path: Path)
     record.close()
     found = FileRunSeries(tmp_path / "runs").read(run)
     assert (found.source, list(found.positions), found.lines["duration_ms"]) == ("events", [1, 2], [5.0, 10.0])
+
+
+def test_events_that_were_replaced_are_read_anew(tmp_path: Path) -> None:
+    site = Site(tmp_path, RunKind.SOAK)
+    events = site.folder / "events.jsonl"
+
+    def written(place: Path, *durations: float) -> None:
+        rows = [
+            {
+                "sequence": number,
+                "type": "soak.cycle_ended",
+                "at": AT.isoformat(),
+                "run_id": site.run.id,
+                "cycle": number,
+                "duration_ms": duration,
+            }
+            for number, duration in enumerate(durations, start=1)
+        ]
+        place.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    written(events, 5.0, 10.0)
+    assert site.read().lines["duration_ms"] == [5.0, 10.0]
+    written(tmp_path / "fresh", 7.0)
+    (tmp_path / "fresh").replace(events)
+    assert site.read().lines["duration_ms"] == [7.0]
 
 
 @pytest.mark.parametrize("link", ["ticks.jsonl", "samples.jsonl"])

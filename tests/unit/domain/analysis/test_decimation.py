@@ -60,6 +60,14 @@ def test_a_gap_in_one_line_leaves_the_other_whole() -> None:
     assert gapped[-1] == 2.0
 
 
+def test_peak_and_dip_are_seen_where_many_rows_have_one_place() -> None:
+    decimation = Decimation(1, max_points=4)
+    for place, value in ((0, 1.0), (0, -5.0), (0, 9.0), (0, 2.0), (1, 3.0)):
+        decimation.add(place, [value])
+    positions, (line,) = decimation.points()
+    assert (positions, line) == ([0, 0, 1], [-5.0, 9.0, 3.0])
+
+
 def test_a_row_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="3 values"):
         Decimation(2, max_points=8).add(0, [1.0, 2.0, 3.0])

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from domain.errors.configuration import ConfigurationError
+from infrastructure.webhooks import key_ring
 from infrastructure.webhooks.key_ring import WebhookKeyRing, jwk_of, thumbprint
+from infrastructure.witness.ed25519 import SigningKey
+from infrastructure.witness.key_file import open_signing_key
 from tests.deliberation_specimens import SettableClock
 
 # RFC 8032, section 7.1, the first test, which RFC 8037 takes for its appendices A.2 and A.3.
@@ -120,3 +123,51 @@ def test_a_damaged_list_of_retired_keys_is_refused_in_words(tmp_path: Path, cont
     with pytest.raises(ConfigurationError, match="retired") as refused:
         keys.public_keys()
     assert "move it away" in refused.value.remedy
+
+
+def test_a_key_that_is_replaced_while_it_is_read_signs_once_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WebhookKeyRing(tmp_path).signing_key()
+
+    def late(path: Path, *, create: bool, name: str) -> SigningKey:
+        found = open_signing_key(path, create=create, name=name)
+        monkeypatch.undo()
+        WebhookKeyRing(tmp_path).rotate()
+        return found
+
+    monkeypatch.setattr(key_ring, "open_signing_key", late)
+    keys = WebhookKeyRing(tmp_path)
+    old, new = keys.signing_key().key_id, keys.signing_key().key_id
+    assert new != old
+    assert [key["kid"] for key in keys.public_keys()["keys"]] == [new, old]
+
+
+def test_after_a_rotation_that_stopped_half_way_each_key_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = WebhookKeyRing(tmp_path)
+    before = keys.signing_key().key_id
+
+    def crash(self: Path, target: Path) -> None:
+        raise OSError("the machine stopped")
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(OSError, match="stopped"):
+        keys.rotate()
+    monkeypatch.undo()
+    after = keys.rotate().key_id
+    assert [key["kid"] for key in keys.public_keys()["keys"]] == [after, before]
+
+
+def test_a_key_is_rotated_no_oftener_than_all_its_forerunners_can_be_named(tmp_path: Path) -> None:
+    clock = SettableClock()
+    keys = WebhookKeyRing(tmp_path, clock=clock)
+    kids = [keys.rotate().key_id for _ in range(100)]
+    with pytest.raises(ConfigurationError, match="retired within a week") as refused:
+        keys.rotate()
+    assert refused.value.remedy == "Rotate less often."
+    named = [key["kid"] for key in keys.public_keys()["keys"]]
+    assert (named[0], len(named)) == (kids[-1], 101)
+    clock.advance(timedelta(days=7).total_seconds() + 1)
+    assert keys.rotate().key_id not in kids

@@ -10,7 +10,7 @@ from infrastructure.webhooks.receivers import parse_receiver, parse_receivers
 
 def test_a_receiver_may_have_a_name_and_be_told_of_one_key_alone() -> None:
     named = parse_receiver("ops@ann=https://Hooks.Example:443/a?b=c")
-    assert named == WebhookReceiver("ops", "https://hooks.example/a?b=c", "hooks.example", "ann")
+    assert named == WebhookReceiver("ops", "https://hooks.example/a?b=c", "ann")
     assert parse_receiver("ops=https://h.example/x").key_name is None
 
 
