@@ -29,7 +29,7 @@ from domain.protocols.proceedings import Proceedings
 from domain.voting.rule import Rule
 from domain.voting.synthesis import cluster_name
 from domain.voting.weights import UNITS_OF_A_WEIGHTED_VOTE
-from domain.witness.entry import outcome_document, round_document, usage_document
+from domain.witness.result_documents import outcome_document, round_document, usage_document
 
 __all__ = [
     "answer_document",

@@ -122,6 +122,42 @@ def test_a_live_deliberation_shows_who_thinks_who_answered_and_how_the_others_fa
         assert barriers(page) == []
 
 
+def test_what_a_model_without_a_price_costs_is_not_known_wherever_it_stands(
+    open_page: OpenPage, llm: LlmServer, tmp_path: Path
+) -> None:
+    llm.reset()
+    with serving(llm, tmp_path, port=free_port()) as (client, _):
+        page = open_page(client, "/ask")
+        page.get_by_label("What is to be decided?").fill("Close the centre?")
+        expect(page.locator('[data-amount="cost_usd.at_most"]')).to_have_text("not known")
+        page.get_by_label("How many of them").fill("3")
+        page.get_by_role("button", name="Ask the chamber").click()
+        expect(page.locator("#decision-title")).not_to_be_empty()
+        expect(page.locator('[data-bind="cost"]')).to_have_text("not known")
+        page.goto(f"http://127.0.0.1:{client.port}/operations")
+        spending = page.locator("section").filter(has=page.get_by_role("heading", name="Spending"))
+        expect(spending.get_by_role("cell", name="not known").first).to_be_visible()
+        assert "$0.00" not in spending.inner_text()
+
+
+@pytest.mark.parametrize(
+    "question", ["Close it?", "Should the old harbour be opened to swimmers in summer, and at whose cost? " * 3]
+)
+def test_the_verdict_and_every_seat_are_seen_without_scrolling(open_page: OpenPage, question: str) -> None:
+    with running_server() as server:
+        own = server.post({"question": question.strip(), "answer": CHOICE}, query="?wait=20").document["id"]
+        page = open_page(server, f"/deliberations/{own}")
+        expect(page.locator("#decision-title")).to_be_in_viewport(ratio=1)
+        expect(page.locator("#hemicycle")).to_be_in_viewport(ratio=1)
+        page.set_viewport_size({"width": 390, "height": 844})
+        tops = page.evaluate(
+            "ids => ids.map(id => document.getElementById(id).getBoundingClientRect().top)",
+            ["decision-title", "hemicycle", "tally-title", "winner-title", "minority-title"],
+        )
+        assert tops == sorted(tops)
+        assert not scrolls_sideways(page)
+
+
 def test_the_panel_of_a_seat_opens_by_mouse_and_by_keyboard_and_gives_the_focus_back(
     open_page: OpenPage, barriers: Callable[[Page], list[str]]
 ) -> None:
@@ -242,7 +278,7 @@ def test_text_from_agents_and_askers_is_shown_as_text(open_page: OpenPage, llm: 
         page.on("dialog", lambda dialog: pytest.fail(dialog.message))
         ask(client, question=HOSTILE, context=HOSTILE)
         expect(page.locator("#question")).to_contain_text("<img src=x onerror=alert(1)>\\u202e<script>")
-        expect(page.locator("#decision")).to_contain_text("<img src=x onerror=alert(1)>\\u202eback")
+        expect(page.locator("#winner")).to_contain_text("<img src=x onerror=alert(1)>\\u202eback")
         page.locator('[data-seat="0"]').click()
         expect(page.locator("#seat-panel")).to_contain_text("onerror=alert(1)>\\u202eback")
         assert page.locator("#content img, #content script, #seat-panel img").count() == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.watched_page import OpenPage, scrolls_sideways
 from tests.browser.whole_server import whole_server
@@ -159,6 +159,49 @@ def test_what_cannot_be_run_is_said_beside_its_field(
     expect(agents).to_have_accessible_description(re.compile("must be a whole number"))
     assert barriers(page) == []
     assert not scrolls_sideways(page)
+
+
+def test_a_run_whose_answer_was_lost_is_started_once_also_after_a_reload(server: Client, open_page: OpenPage) -> None:
+    page = open_page(server, "/operations/runs", allowed=("ERR_FAILED",))
+    task = "count these words once"
+
+    def write() -> None:
+        form(page, "pantheon").get_by_label("Task").fill(task)
+
+    def cut(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    def begun() -> list[str]:
+        items = server.ask("GET", "/v1/runs").document["items"]
+        return [each["id"] for each in items if each["arguments"].get("task") == task]
+
+    page.route("**/v1/runs", cut, times=1)
+    write()
+    page.get_by_role("button", name="Start the pantheon").dblclick()
+    expect(page.locator("#announcements")).to_contain_text("Trying again in")
+    page.reload()
+    write()
+    assert begun() == [start(page, "pantheon")]
+    page.goto(f"http://127.0.0.1:{server.port}/operations/runs")
+    write()
+    assert start(page, "pantheon") in begun()
+    assert len(begun()) == 2
+
+
+def test_the_tiles_and_the_words_of_the_figures_name_the_same_numbers(server: Client, open_page: OpenPage) -> None:
+    arguments = {"agents": 500, "ticks": 30, "kernel": "numpy"}
+    made = server.ask("POST", "/v1/runs", {"kind": "population", "arguments": arguments}).document["id"]
+    page = open_page(server, f"/operations/runs/{made}")
+    ended_page = page.locator("#live-run")
+    expect(ended_page).to_have_attribute("data-ended", "yes", timeout=END_MS)
+    tiles = dict(
+        zip(page.locator(".tiles dt").all_inner_texts(), page.locator(".tiles dd").all_inner_texts(), strict=True)
+    )
+    rate = page.locator("#figure-messages_per_second .summary")
+    expect(rate).to_contain_text(f"{tiles['Messages a second']} messages/s on average")
+    ticks = page.locator("#figure-tick_ms .summary")
+    expect(ticks).to_contain_text(f"Half are below {tiles['Tick, p50']}, 95 % below {tiles['Tick, p95']}.")
 
 
 def test_on_paper_the_tables_stand_for_the_figures(server: Client, open_page: OpenPage) -> None:

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from application.pages.visible_text import visible
+from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from tests.browser.watched_page import OpenPage, scrolls_sideways
 from tests.conclave_fixture import RunningServer, running_server
 
@@ -57,14 +58,60 @@ def test_a_wrong_key_is_told_beside_its_field(server: RunningServer, open_page: 
     page.wait_for_url("**/ask")
 
 
-def test_an_observer_is_told_why_there_is_no_button(server: RunningServer, open_page: OpenPage) -> None:
+def test_an_observer_is_told_who_may_ask_and_how_to_come_in_otherwise(
+    server: RunningServer, open_page: OpenPage
+) -> None:
     page = open_page(server, "/ask")
     sign_in(page, "ann-secret-1")
     page.wait_for_url("**/ask")
     expect(page.get_by_text("Your key has the role observer")).to_be_visible()
     assert page.get_by_role("button", name="Ask the chamber").count() == 0
-    page.get_by_label("What is to be decided?").fill("Shall we?")
-    expect(page.locator('[data-amount="calls.expected"]')).to_have_text("72")
+    assert page.locator("main").get_by_role("textbox").count() == 0
+    page.get_by_role("link", name="Sign in with another key").click()
+    expect(page.get_by_text("You are signed in as ann")).to_be_visible()
+    sign_in(page, "bob-secret-2")
+    expect(page.get_by_role("alert").first).to_contain_text("not known here")
+    sign_in(page, "bob-secret-1")
+    page.wait_for_url("**/ask")
+    expect(page.locator(".who")).to_contain_text("bob")
+    expect(page.get_by_role("button", name="Ask the chamber")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/deliberations/{own}"])
+def test_a_page_that_follows_says_that_it_is_signed_out_when_another_tab_signs_out(
+    open_page: OpenPage, path: str
+) -> None:
+    hanging = [f"archon-{number}" for number in range(1, 73)]
+    with running_server(keys=KEYS, orchestrator=AgentOrchestratorStub(hanging=hanging)) as server:
+        headers = {"Authorization": "Bearer bob-secret-1"}
+        own = server.post({"question": "Shall we?", "agents": {"count": 2}}, headers=headers).document["id"]
+        page = open_page(server, path.format(own=own))
+        sign_in(page, "bob-secret-1")
+        expect(page.locator(".seat.is-asked")).to_have_count(2)
+        second = open_page(server, "/ask", beside=page)
+        second.get_by_role("button", name="Sign out").click()
+        second.wait_for_url("**/sign-in")
+        expect(page.get_by_text("You are signed out.")).to_be_visible()
+        sign_in(page, "bob-secret-1")
+        expect(page.locator(".seat.is-asked")).to_have_count(2)
+
+
+def test_who_is_signed_in_at_one_server_stays_so_when_signing_in_and_out_at_another(
+    server: RunningServer, open_page: OpenPage
+) -> None:
+    with running_server(keys=KEYS) as other:
+        page = open_page(server, "/ask")
+        sign_in(page, "bob-secret-1")
+        page.wait_for_url("**/ask")
+        beside = open_page(other, "/ask", beside=page)
+        sign_in(beside, "ann-secret-1")
+        beside.wait_for_url("**/ask")
+        page.reload()
+        expect(page.locator(".who")).to_contain_text("bob")
+        beside.get_by_role("button", name="Sign out").click()
+        beside.wait_for_url("**/sign-in")
+        page.reload()
+        expect(page.locator(".who")).to_contain_text("bob")
 
 
 def test_a_page_whose_session_ended_leads_to_the_sign_in(server: RunningServer, open_page: OpenPage) -> None:
@@ -73,7 +120,8 @@ def test_a_page_whose_session_ended_leads_to_the_sign_in(server: RunningServer, 
     page.wait_for_url("**/ask")
     page.context.clear_cookies()
     page.get_by_label("What is to be decided?").fill("Shall we?")
-    page.wait_for_url("**/sign-in?next=%2Fask")
+    page.wait_for_url("**/sign-in?next=%2Fask&ended=yes")
+    expect(page.get_by_role("status").first).to_contain_text("You are signed out.")
     sign_in(page, "bob-secret-1")
     expect(page.get_by_label("What is to be decided?")).to_have_value("Shall we?")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator, Mapping
+from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from api.rest.event_stream import SIGNED_OUT
+from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from tests.conclave_fixture import Answer, RunningServer, running_server
 
 KEYS = "ann:observer:ann-secret-1,bob:operator:bob-secret-1,root:admin:root-secret-1"
@@ -40,6 +43,15 @@ def cookie_of(answer: Answer) -> str:
     return answer.headers["set-cookie"].partition(";")[0]
 
 
+def rest_of(stream: HTTPResponse) -> bytes:
+    """What a stream says to its end, which has to come before it says that nothing happens."""
+    said = b""
+    while line := stream.readline():
+        assert not line.startswith((b"event: alive", b": ping")), said
+        said += line
+    return said
+
+
 def token_of(server: RunningServer, cookie: str) -> str:
     return str(server.ask("GET", "/session", headers={"Cookie": cookie}).document["csrf_token"])
 
@@ -54,7 +66,7 @@ def test_a_known_key_gets_a_cookie_that_no_script_and_no_other_site_can_use(keye
     answer = sign_in(keyed, "bob-secret-1")
     assert (answer.status, answer.headers["location"]) == (303, "/ask")
     value, *flags = (part.strip().lower() for part in answer.headers["set-cookie"].split(";"))
-    assert value.startswith("conclave_session=")
+    assert re.match("conclave_session_[0-9a-f]{16}=", value)
     assert set(flags) == {"httponly", "samesite=strict", "path=/", "max-age=43200"}
     assert "bob-secret-1" not in str(answer.headers)
 
@@ -186,7 +198,7 @@ def test_an_observers_session_is_given_quotes_and_puts_no_question(keyed: Runnin
     refused = keyed.post(QUESTION, headers=headers)
     assert (refused.status, refused.problem) == (403, "forbidden")
     page = keyed.ask("GET", "/ask", headers=headers).body.decode()
-    assert 'id="send"' not in page
+    assert 'id="ask"' not in page
     assert "role observer" in page
 
 
@@ -221,6 +233,87 @@ def test_signing_in_anew_ends_the_session_before(keyed: RunningServer) -> None:
 def test_whoever_is_signed_in_goes_on_from_the_sign_in_at_once(keyed: RunningServer) -> None:
     answer = keyed.ask("GET", "/sign-in?next=/archive", headers={"Cookie": signed_in(keyed, "ann")["Cookie"]})
     assert (answer.status, answer.headers["location"]) == (303, "/archive")
+
+
+def test_whoever_wants_to_come_in_by_another_key_is_let_and_leaves_the_first_session(keyed: RunningServer) -> None:
+    before = {"Cookie": signed_in(keyed, "ann")["Cookie"]}
+    page = keyed.ask("GET", "/sign-in?other=yes&next=/ask", headers=before)
+    assert page.status == 200
+    assert "signed in as <bdi>ann</bdi>" in page.body.decode()
+    wrong = sign_in(keyed, "nobody", headers=before)
+    again = keyed.ask("GET", wrong.headers["location"], headers=before)
+    assert (again.status, "not known here" in again.body.decode()) == (200, True)
+    after = {"Cookie": cookie_of(sign_in(keyed, "bob-secret-1", headers=before))}
+    assert keyed.ask("GET", "/session", headers=after).document["role"] == "operator"
+    assert keyed.ask("GET", "/v1/pool", headers=before).status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "who", "role", "form"),
+    [
+        ("/ask", "ann", "operator", 'id="ask"'),
+        ("/operations", "ann", "admin", 'id="halt-form"'),
+        ("/operations", "bob", "admin", 'id="halt-form"'),
+        ("/operations/runs", "ann", "operator", "data-run="),
+    ],
+)
+def test_in_the_place_of_a_form_stands_who_may_use_it(
+    keyed: RunningServer, path: str, who: str, role: str, form: str
+) -> None:
+    page = keyed.ask("GET", path, headers={"Cookie": signed_in(keyed, who)["Cookie"]}).body.decode()
+    assert form not in page
+    assert f"takes a key with the role {role}" in page
+    assert f'href="/sign-in?other=yes&amp;next={path}"' in page
+    allowed = keyed.ask("GET", path, headers={"Cookie": signed_in(keyed, "root")["Cookie"]}).body.decode()
+    assert form in allowed
+    assert "takes a key with the role" not in allowed
+
+
+@pytest.mark.parametrize("path", ["/v1/deliberations/{own}/events", "/room/feed?deliberation={own}", "/room/feed"])
+def test_a_stream_ends_with_the_session_that_opened_it_and_with_no_other(path: str) -> None:
+    hanging = [f"archon-{number}" for number in range(1, 73)]
+    with running_server(keys=KEYS, orchestrator=AgentOrchestratorStub(hanging=hanging)) as server:
+        headers = signed_in(server, "bob")
+        own = server.post(QUESTION, headers=headers).document["id"]
+        place = path.format(own=own)
+        bearer = {"Authorization": "Bearer bob-secret-1", "Cookie": headers["Cookie"]}
+        with (
+            server.events(place, headers={"Cookie": headers["Cookie"]}) as ends,
+            server.events(place, headers=bearer) as stays,
+        ):
+            assert ends.readline()
+            body = urlencode({"csrf_token": headers["X-CSRF-Token"]}).encode()
+            server.ask("POST", "/sign-out", body, headers={**FORM, "Cookie": headers["Cookie"]})
+            assert rest_of(ends).endswith(SIGNED_OUT)
+            server.ask("POST", f"/v1/deliberations/{own}/cancel", headers={"Authorization": "Bearer bob-secret-1"})
+            said = b""
+            while b"cancelled" not in said:
+                line = stays.readline()
+                assert line, said
+                said += line
+            assert b"signed-out" not in said
+
+
+def test_a_sign_out_at_one_server_ends_the_streams_of_another_on_the_same_folder(tmp_path: Path) -> None:
+    with running_server(keys=KEYS, data_dir=tmp_path) as first, running_server(keys=KEYS, data_dir=tmp_path) as second:
+        headers = signed_in(second, "bob")
+        with first.events("/room/feed", headers={"Cookie": headers["Cookie"]}) as stream:
+            assert stream.readline()
+            body = urlencode({"csrf_token": headers["X-CSRF-Token"]}).encode()
+            second.ask("POST", "/sign-out", body, headers={**FORM, "Cookie": headers["Cookie"]})
+            assert rest_of(stream).endswith(SIGNED_OUT)
+
+
+def test_two_servers_of_one_host_keep_their_sessions_apart(keyed: RunningServer) -> None:
+    with running_server(keys=KEYS) as other:
+        here, there = (cookie_of(sign_in(server, "bob-secret-1")) for server in (keyed, other))
+        both = {"Cookie": f"{here}; {there}"}
+        assert here.partition("=")[0] != there.partition("=")[0]
+        assert [server.ask("GET", "/v1/pool", headers=both).status for server in (keyed, other)] == [200, 200]
+        token = token_of(other, f"{here}; {there}")
+        gone = other.ask("POST", "/sign-out", urlencode({"csrf_token": token}).encode(), headers={**FORM, **both})
+        assert gone.headers["set-cookie"].partition("=")[0] == there.partition("=")[0]
+        assert [server.ask("GET", "/v1/pool", headers=both).status for server in (keyed, other)] == [200, 401]
 
 
 def test_too_many_wrong_keys_make_even_the_right_one_wait() -> None:

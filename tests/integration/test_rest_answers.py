@@ -64,7 +64,7 @@ def test_every_answer_is_guarded(server: RunningServer, path: str) -> None:
     headers = server.ask("GET", path).headers
     assert headers["x-content-type-options"] == "nosniff"
     # With none at all a browser would send no origin along with the forms of the room.
-    assert headers["referrer-policy"] == ("same-origin" if path == "/" else "no-referrer")
+    assert headers["referrer-policy"] == ("same-origin" if path in {"/", "/docs"} else "no-referrer")
     assert "server" not in headers
     assert "access-control-allow-origin" not in headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))

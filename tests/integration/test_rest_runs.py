@@ -89,8 +89,8 @@ class Site:
 
 
 @contextmanager
-def a_site(**options: Any) -> Iterator[Site]:
-    registry, launcher = InMemoryRunRegistry(), Launcher()
+def a_site(*, launcher: Launcher | None = None, **options: Any) -> Iterator[Site]:
+    registry, launcher = InMemoryRunRegistry(), launcher or Launcher()
 
     def open_runs(halt: HaltChecker) -> RunService:
         return RunService(registry=registry, launcher=launcher, form_of=form_of, halt=halt, max_running=2)

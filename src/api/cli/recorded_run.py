@@ -164,7 +164,9 @@ class _LastResort(threading.Thread):
     def _leave(self, status: DeliberationStatus, reason: str) -> NoReturn:
         if self._record is not None:
             self._record.end(status, at=datetime.now(UTC), reason=f"{reason}; its work hung and was left")
-        complain(f"{reason}; the work hangs and is left as it is")
+        # Where the server is gone, nobody may be left who hears it.
+        with contextlib.suppress(OSError, ValueError):
+            complain(f"{reason}; the work hangs and is left as it is")
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(ExitCode.ENDED_BADLY if status is DeliberationStatus.HALTED else ExitCode.INTERRUPTED)

@@ -10,6 +10,7 @@ from api.dashboard.chamber import add_chamber
 from api.dashboard.operations import add_operations
 from api.dashboard.problem_pages import answer_problems_as_pages
 from api.dashboard.record import add_record
+from api.dashboard.reference import add_reference
 from api.dashboard.rendering import open_templates
 from api.dashboard.signing_in import add_signing_in
 from api.dashboard.static_files import add_static_files
@@ -28,3 +29,4 @@ def add_dashboard(app: FastAPI) -> None:
     add_archive(app)
     add_record(app)
     add_operations(app)
+    add_reference(app)

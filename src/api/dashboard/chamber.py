@@ -22,7 +22,7 @@ from api.report.hemicycle import seated
 from api.report.marks import COLOURS, letter_of, outline
 from api.report.reading import Position, Reading, items, number, part
 from api.report.verdict import headline, standing
-from api.rest.callers import Caller, Observer, OpenConclave
+from api.rest.callers import Caller, Observer, OpenConclave, end_of_session
 from api.rest.deliberations import find_deliberation
 from api.rest.event_stream import StreamPlaces
 from api.rest.problems import RequestRefusedError
@@ -78,9 +78,9 @@ async def feed(request: Request, caller: Observer, conclave: OpenConclave, delib
     places: StreamPlaces = request.app.state.stream_places
     live: LiveFeed = request.app.state.live_feed
     if deliberation == LATEST:
-        return FeedStream(live, places=places, sees=caller.sees)
+        return FeedStream(live, places=places, sees=caller.sees, until=end_of_session(request))
     found = await find_deliberation(deliberation, caller, conclave)
-    return FeedStream(live, places=places, deliberation_id=found.id)
+    return FeedStream(live, places=places, deliberation_id=found.id, until=end_of_session(request))
 
 
 async def _page(

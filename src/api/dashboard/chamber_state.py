@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from api.dashboard.costs import cost_of_usage
 from api.dashboard.positions import Positions, positions_of
 from api.report.marks import letter_of
 from api.report.reading import OF_THE_QUESTION, Reading
@@ -101,9 +102,10 @@ class _Seat:
 class ChamberState:
     """One deliberation as it stood after the event `sequence`. It holds nothing that is not committed; feed it with `take` and `end`."""
 
-    def __init__(self, deliberation: Deliberation) -> None:
-        """Before anything has happened in it."""
+    def __init__(self, deliberation: Deliberation, *, is_unpriced: bool = False) -> None:
+        """Before anything has happened in it; `is_unpriced` where the price of a model of it is not known."""
         self.deliberation = deliberation
+        self._is_unpriced = is_unpriced
         self.sequence = 0
         self.status = DeliberationStatus.QUEUED
         self.started_at: datetime | None = None
@@ -289,7 +291,7 @@ class ChamberState:
             "progress": f"{ended} of {everybody} have ended" + (f", {thinking} are thinking" if thinking else ""),
             "calls": f"{usage.calls:,}",
             "tokens": f"{usage.total_tokens:,} of {limits.max_total_tokens:,}",
-            "cost": f"{_dollars(usage.cost_usd)} of {_dollars(limits.max_cost_usd)}",
+            "cost": cost_of_usage(usage, limits, is_unpriced=self._is_unpriced),
             "quorum": _quorum(specification.quorum.min_answered_fraction, roll, everybody),
             "margin": self._margin(),
         }
@@ -342,10 +344,6 @@ def _queued(place: int) -> str:
 def _quorum(fraction: float, roll: RollCall, everybody: int) -> str:
     needed = max(1, math.ceil(round(fraction * everybody, 9)))
     return f"{roll.took_part} took part, {needed} needed"
-
-
-def _dollars(amount: float) -> str:
-    return f"${amount:,.2f}" if amount == 0 or amount >= 1 else f"${amount:,.4f}"
 
 
 def _share(part: float, whole: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.dashboard.live_feed import LatestWatch, LiveFeed, Viewer, frame
-from api.rest.event_stream import PING_S, StreamPlaces
+from api.rest.event_stream import PING_S, SIGNED_OUT, StreamPlaces, waiting_for
 
 __all__ = ["FeedStream"]
 
@@ -23,7 +23,8 @@ class FeedStream(Response):
     """`text/event-stream` (HTML, section 9.2): `snapshot` first, then `change`, and `ended` in the end; `alive` breaks the silence.
 
     Of `deliberation_id` it ends after that; without one it follows the latest that the reader `sees`, says `latest` when it is
-    another, and ends only with the service. It ends early where the store goes away, and its last comment asks the reader to come back.
+    another, and ends only with the service. It ends early where the store goes away, and its last comment asks the reader to come back;
+    and with `SIGNED_OUT` once `until` has returned.
     """
 
     media_type = "text/event-stream"
@@ -35,6 +36,7 @@ class FeedStream(Response):
         places: StreamPlaces,
         deliberation_id: str | None = None,
         sees: str | None = None,
+        until: Callable[[], Awaitable[None]] | None = None,
         ping_s: float = PING_S,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -43,6 +45,7 @@ class FeedStream(Response):
         self._places = places
         self._deliberation_id = deliberation_id
         self._sees = sees
+        self._until = until
         self._ping_s = ping_s
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,7 +54,9 @@ class FeedStream(Response):
             leaving = asyncio.create_task(_wait_until_gone(receive))
             try:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                await _Telling(self._feed, send, leaving, ping_s=self._ping_s).tell(self._deliberation_id, self._sees)
+                telling = _Telling(self._feed, send, leaving, ping_s=self._ping_s)
+                with waiting_for(self._until, telling.sign_out):
+                    await telling.tell(self._deliberation_id, self._sees)
             finally:
                 leaving.cancel()
 
@@ -65,7 +70,17 @@ class _Telling:
         self._leaving = leaving
         self._ping_s = ping_s
         self._wake = asyncio.Event()
+        self._is_signed_out = False
         leaving.add_done_callback(lambda _: self._wake.set())
+
+    def _is_over(self) -> bool:
+        """Whether nobody reads any more, or nobody may."""
+        return self._leaving.done() or self._is_signed_out
+
+    def sign_out(self) -> None:
+        """Tell nothing more but that."""
+        self._is_signed_out = True
+        self._wake.set()
 
     async def tell(self, deliberation_id: str | None, sees: str | None) -> None:
         await self._say(_HINT)
@@ -76,12 +91,12 @@ class _Telling:
                 await self._follow_latest(watch)
             has_ended = False
         if not has_ended:
-            await self._say(_TO_BE_CONTINUED)
+            await self._say(SIGNED_OUT if self._is_signed_out else _TO_BE_CONTINUED)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _follow_latest(self, watch: LatestWatch) -> None:
         shown: str | None = None
-        while not (self._leaving.done() or watch.is_over):
+        while not (self._is_over() or watch.is_over):
             self._wake.clear()
             latest = watch.latest
             if latest is None:
@@ -99,9 +114,9 @@ class _Telling:
         """Tell everything of one deliberation; whether it was told to its end. Who `stays` waits there until it is not wanted any more."""
         viewer = Viewer(self._wake)
         with self._feed.viewing(deliberation_id, viewer) as broadcaster:
-            while not self._leaving.done():
+            while not self._is_over():
                 self._wake.clear()
-                while not self._leaving.done() and (content := broadcaster.next_frame(viewer)) is not None:
+                while not self._is_over() and (content := broadcaster.next_frame(viewer)) is not None:
                     await self._say(content)
                 if not is_wanted():
                     return False

@@ -12,6 +12,7 @@ from typing import Any
 
 from api.conclave import Conclave
 from api.dashboard.chamber_state import ChamberState, Change
+from api.dashboard.costs import has_unknown_price
 from api.documents import moment, output_document
 from api.report.reading import Reading
 from api.rest.json_response import encode
@@ -184,7 +185,8 @@ class Broadcaster:
     async def _follow(self) -> None:
         deliberations, own = self._conclave.deliberations, self.deliberation_id
         deliberation = await deliberations.get(own)
-        state = ChamberState(deliberation)
+        is_unpriced = has_unknown_price(deliberation, self._conclave.fan_out.desk)
+        state = ChamberState(deliberation, is_unpriced=is_unpriced)
         told = state.shown
         looks = deliberations.gathered_events(own, gather=self._gather)
         async with aclosing(looks):

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.conclave import Conclave
+from api.dashboard.costs import cost_of_item, money
 from api.dashboard.fragments import answer_if_new, tag_of, text_of
 from api.dashboard.operations_picture import Charges, Standing, Work, charges_of, standing_of, work_of
 from api.dashboard.rendering import render
@@ -76,7 +77,8 @@ class _Pictures:
             "charges": await self._charges.get(sees),
             "sees_all": sees is None,
             "said": said,
-            "money": _money,
+            "money": money,
+            "cost_of": cost_of_item,
             "moment": moment,
         }
         halt = self._write("operations_halt.html", context)
@@ -115,8 +117,3 @@ async def live(request: Request, caller: Observer) -> Response:
 def _pictures(request: Request) -> _Pictures:
     pictures: _Pictures = request.app.state.operations_pictures
     return pictures
-
-
-def _money(usd: float) -> str:
-    """US dollars; of less than a hundredth so many digits as say something."""
-    return f"${usd:,.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.2g}"

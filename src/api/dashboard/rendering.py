@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.conclave import Conclave
 from api.rest.callers import session_of, visitor
-from api.rest.sessions import COOKIE, SESSION_S, Session, Sessions
+from api.rest.sessions import SESSION_S, Session, Sessions
 from application.pages.visible_text import visible, visible_lines
 from application.services.api_keys import Role
 
@@ -65,8 +65,9 @@ def render_fragment(request: Request, template: str, **context: object) -> Respo
 
 def give_cookie(request: Request, response: Response, value: str) -> None:
     """Have the browser keep this session's cookie: from no script, to this host alone, and over https where the page came by it."""
+    sessions: Sessions = request.app.state.sessions
     response.set_cookie(
-        COOKIE,
+        sessions.cookie,
         value,
         max_age=SESSION_S,
         path="/",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.dashboard.run_figures import said
+from api.dashboard.run_measures import message_rate, number_at, quantiles
 from application.ports.run_series import RunSeries
 from domain.models.pantheon import ROW
 from domain.models.run import Run, RunKind
@@ -95,10 +96,8 @@ def facts_of(run: Run, series: RunSeries) -> RunFacts:
 
 
 def _of_population(run: Run, result: Mapping[str, Any], series: RunSeries) -> RunFacts:
-    summary, rate = series.summaries.get("tick_ms"), series.summaries.get("messages_per_second")
-    p50 = _number(result, "tick_ms", "p50") or (summary.p50 if summary else None)
-    p95 = _number(result, "tick_ms", "p95") or (summary.p95 if summary else None)
-    memory, cpu = _number(result, "peak_rss_bytes"), _number(result, "cpu_fraction")
+    p50, p95 = quantiles(run, series, "tick_ms")
+    memory, cpu = number_at(result, "peak_rss_bytes"), number_at(result, "cpu_fraction")
     done = _whole(result, "ticks")
     if done is None and series.positions:
         done = int(series.positions[-1])
@@ -106,7 +105,7 @@ def _of_population(run: Run, result: Mapping[str, Any], series: RunSeries) -> Ru
         ("Agents", _said_of(run.arguments, "agents")),
         ("Tick, p50", said(p50, "ms")),
         ("Tick, p95", said(p95, "ms")),
-        ("Messages a second", said(_number(result, "messages_per_second") or (rate.mean if rate else None))),
+        ("Messages a second", said(message_rate(run, series))),
         ("Messages routed", _said_of(result, "messages_routed")),
         ("Messages lost", _said_of(result, "messages_lost")),
         ("Peak memory", said(None if memory is None else memory / _MEBIBYTE, "MiB")),
@@ -117,9 +116,9 @@ def _of_population(run: Run, result: Mapping[str, Any], series: RunSeries) -> Ru
 
 
 def _of_soak(run: Run, result: Mapping[str, Any], series: RunSeries) -> RunFacts:
-    cycle, rate = series.summaries.get("duration_ms"), series.summaries.get("response_percent")
+    (p50, p95), rate = quantiles(run, series, "duration_ms"), series.summaries.get("response_percent")
     planned = _whole(result, "cycles_planned")
-    duration, interval = _number(run.arguments, "duration"), _number(run.arguments, "interval")
+    duration, interval = number_at(run.arguments, "duration"), number_at(run.arguments, "interval")
     if planned is None and duration and interval:
         planned = max(1, math.floor(duration * 60 / interval + 1e-6))
     done = _whole(result, "cycles_completed")
@@ -127,8 +126,8 @@ def _of_soak(run: Run, result: Mapping[str, Any], series: RunSeries) -> RunFacts
         done = int(series.positions[-1])
     tiles = [
         ("Agents", _said_of(result or run.arguments, "agents")),
-        ("Cycle, p50", said(_number(result, "cycle_ms", "p50") or (cycle.p50 if cycle else None), "ms")),
-        ("Cycle, p95", said(_number(result, "cycle_ms", "p95") or (cycle.p95 if cycle else None), "ms")),
+        ("Cycle, p50", said(p50, "ms")),
+        ("Cycle, p95", said(p95, "ms")),
         ("Answered", said(rate.mean if rate else None, "%")),
         ("Messages sent", _said_of(result, "messages_sent")),
         ("Lost", _said_of(result, "lost")),
@@ -150,10 +149,10 @@ def _criteria(result: Mapping[str, Any]) -> list[Criterion]:
     for key, (name, unit) in _CRITERIA.items():
         one = given.get(key) if isinstance(given, Mapping) else None
         if isinstance(one, Mapping) and isinstance(one.get("passed"), bool):
-            value = _number(one, "value")
+            value = number_at(one, "value")
             words = "not judged: fewer than 12 cycles" if value is None else said(value, unit)
             compared = "at least" if key == "complete_metrics" else "at most"
-            found.append(Criterion(name, words, f"{compared} {said(_number(one, 'limit'), unit)}", one["passed"]))
+            found.append(Criterion(name, words, f"{compared} {said(number_at(one, 'limit'), unit)}", one["passed"]))
     return found
 
 
@@ -166,10 +165,10 @@ def _of_swarm(run: Run, result: Mapping[str, Any], _series: RunSeries) -> RunFac
         ("Duplicates", _said_of(result, "duplicates")),
         ("Handoffs", _said_of(result, "handoffs")),
         ("In flight at most", _said_of(result, "parallelism")),
-        ("Messages a second", said(_number(result, "messages_per_second"))),
-        ("Whole time", said(_number(result, "wall_ms"), "ms")),
+        ("Messages a second", said(number_at(result, "messages_per_second"))),
+        ("Whole time", said(number_at(result, "wall_ms"), "ms")),
     ]
-    heads, tails = _number(result, "heads"), _number(result, "tails")
+    heads, tails = number_at(result, "heads"), number_at(result, "tails")
     split: list[Bar] = []
     if heads is not None and tails is not None and heads + tails > 0:
         whole = heads + tails
@@ -177,10 +176,10 @@ def _of_swarm(run: Run, result: Mapping[str, Any], _series: RunSeries) -> RunFac
             Bar(name, 100 * n / whole, f"{n:,.0f} ({100 * n / whole:.1f} %)")
             for name, n in (("heads", heads), ("tails", tails))
         ]
-    p_value = _number(result, "split_p_value")
-    phases = {name: _number(result, "phases_ms", name) for name in _PHASES}
+    p_value = number_at(result, "split_p_value")
+    phases = {name: number_at(result, "phases_ms", name) for name in _PHASES}
     total = math.fsum(value for value in phases.values() if value is not None)
-    latencies = [(name, said(_number(result, "latency_us", name), "µs")) for name in _LATENCIES]
+    latencies = [(name, said(number_at(result, "latency_us", name), "µs")) for name in _LATENCIES]
     return RunFacts(
         _known(tiles),
         split=split,
@@ -227,7 +226,7 @@ def _handoffs(given: object) -> list[Handed]:
     """By recipient, in the order of the row; a role that was handed nothing is left out."""
     found: dict[tuple[str, str], list[float]] = {}
     for one in given if isinstance(given, list) else ():
-        latency = _number(one, "latency_us") if isinstance(one, Mapping) else None
+        latency = number_at(one, "latency_us") if isinstance(one, Mapping) else None
         if latency is not None:
             found.setdefault((str(one.get("from")), str(one.get("to"))), []).append(latency)
     order = {role.value: place for place, role in enumerate(ROW)}
@@ -247,22 +246,13 @@ def _known(tiles: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in tiles if value not in {"", "–"}]
 
 
-def _number(found: Mapping[str, Any], *path: str) -> float | None:
-    value: Any = found
-    for step in path:
-        value = value.get(step) if isinstance(value, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def _whole(found: Mapping[str, Any], name: str) -> int | None:
-    value = _number(found, name)
+    value = number_at(found, name)
     return None if value is None else int(value)
 
 
 def _said_of(found: Mapping[str, Any], name: str) -> str:
-    return said(_number(found, name))
+    return said(number_at(found, name))
 
 
 def _text(found: Mapping[str, Any], name: str) -> str:

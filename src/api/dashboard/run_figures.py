@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from api.dashboard.run_measures import message_rate, quantiles
+from api.report.reading import number
 from application.ports.run_series import Distribution, LineSummary, RunSeries
 from domain.models.run import Run, RunKind
 
@@ -98,24 +100,31 @@ def _of_population(run: Run, series: RunSeries) -> list[Figure | None]:
     return [
         _opinions(_distributions(run, series), has_ended=has_ended),
         _moments(series),
-        _timed(series, "tick_ms", "Time of a tick", "ms", label="time of a tick"),
-        _plain(series, "messages_per_second", "Messages a second", "messages/s", label="messages a second"),
+        _timed(run, series, "tick_ms", "Time of a tick", label="time of a tick"),
+        _plain(
+            series,
+            "messages_per_second",
+            "Messages a second",
+            "messages/s",
+            label="messages a second",
+            average=message_rate(run, series),
+        ),
         None if _stays(series, "agents") else _plain(series, "agents", "Agents", "agents", label="agents alive"),
     ]
 
 
-def _of_soak(_run: Run, series: RunSeries) -> list[Figure | None]:
+def _of_soak(run: Run, series: RunSeries) -> list[Figure | None]:
     return [
-        _timed(series, "duration_ms", "Duration of a cycle", "ms", label="duration of a cycle"),
+        _timed(run, series, "duration_ms", "Duration of a cycle", label="duration of a cycle"),
         _plain(series, "response_percent", "Response rate", "%", label="messages answered"),
         _plain(series, "memory_mib", "Memory of an agent", "MiB", label="resident memory, mean of all agents"),
         None if _stays(series, "agents") else _plain(series, "agents", "Agents", "agents", label="agents"),
     ]
 
 
-def _of_swarm(_run: Run, series: RunSeries) -> list[Figure | None]:
+def _of_swarm(run: Run, series: RunSeries) -> list[Figure | None]:
     return [
-        _timed(series, "latency_ms", "Latency of the flips", "ms", label="from delegation to answer"),
+        _timed(run, series, "latency_ms", "Latency of the flips", label="from delegation to answer"),
         _plain(series, "elapsed_ms", "Time since the first message", "ms", label="since the first message"),
         _plain(series, "messages", "Answers so far", "answers", label="answers so far"),
     ]
@@ -141,30 +150,34 @@ def _of_pantheon(run: Run, series: RunSeries) -> list[Figure | None]:
     return [Figure("bus_us", title, "cycle", positions, [FigureLine("all handoffs", "µs", values)], summary)]
 
 
-def _plain(series: RunSeries, name: str, title: str, unit: str, *, label: str) -> Figure | None:
+def _plain(
+    series: RunSeries, name: str, title: str, unit: str, *, label: str, average: float | None = None
+) -> Figure | None:
     values, found = series.lines.get(name), series.summaries.get(name)
     if values is None or found is None:
         return None
     summary = (
         f"{_rows(series)}: {label} from {said(found.least, unit)} to {said(found.greatest, unit)}, "
-        f"{said(found.mean, unit)} on average, {said(found.last, unit)} last.{_marked(series)}"
+        f"{said(found.mean if average is None else average, unit)} on average, {said(found.last, unit)} last.{_marked(series)}"
     )
     return Figure(
         name, title, _axis(series), series.positions, [FigureLine(label, unit, values)], summary, _marks(series)
     )
 
 
-def _timed(series: RunSeries, name: str, title: str, unit: str, *, label: str) -> Figure | None:
-    figure, found = _plain(series, name, title, unit, label=label), series.summaries.get(name)
-    if figure is None or found is None:
+def _timed(run: Run, series: RunSeries, name: str, title: str, *, label: str) -> Figure | None:
+    """Of milliseconds, with two of their quantiles."""
+    unit = "ms"
+    figure, (p50, p95) = _plain(series, name, title, unit, label=label), quantiles(run, series, name)
+    if figure is None or p50 is None or p95 is None:
         return None
     count = len(series.positions)
     lines = [
         *figure.lines,
-        FigureLine("half are below (p50)", unit, [found.p50] * count, level=True),
-        FigureLine("95 % are below (p95)", unit, [found.p95] * count, level=True),
+        FigureLine("half are below (p50)", unit, [p50] * count, level=True),
+        FigureLine("95 % are below (p95)", unit, [p95] * count, level=True),
     ]
-    summary = f"{figure.summary} Half are below {said(found.p50, unit)}, 95 % below {said(found.p95, unit)}."
+    summary = f"{figure.summary} Half are below {said(p50, unit)}, 95 % below {said(p95, unit)}."
     return Figure(name, title, figure.axis, figure.positions, lines, summary, figure.marks)
 
 
@@ -186,7 +199,7 @@ def _distributions(run: Run, series: RunSeries) -> Sequence[Distribution]:
 
 
 def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    return all(number(value) is not None for value in values)
 
 
 def _opinions(found: Sequence[Distribution], *, has_ended: bool) -> Figure | None:

@@ -19,7 +19,7 @@ from api.rest.bodies import read_bytes
 from api.rest.callers import require_token, session_of, visitor
 from api.rest.json_response import JsonResponse
 from api.rest.problems import RequestRefusedError
-from api.rest.sessions import COOKIE, Sessions
+from api.rest.sessions import Sessions
 
 __all__ = ["Attempts", "add_signing_in", "own_path"]
 
@@ -91,12 +91,14 @@ def own_path(text: str) -> str:
 
 
 async def sign_in_page(request: Request) -> Response:
-    """Where a key is given; whoever needs none goes on at once."""
-    target = own_path(request.query_params.get("next", "/"))
-    if visitor(request) is not None:
+    """Where a key is given; whoever needs none goes on at once, but for who wants to come in by another one."""
+    conclave: Conclave = request.app.state.conclave
+    asked = request.query_params
+    target = own_path(asked.get("next", "/"))
+    refused = asked.get("refused") == "key"
+    if visitor(request) is not None and not (conclave.keys and (refused or "other" in asked)):
         return RedirectResponse(target, status_code=303)
-    refused = request.query_params.get("refused") == "key"
-    return render(request, "sign_in.html", title="Sign in", next=target, problem=_WRONG if refused else "")
+    return _page(request, target, problem=_WRONG if refused else "", ended="ended" in asked)
 
 
 async def sign_in(request: Request) -> Response:
@@ -112,7 +114,7 @@ async def sign_in(request: Request) -> Response:
     address = request.client.host if request.client is not None else ""
     if wait_s := attempts.wait_s(address):
         problem = f"Too many wrong keys came from your address. Try again in {int(wait_s) + 1} seconds."
-        page = render(request, "sign_in.html", title="Sign in", status_code=429, next=target, problem=problem)
+        page = _page(request, target, problem=problem, status_code=429)
         page.headers["Retry-After"] = str(int(wait_s) + 1)
         return page
     key = conclave.keys.find(form.get("key", "").strip())
@@ -137,7 +139,7 @@ async def sign_out(request: Request) -> Response:
         require_token(request, session, form.get("csrf_token", ""))
         sessions.end(session)
     response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    response.delete_cookie(sessions.cookie, path="/", httponly=True, samesite="strict")
     return response
 
 
@@ -159,6 +161,19 @@ async def session(request: Request) -> Response:
     if cookie is not None:
         give_cookie(request, response, cookie)
     return response
+
+
+def _page(request: Request, target: str, *, problem: str = "", ended: bool = False, status_code: int = 200) -> Response:
+    return render(
+        request,
+        "sign_in.html",
+        title="Sign in",
+        status_code=status_code,
+        next=target,
+        problem=problem,
+        ended=ended,
+        stays=visitor(request) is not None,
+    )
 
 
 def _require_own_page(request: Request) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 __all__ = [
@@ -43,10 +44,10 @@ def items(document: Document, name: str) -> Sequence[Document]:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None for anything else."""
+    """A finite number, or None for anything else; an integer too large for a float among it."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= sys.float_info.max else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,6 @@ class Reading:
         self.names = list(dict.fromkeys([*(each.name for each in self.positions), *map(str, self.tally)]))
         if self.is_estimate:
             self.names = [each.name for each in self.positions]
-        self.seats = self._seats()
 
     @property
     def is_estimate(self) -> bool:
@@ -202,7 +202,8 @@ class Reading:
             return answer
         return str(output.get("reasoning") or "")
 
-    def _seats(self) -> list[Seat]:
+    @cached_property
+    def seats(self) -> list[Seat]:
         """Everyone of the roster: in the order of the positions, then who holds none, then who was not asked."""
         held = {agent: place for place, each in enumerate(self.positions) for agent in each.agents}
         states = {agent: str(output.get("state")) for agent, output in self.last.items()}

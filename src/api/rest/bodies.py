@@ -22,6 +22,7 @@ __all__ = [
     "read_bytes",
     "read_small_document",
     "read_submission",
+    "sha256_of",
 ]
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -75,8 +76,13 @@ async def discard_body(request: Request) -> None:
 def _parse(raw: bytes) -> Submission:
     document: Any = read_strict_json(raw)
     asked = DeliberationRequest.read(document)
+    return Submission(asked, sha256_of(document))
+
+
+def sha256_of(document: Any) -> str:
+    """SHA-256 (hex) of what a body says, however it is spaced, ordered and escaped."""
     said = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return Submission(asked, hashlib.sha256(said.encode()).hexdigest())
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 async def read_bytes(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends
@@ -13,7 +15,7 @@ from starlette.types import Scope
 
 from api.conclave import Conclave
 from api.rest.problems import RequestRefusedError
-from api.rest.sessions import COOKIE, Session, Sessions
+from api.rest.sessions import Session, Sessions
 from application.services.api_keys import ApiKey, Role
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Observer",
     "OpenConclave",
     "Operator",
+    "end_of_session",
     "foreign_caller",
     "require_token",
     "session_of",
@@ -99,8 +102,17 @@ def _caller(request: Request, needed: Role) -> Caller:
 def session_of(request: Request) -> Session | None:
     """The session that the request's cookie names, if it lasts."""
     sessions: Sessions = request.app.state.sessions
-    cookie = request.cookies.get(COOKIE)
-    return None if cookie is None else sessions.find(cookie)
+    return sessions.among(request.cookies)
+
+
+def end_of_session(request: Request) -> Callable[[], Awaitable[None]] | None:
+    """What waits for the end of the session by which the request was let in; None where it was let in by something else."""
+    conclave: Conclave = request.app.state.conclave
+    sessions: Sessions = request.app.state.sessions
+    if not conclave.keys or "authorization" in request.headers:
+        return None
+    session = session_of(request)
+    return None if session is None else partial(sessions.over, session)
 
 
 def require_token(request: Request, session: Session, token: str) -> None:

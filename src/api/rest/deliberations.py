@@ -16,7 +16,7 @@ from api.conclave import Conclave
 from api.documents import deliberation_document, output_document
 from api.hindsight_document import topics_document
 from api.rest.bodies import discard_body, read_submission
-from api.rest.callers import Caller, Observer, OpenConclave, Operator
+from api.rest.callers import Caller, Observer, OpenConclave, Operator, end_of_session
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
@@ -204,7 +204,12 @@ async def events(request: Request, deliberation_id: str, caller: Observer, concl
     stream = conclave.deliberations.events(deliberation_id, after=after)
     places: StreamPlaces = request.app.state.stream_places
     had_ended = found.status.is_terminal
-    return EventStream(cast("AsyncGenerator[Event | None, None]", stream), places=places, had_ended=had_ended)
+    return EventStream(
+        cast("AsyncGenerator[Event | None, None]", stream),
+        places=places,
+        had_ended=had_ended,
+        until=end_of_session(request),
+    )
 
 
 async def cancel(request: Request, deliberation_id: str, caller: Operator, conclave: OpenConclave) -> Response:

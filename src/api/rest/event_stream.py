@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import FieldProblem
 from domain.errors.dependency import DependencyUnavailableError
 
-__all__ = ["MAX_STREAMS", "PING_S", "EventStream", "StreamPlaces", "last_event_id"]
+__all__ = ["MAX_STREAMS", "PING_S", "SIGNED_OUT", "EventStream", "StreamPlaces", "last_event_id", "waiting_for"]
 
 _logger = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ class StreamPlaces:
             self.taken -= 1
 
 
+SIGNED_OUT = b"event: signed-out\ndata: {}\n\n"
+"""The last that a reader is told whose session has ended; it is no event of what was followed and has no `id`."""
+
 _TO_BE_CONTINUED = b": not the end: come back with the Last-Event-ID that you saw last\n\n"
 
 
@@ -64,9 +67,10 @@ class _Event(Protocol):
 class EventStream(Response):
     """`text/event-stream` (HTML, section 9.2) of events: `id` is the sequence, `event` the type, `data` the document.
 
-    A comment every `ping_s` seconds of silence keeps the connection alive. Ends when `events` does, or within a second of the
-    reader's leaving. The last comment tells who should come back that it was not the end: neither after the terminal event, nor
-    where `had_ended` says that what is followed was over before and `events` gave all that it had.
+    A comment every `ping_s` seconds of silence keeps the connection alive. Ends when `events` does, within a second of the reader's
+    leaving, or, with `SIGNED_OUT`, of the return of `until`. The last comment tells who should come back that it was not the end:
+    neither after the terminal event, nor where `had_ended` says that what is followed was over before and `events` gave all that it
+    had.
     """
 
     media_type = "text/event-stream"
@@ -78,6 +82,7 @@ class EventStream(Response):
         places: StreamPlaces,
         document: Callable[[Any], dict[str, Any]] = event_document,
         had_ended: bool = False,
+        until: Callable[[], Awaitable[None]] | None = None,
         ping_s: float = PING_S,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
@@ -87,6 +92,7 @@ class EventStream(Response):
         self._places = places
         self._document = document
         self._had_ended = had_ended
+        self._until = until
         self._ping_s = ping_s
         self._monotonic = monotonic
 
@@ -96,11 +102,12 @@ class EventStream(Response):
             with self._places.place():
                 leaving = asyncio.create_task(_wait_until_gone(receive))
                 try:
-                    await self._stream(send, leaving)
+                    with waiting_for(self._until) as signed_out:
+                        await self._stream(send, leaving, signed_out)
                 finally:
                     leaving.cancel()
 
-    async def _stream(self, send: Send, leaving: asyncio.Task[None]) -> None:
+    async def _stream(self, send: Send, leaving: asyncio.Task[None], signed_out: asyncio.Event) -> None:
         now = self._monotonic or asyncio.get_running_loop().time
         has_ended = False
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -108,7 +115,7 @@ class EventStream(Response):
         spoken = now()
         try:
             async for event in self._events:
-                if leaving.done():
+                if leaving.done() or signed_out.is_set():
                     break
                 if event is not None:
                     await send(_chunk(_frame(event, self._document(event))))
@@ -123,8 +130,28 @@ class EventStream(Response):
             # The reader comes back with the last id it saw, and by then the store may have too.
             _logger.warning("an event stream was cut: %s", error)
         if not has_ended:
-            await send(_chunk(_TO_BE_CONTINUED))
+            await send(_chunk(SIGNED_OUT if signed_out.is_set() else _TO_BE_CONTINUED))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@contextmanager
+def waiting_for(
+    until: Callable[[], Awaitable[None]] | None, then: Callable[[], None] = lambda: None
+) -> Iterator[asyncio.Event]:
+    """Within, what is set, and `then` called, once `until` has returned; without one it never is."""
+    over = asyncio.Event()
+
+    async def wait(end: Callable[[], Awaitable[None]]) -> None:
+        await end()
+        over.set()
+        then()
+
+    waiting = None if until is None else asyncio.create_task(wait(until))
+    try:
+        yield over
+    finally:
+        if waiting is not None:
+            waiting.cancel()
 
 
 def last_event_id(request: Request) -> int:

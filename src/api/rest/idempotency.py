@@ -8,17 +8,19 @@ from api.rest.problems import RequestRefusedError
 from application.ports.deliberation_repository import IdempotencyKey
 from domain.errors.deliberation import FieldProblem
 
-__all__ = ["IDEMPOTENCY_KEY", "MAX_KEY_CHARACTERS", "key_of", "read_idempotency_key"]
+__all__ = ["IDEMPOTENCY_KEY", "MAX_KEY_CHARACTERS", "RUN_IDEMPOTENCY_KEY", "key_of", "read_idempotency_key"]
 
 MAX_KEY_CHARACTERS = 255
-IDEMPOTENCY_KEY = {
-    "Idempotency-Key": (
-        f"Any text of 1 to {MAX_KEY_CHARACTERS} printable ASCII characters, taken as it stands. Sent again under the same key within "
-        "24 h, the same body is answered with the same deliberation, and another body is refused (422); while the first request is "
-        "still being accepted the answer is 409. Keys are the caller's own: those of another API key's name never clash."
-    )
-}
+_HEADER = (
+    f"Any text of 1 to {MAX_KEY_CHARACTERS} printable ASCII characters, taken as it stands. Sent again under the same key within "
+    "24 h, the same body is answered with the same {what}, and another body is refused (422); while the first request is "
+    "still being accepted the answer is 409. Keys are the caller's own: those of another API key's name never clash."
+)
+IDEMPOTENCY_KEY = {"Idempotency-Key": _HEADER.format(what="deliberation")}
 """The header as the OpenAPI document describes it."""
+
+RUN_IDEMPOTENCY_KEY = {"Idempotency-Key": _HEADER.format(what="run")}
+"""The same where a run is started."""
 
 
 def read_idempotency_key(request: Request) -> str | None:

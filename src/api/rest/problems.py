@@ -101,6 +101,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "call-exists": ProblemKind(500, "Something went wrong here"),
     "lease-lost": ProblemKind(500, "Something went wrong here"),
     "run-taken": ProblemKind(500, "Something went wrong here"),
+    "run-key-taken": ProblemKind(500, "Something went wrong here"),
     # Ends of a run in its own process: none of them is raised while a request is answered, but for the first.
     "invalid-population": ProblemKind(422, "The population cannot be run as described"),
     **dict.fromkeys(

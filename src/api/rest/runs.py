@@ -12,13 +12,15 @@ from starlette.responses import Response
 
 from api.conclave import Conclave
 from api.documents import run_document, run_event_document
-from api.rest.bodies import discard_body, read_small_document
-from api.rest.callers import Caller, Observer, OpenConclave, Operator
+from api.rest.bodies import discard_body, read_small_document, sha256_of
+from api.rest.callers import Caller, Observer, OpenConclave, Operator, end_of_session
 from api.rest.deliberations import Cursor, Limit, Status, find_deliberation
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
+from api.rest.idempotency import RUN_IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
 from api.rest.problems import RequestRefusedError
+from application.services.run_acceptance import RunAcceptance
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.run import InvalidRunError, RunNotFoundError
 from domain.models.run import RunKind
@@ -33,6 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 def add_runs(app: FastAPI) -> None:
     """Put the resource into `app`."""
+    app.state.run_acceptance = RunAcceptance(app.state.conclave.runs)
     path = "/v1/runs"
     app.add_api_route(
         path,
@@ -43,8 +46,9 @@ def add_runs(app: FastAPI) -> None:
             "startRun",
             "Start a run in a process of its own",
             {202: "Run"},
-            (400, 401, 403, 408, 413, 415, 422, 429, 503),
+            (400, 401, 403, 408, 409, 413, 415, 422, 429, 503),
             body="RunRequest",
+            headers=RUN_IDEMPOTENCY_KEY,
         ),
     )
     app.add_api_route(
@@ -74,11 +78,25 @@ def add_runs(app: FastAPI) -> None:
 
 
 async def start(request: Request, caller: Operator, conclave: OpenConclave) -> Response:
-    """202 once it is registered and its process has begun."""
-    kind, arguments = await _asked(request)
-    if kind is RunKind.POPULATION:
-        await _check_source(arguments.get("from"), caller, conclave)
-    run = await conclave.runs.start(kind, arguments, key_name=caller.name)
+    """202 once it is registered and its process has begun.
+
+    One that is sent again under its `Idempotency-Key` is answered with the run that was started first, as it is by now.
+    """
+    key = read_idempotency_key(request)
+    kind, arguments, body_sha256 = await _asked(request)
+
+    async def check() -> None:
+        if kind is RunKind.POPULATION:
+            await _check_source(arguments.get("from"), caller, conclave)
+
+    acceptance: RunAcceptance = request.app.state.run_acceptance
+    run = await acceptance.start(
+        kind,
+        arguments,
+        check=check,
+        key_name=caller.name,
+        idempotency=key_of(caller.name, key, body_sha256=body_sha256),
+    )
     return JsonResponse(run_document(run), status_code=202, headers={"Location": f"/v1/runs/{run.id}"})
 
 
@@ -109,7 +127,13 @@ async def events(request: Request, run_id: str, caller: Observer, conclave: Open
     found = await conclave.runs.get(run_id, key_name=caller.sees)
     stream = cast("AsyncGenerator[RunEvent | None, None]", conclave.runs.events(run_id, after=after))
     places: StreamPlaces = request.app.state.stream_places
-    return EventStream(stream, places=places, document=run_event_document, had_ended=found.status.is_terminal)
+    return EventStream(
+        stream,
+        places=places,
+        document=run_event_document,
+        had_ended=found.status.is_terminal,
+        until=end_of_session(request),
+    )
 
 
 async def cancel(request: Request, run_id: str, caller: Operator, conclave: OpenConclave) -> Response:
@@ -119,7 +143,8 @@ async def cancel(request: Request, run_id: str, caller: Operator, conclave: Open
     return JsonResponse(run_document(await conclave.runs.cancel(run_id, key_name=caller.sees)), status_code=202)
 
 
-async def _asked(request: Request) -> tuple[RunKind, Mapping[str, Any]]:
+async def _asked(request: Request) -> tuple[RunKind, Mapping[str, Any], str]:
+    """The kind, the arguments, and SHA-256 (hex) of what the body says."""
     document: Any = await read_small_document(request, max_bytes=_MAX_BODY_BYTES)
     if not isinstance(document, dict):
         raise InvalidRunError([FieldProblem("", "must be an object")])
@@ -136,7 +161,7 @@ async def _asked(request: Request) -> tuple[RunKind, Mapping[str, Any]]:
         problems.append(FieldProblem("/arguments", "must be an object"))
     if problems:
         raise InvalidRunError(problems)
-    return RunKind(str(kind)), arguments
+    return RunKind(str(kind)), arguments, sha256_of(document)
 
 
 async def _check_source(named: object, caller: Caller, conclave: Conclave) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from api.requests import DeliberationRequest, RecountRequest, ResolutionRequest
+from api.rest.hindsight_schemas import Recount, Resolution, TrackRecord
 from api.rest.record_schemas import Bundle, ConsistencyProof, InclusionProof, LogEntry, WebhookKeys
 from api.rest.result_schemas import (
     Agents,
@@ -25,7 +26,9 @@ from api.rest.result_schemas import (
     Statement,
     Worth,
 )
+from api.rest.run_schemas import Run, RunEvent, RunPage, RunRequest
 from api.rest.schema_document import Document, State, Status
+from api.rest.service_schemas import Alive, Halt, HaltReason, Pool, Readiness, Roster, RosterPage
 
 __all__ = [
     "Alive",
@@ -162,81 +165,6 @@ class Topics(Document):
     warning: str | None = Field(description="Said once one source gives more than 30 % of at least 20 topics.")
 
 
-class Recount(Document):
-    """What another rule makes of the recorded ballots."""
-
-    deliberation_id: str
-    rule: Rule
-    outcome: Outcome | None = Field(description="Null where the deliberation was not completed.")
-    leaf_index: int = Field(description="Where the log says so.")
-
-
-class AgentScore(Document):
-    """One agent against the truth of this question, and its record over all that were resolved."""
-
-    agent_id: str
-    score: float | None = Field(
-        description="0 for right and sure of it, 1 for wrong and sure of it; null without an answer."
-    )
-    questions: int
-    weight: float = Field(description="What its vote counts where the record weighs.")
-
-
-class ModelScore(Document):
-    """One model against the truth of this question, and its record over all that were resolved."""
-
-    model: str
-    score: float = Field(description="The mean over the agents that it answered for.")
-    answers: int
-    questions: int
-    weight: float
-
-
-class CalibrationBin(Document):
-    """The answers whose stated confidence lies between two bounds, and how many of them were right."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    low: float = Field(alias="from")
-    high: float = Field(alias="to")
-    count: int
-    stated: float | None = Field(description="The mean confidence.")
-    right: float | None = Field(description="The share that was right.")
-
-
-class Resolution(Document):
-    """How a question turned out, and how near everybody was."""
-
-    deliberation_id: str
-    answer: str | float | list[str]
-    brier: float | None = Field(description="Of all answers together; null where that is not defined.")
-    correct: bool | None = Field(description="Whether the decision is what turned out to be true.")
-    error: float | None = Field(description="By how much a decision that is a number is greater than the truth.")
-    agents: list[AgentScore]
-    models: list[ModelScore]
-    calibration: list[CalibrationBin]
-    leaf_index: int = Field(description="Where the log says so.")
-
-
-class Standing(Document):
-    """One agent or model over all questions that were resolved."""
-
-    name: str
-    questions: int
-    score: float = Field(description="The mean; 0 for right and sure of it, 1 for wrong and sure of it.")
-    skill: float = Field(description="1 for always right, 0 for as good as knowing nothing.")
-    weight: float = Field(description="What its vote counts where the record weighs.")
-
-
-class TrackRecord(Document):
-    """Who was right where the truth is known."""
-
-    questions: int
-    agents: list[Standing]
-    models: list[Standing]
-    calibration: list[CalibrationBin]
-
-
 class OutputFailure(Document):
     """Why an agent has no usable output."""
 
@@ -330,133 +258,6 @@ class UsagePage(Document):
     """What calls took; deliberations and days newest first, the others dearest first."""
 
     items: list[UsageItem]
-
-
-class RunRequest(Document):
-    """What to run."""
-
-    kind: Literal["swarm", "pantheon", "soak", "population"]
-    arguments: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Those options of the command line that name neither code nor files, with `_` for `-`.",
-    )
-
-
-class Run(Document):
-    """A run, as it is recorded."""
-
-    id: str
-    kind: Literal["swarm", "pantheon", "soak", "population"]
-    status: Status
-    started_at: str | None = Field(description="RFC 3339; null until its process has begun.")
-    finished_at: str | None
-    arguments: dict[str, Any] = Field(description="Those that were given, with the defaults of the others.")
-    result: dict[str, Any] | None = Field(
-        description="Its document, once it has ended; in a page null where it is large."
-    )
-    reason: str | None = Field(description="Why it ended as it did, where its result does not say so.")
-
-
-class RunPage(Document):
-    """A page of runs, newest first."""
-
-    items: list[Run]
-    next_cursor: str | None = Field(description="For `cursor`; null on the last page.")
-
-
-class RunEvent(Document):
-    """One event of a run, the `data` of a server-sent event."""
-
-    model_config = ConfigDict(extra="allow", defer_build=True)
-
-    sequence: int = Field(description="From 1, without gaps; also the event's `id`.")
-    type: str = Field(description="`run.started`, what the work notes, and the terminal `run.completed` and its like.")
-    at: str = Field(description="RFC 3339.")
-    run_id: str
-
-
-class RosterEntry(Document):
-    """A roster in the list."""
-
-    name: str
-    description: str
-    count: int
-
-
-class RosterPage(Document):
-    """Every roster there is."""
-
-    items: list[RosterEntry]
-    next_cursor: str | None
-
-
-class RosterAgent(Document):
-    """One voice: an id, a viewpoint and, when it brings its own, a model."""
-
-    id: str
-    name: str
-    persona: str
-    model: str | None
-
-
-class Roster(Document):
-    """A roster with its agents, in order."""
-
-    name: str
-    description: str
-    agents: list[RosterAgent]
-
-
-class Pool(Document):
-    """The pool of agent slots at this moment."""
-
-    capacity: int
-    active: int
-    available: int
-    waiting: int
-
-
-class Alive(Document):
-    """The server answers."""
-
-    status: Literal["ok"]
-
-
-class Dependency(Document):
-    """Whether something the server needs works, and what to do when not."""
-
-    works: bool
-    detail: str
-
-
-class Readiness(Document):
-    """Whether the server can really work, each dependency by name."""
-
-    status: Literal["ready", "unavailable", "stopping"]
-    halted: bool = Field(description="No agent is called; everything can be read.")
-    dependencies: dict[str, Dependency]
-
-
-class HaltReason(Document):
-    """Why to halt, or why to end the halt."""
-
-    reason: str = Field(min_length=1, max_length=1000, description="The log commits to it for ever.")
-
-
-class HaltChannel(Document):
-    """One of the places where a halt is kept."""
-
-    halted: bool = Field(description="Set, or out of reach: then the worse is taken for true.")
-    reachable: bool
-
-
-class Halt(Document):
-    """Whether the system is halted."""
-
-    halted: bool = Field(description="No agent is called: a channel is set, or one cannot be read.")
-    reason: str | None
-    since: str | None = Field(description="RFC 3339.")
-    channels: dict[str, HaltChannel]
 
 
 class WebhookDelivery(Document):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -13,7 +14,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ __all__ = ["COOKIE", "SESSION_S", "Session", "Sessions"]
 _logger = logging.getLogger(__name__)
 
 COOKIE = "conclave_session"
+"""How the name of every cookie begins; the rest of it is the data folder's."""
+
 SESSION_S = 12 * 60 * 60
 
 _SECRET_FILE = "session.key"  # noqa: S105 - its name, not what it holds
@@ -32,6 +35,7 @@ _SECRET_BYTES = 32
 _ID_BYTES = 16
 _MARK_BYTES = 16
 _COOKIE_CHARACTERS = 256
+_LOOK_S = 0.5
 _NOBODY = bytes(_MARK_BYTES)
 _NOTE = re.compile(r"([0-9]{1,12})-[0-9a-f]{32}")
 
@@ -59,6 +63,19 @@ class Sessions:
         self._now = now
         self._secret: bytes | None = None
         self._ended: dict[bytes, int] = {}
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie. A browser gives the cookies of a host to all its ports, so each data folder has a name of its own."""
+        return f"{COOKIE}_{self._key_for(b'name').hex()[:16]}"
+
+    def among(self, cookies: Mapping[str, str]) -> Session | None:
+        """The session that one of these cookies names while it lasts."""
+        # Whoever has none that could be it makes nobody look for the folder's name.
+        if not any(name.startswith(COOKIE) for name in cookies):
+            return None
+        value = cookies.get(self.cookie)
+        return None if value is None else self.find(value)
 
     def open(self, key: ApiKey | None = None) -> tuple[Session, str]:
         """A new session and the value of its cookie."""
@@ -104,6 +121,17 @@ class Sessions:
                     note.unlink(missing_ok=True)
         except OSError as error:
             _logger.warning("that a session was ended is known to this process alone: %s", error)
+
+    def lasts(self, session: Session) -> bool:
+        """Whether it is still good: neither over, nor ended anywhere on the folder."""
+        return session.expires_at > self._now() and not self._is_ended(session.id, session.expires_at)
+
+    async def over(self, session: Session, *, look_s: float = _LOOK_S) -> None:
+        """Return once it does not last any more, which is looked at every `look_s` seconds."""
+        while True:
+            if not self.lasts(session):
+                return
+            await asyncio.sleep(look_s)
 
     def token(self, session: Session) -> str:
         """What a change by this session has to repeat; nobody who cannot read the session's pages knows it."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from application.ports.deliberation_repository import IdempotencyKey
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
 from domain.models.population_counts import PopulationCounts
@@ -15,6 +16,7 @@ from domain.models.run import JsonValue, Run
 from domain.models.run_event import RunEvent
 
 __all__ = [
+    "RememberedRun",
     "RunAnnouncement",
     "RunLauncher",
     "RunPage",
@@ -40,6 +42,14 @@ class RunPage:
 
     items: Sequence[Run]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRun:
+    """Which run an idempotency key stands for, and SHA-256 (hex) of the body that came with it."""
+
+    run_id: str
+    body_sha256: str
 
 
 class RunRecord(Protocol):
@@ -126,8 +136,19 @@ class RunRegistry(RunReader, Protocol):
         """A new run of this process, running from `run.started_at`. Stored when this returns."""
         ...
 
-    def announce(self, run: Run) -> RunAnnouncement:
-        """A new run that another process is going to take over; queued, and stored when this returns."""
+    def announce(self, run: Run, *, idempotency: IdempotencyKey | None = None) -> RunAnnouncement:
+        """A new run that another process is going to take over; queued, and stored when this returns, with what its caller calls it.
+
+        Raises `RunKeyTakenError` when the key stands for another run already; then nothing is stored.
+        """
+        ...
+
+    def remembered(self, idempotency: IdempotencyKey) -> RememberedRun | None:
+        """What that caller's key stands for, whatever body came with it; None where its run is a day old or gone, or there is none."""
+        ...
+
+    def forget_key(self, run_id: str) -> None:
+        """From now on no key stands for that run, because it never began; nothing happens where none did."""
         ...
 
     def take_over(self, run_id: str, *, at: datetime) -> RunRecord:

@@ -28,7 +28,8 @@ class UsageItem:
 
     `key` is the id, the name of the API key ('' without one, and once it is erased), the provider ('' where it has no name), the model
     that answered or else was asked ('' where nobody said), or the day of the call (UTC, YYYY-MM-DD). What calls hold that are still
-    being made, or whose end nobody knows, stands in `uncertain_usd` and `uncertain_tokens` alone.
+    being made, or whose end nobody knows, stands in `uncertain_usd` and `uncertain_tokens` alone. `unpriced_calls` asked a model without a
+    known price: what they cost is in neither sum.
     """
 
     key: str
@@ -38,6 +39,7 @@ class UsageItem:
     cost_usd: float
     uncertain_usd: float
     uncertain_tokens: int = 0
+    unpriced_calls: int = 0
 
 
 class UsageReader(Protocol):

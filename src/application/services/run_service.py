@@ -9,8 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from application.ports.clock import Clock, SystemClock
+from application.ports.deliberation_repository import IdempotencyKey
 from application.ports.halt_checker import HaltChecker
-from application.ports.run_registry import RunAnnouncement, RunLauncher, RunPage, RunProcess, RunRegistry, Unwanted
+from application.ports.run_registry import (
+    RememberedRun,
+    RunAnnouncement,
+    RunLauncher,
+    RunPage,
+    RunProcess,
+    RunRegistry,
+    Unwanted,
+)
 from application.ports.run_series import NoRunSeries, RunSeries, RunSeriesReader
 from application.services.run_holding import HALT_GRACE_S, public_reason
 from domain.errors.conclave_error import ConclaveError
@@ -56,6 +65,7 @@ class _Slot:
     """A place of one of the runs of this server."""
 
     run_id: str
+    idempotency: IdempotencyKey | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -92,11 +102,18 @@ class RunService:
         """How many runs of this server are under way."""
         return len(self._slots)
 
-    async def start(self, kind: RunKind, arguments: Mapping[str, object], *, key_name: str | None) -> Run:
-        """A new run, queued until its process has begun.
+    async def start(
+        self,
+        kind: RunKind,
+        arguments: Mapping[str, object],
+        *,
+        key_name: str | None,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Run:
+        """A new run, queued until its process has begun, and stored with what its caller calls it.
 
-        Raises `InvalidRunError`, `SystemHaltedError` (in doubt as well), `TooManyRunsError`, `ServiceStoppingError` and
-        `DependencyUnavailableError`; nothing has begun then.
+        Raises `InvalidRunError`, `SystemHaltedError` (in doubt as well), `TooManyRunsError`, `ServiceStoppingError`,
+        `RunKeyTakenError` and `DependencyUnavailableError`; nothing has begun then, and no key stands for it.
         """
         form = self._form_of(kind)
         if form is None:
@@ -113,11 +130,15 @@ class RunService:
         run_id = new_run_id(self._clock.now())
         run = Run(run_id, kind, DeliberationStatus.QUEUED, checked, key_name=key_name)
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._slots[run_id] = slot = _Slot(run_id)
+        self._slots[run_id] = slot = _Slot(run_id, idempotency)
         slot.task = asyncio.create_task(self._look_after(slot, run, form.command_line(checked), begun))
         # Whoever asked may leave in the middle, and somebody has to look after the process all the same.
         await asyncio.shield(begun)
         return run
+
+    async def remembered(self, idempotency: IdempotencyKey) -> RememberedRun | None:
+        """What the key stands for, as in `RunRegistry`."""
+        return await asyncio.to_thread(self._registry.remembered, idempotency)
 
     async def page(
         self, *, status: DeliberationStatus | None, key_name: str | None, limit: int, cursor: str | None
@@ -202,7 +223,7 @@ class RunService:
         failure: ConclaveError | None = None
         status, reason = DeliberationStatus.FAILED, "the server lost sight of it"
         try:
-            announcement = await asyncio.to_thread(self._registry.announce, run)
+            announcement = await asyncio.to_thread(self._registry.announce, run, idempotency=slot.idempotency)
             process = await self._launcher.launch(run, command_line)
             _settle(begun, None)
             status, reason = await self._outlive(slot, process)
@@ -212,6 +233,8 @@ class RunService:
             if process is not None:
                 process.kill()
             if announcement is not None:
+                if process is None and slot.idempotency is not None:
+                    await self._forget_key(slot)
                 await self._let_go(slot, announcement, status, reason)
             self._slots.pop(slot.run_id, None)
             _settle(begun, failure)
@@ -253,6 +276,13 @@ class RunService:
         if slot.cancelled.is_set() or self._stopping.is_set():
             return DeliberationStatus.CANCELLED, "it was cancelled"
         return DeliberationStatus.FAILED, f"its process ended before its work did ({how})"
+
+    async def _forget_key(self, slot: _Slot) -> None:
+        """Leave the key free: whoever is told that nothing has begun may try again under it."""
+        try:
+            await asyncio.to_thread(self._registry.forget_key, slot.run_id)
+        except DependencyUnavailableError as error:
+            _logger.warning("the key of run %s stands for it although it never began: %s", slot.run_id, error)
 
     async def _let_go(
         self, slot: _Slot, announcement: RunAnnouncement, status: DeliberationStatus, reason: str

@@ -56,6 +56,7 @@ ConclaveError
 ├── RunNotFoundError
 ├── RunEndedError                   too late to cancel
 ├── RunTakenError                   it ended, or another process runs it
+├── RunKeyTakenError                never two runs for one key
 ├── TooManyRunsError                come back later
 ├── BudgetExceededError             a call that could take more than is left
 ├── SystemHaltedError               nothing is called until the halt is cleared
@@ -140,7 +141,14 @@ if TYPE_CHECKING:
         StateConflictError,
         StateStoreFullError,
     )
-    from domain.errors.run import InvalidRunError, RunEndedError, RunNotFoundError, RunTakenError, TooManyRunsError
+    from domain.errors.run import (
+        InvalidRunError,
+        RunEndedError,
+        RunKeyTakenError,
+        RunNotFoundError,
+        RunTakenError,
+        TooManyRunsError,
+    )
     from domain.errors.witness import EntryRecordedError, LogUnverifiedError, VerificationRefusedError, WitnessError
 
 __all__ = [
@@ -196,6 +204,7 @@ __all__ = [
     "RoleFailedError",
     "RosterNotFoundError",
     "RunEndedError",
+    "RunKeyTakenError",
     "RunNotFoundError",
     "RunTakenError",
     "ServiceStoppingError",

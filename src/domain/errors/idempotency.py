@@ -23,16 +23,17 @@ class IdempotencyKeyTakenError(DeliberationError):
 
 
 class IdempotencyKeyReusedError(DeliberationError):
-    """The caller has sent another body under the same key before, for which `deliberation_id` was accepted."""
+    """The caller has sent another body under the same key before, for which that deliberation was accepted or that run started."""
 
     slug: ClassVar[str] = "idempotency-key-reused"
 
-    def __init__(self, *, deliberation_id: str) -> None:
+    def __init__(self, *, deliberation_id: str | None = None, run_id: str | None = None) -> None:
+        what = f"deliberation {deliberation_id!r} was accepted" if run_id is None else f"run {run_id!r} was started"
         super().__init__(
-            f"this Idempotency-Key came with another body before, for which deliberation {deliberation_id!r} was accepted: send "
-            "that body again, or take another key."
+            f"this Idempotency-Key came with another body before, for which {what}: send that body again, or take another key."
         )
         self.deliberation_id = deliberation_id
+        self.run_id = run_id
 
 
 class IdempotencyInProgressError(DeliberationError):

@@ -7,7 +7,14 @@ from typing import ClassVar
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import InvalidSpecificationError
 
-__all__ = ["InvalidRunError", "RunEndedError", "RunNotFoundError", "RunTakenError", "TooManyRunsError"]
+__all__ = [
+    "InvalidRunError",
+    "RunEndedError",
+    "RunKeyTakenError",
+    "RunNotFoundError",
+    "RunTakenError",
+    "TooManyRunsError",
+]
 
 
 class InvalidRunError(InvalidSpecificationError):
@@ -48,6 +55,19 @@ class RunTakenError(ConclaveError):
         )
         self.run_id = run_id
         self.status = status
+
+
+class RunKeyTakenError(ConclaveError):
+    """The idempotency key stands for another run already, so nothing was stored. `body_sha256` (hex) is of the body that came with it."""
+
+    slug: ClassVar[str] = "run-key-taken"
+
+    def __init__(self, *, run_id: str, body_sha256: str) -> None:
+        super().__init__(
+            f"this idempotency key stands for run {run_id!r} already: answer with that one if the bodies are the same."
+        )
+        self.run_id = run_id
+        self.body_sha256 = body_sha256
 
 
 class TooManyRunsError(ConclaveError):

@@ -10,7 +10,8 @@ from domain.models.deliberation import Specification
 from domain.models.outcome import Outcome
 from domain.voting.ballot import Answer
 from domain.voting.rule import Rule
-from domain.witness.entry import recorded_outcome, recorded_rule
+from domain.witness.entry import recorded_rule
+from domain.witness.result_documents import recorded_outcome
 
 __all__ = ["RECOUNTED", "RESOLVED", "recounted_facts", "resolved_facts"]
 

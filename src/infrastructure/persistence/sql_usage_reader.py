@@ -67,6 +67,12 @@ def _of_uncertain(value: ColumnElement[int | None]) -> Case[int]:
     return case((_IS_CERTAIN, 0), else_=func.coalesce(value, 0))
 
 
+def _unpriced() -> Case[int]:
+    return case(
+        (and_(_IS_CERTAIN, charges.c.cost.is_(None)), 1), (and_(~_IS_CERTAIN, calls.c.held_cost.is_(None)), 1), else_=0
+    )
+
+
 def _statement(by: UsageBy, slash: ColumnElement[int], *, collation: str) -> Select[*tuple[Any, ...]]:
     keys: Mapping[UsageBy, ColumnElement[str]] = {
         UsageBy.DELIBERATION: calls.c.deliberation_id,
@@ -82,6 +88,7 @@ def _statement(by: UsageBy, slash: ColumnElement[int], *, collation: str) -> Sel
         func.sum(_of_certain(charges.c.input_tokens)).label("input_tokens"),
         func.sum(_of_certain(charges.c.output_tokens)).label("output_tokens"),
         func.sum(_of_uncertain(calls.c.held_tokens)).label("uncertain_tokens"),
+        func.sum(_unpriced()).label("unpriced_calls"),
         *(
             func.sum(part).label(f"{name}_{place}")
             for name, amount in (("cost", cost), ("held", held_cost))
@@ -117,4 +124,5 @@ def _item(row: Row[*tuple[Any, ...]]) -> UsageItem:
         usd(number["cost_whole"] * _PART + number["cost_rest"]),
         usd(number["held_whole"] * _PART + number["held_rest"]),
         number["uncertain_tokens"],
+        number["unpriced_calls"],
     )

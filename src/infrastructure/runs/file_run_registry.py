@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -14,17 +15,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from application.ports.run_registry import RunPage, Unwanted
+from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.run_registry import RememberedRun, RunPage, Unwanted
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
-from domain.errors.run import RunEndedError, RunNotFoundError, RunTakenError
+from domain.errors.run import RunEndedError, RunKeyTakenError, RunNotFoundError, RunTakenError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.run import JsonValue, Run
-from domain.models.run_event import RunEvent, is_run_id, run_event_type
+from domain.models.run_event import RunEvent, is_run_id, new_run_id, run_event_type
 from infrastructure.runs.file_run_record import (
     BUS_FILE,
     CANCEL_FILE,
@@ -41,15 +43,20 @@ from infrastructure.runs.private_files import DIRECTORY, FOLDER_MODE, open_entry
 from infrastructure.runs.run_documents import encode, read_event, read_object, read_run, run_document
 from infrastructure.runs.run_locks import LAUNCHER, PROCESS, RunLock, is_held
 
-__all__ = ["DIED", "MAX_RESULT_IN_PAGE_BYTES", "MAX_RUNS", "FileRunRegistry"]
+__all__ = ["DIED", "MAX_RESULT_IN_PAGE_BYTES", "MAX_RUNS", "REMEMBERED_FOR", "FileRunRegistry"]
 
 _logger = logging.getLogger(__name__)
 
 MAX_RUNS = 1_000
+REMEMBERED_FOR = timedelta(hours=24)
 DIED = "its process ended before its work did"
 _MAX_RUN_BYTES = 256 * 1024
 MAX_RESULT_IN_PAGE_BYTES = 64 * 1024
 _LOCK_FILE = ".lock"
+_KEY_FILE = "idempotency.json"
+_MAX_KEY_BYTES = 1024
+# The characters of an id that say the millisecond.
+_MOMENT = len("00000000-0000")
 _UNSEEN = ".new-"
 _GONE = ".gone-"
 _BUFFER_BYTES = 256 * 1024
@@ -97,16 +104,33 @@ class FileRunRegistry:
 
         return self._add(run.id, PROCESS, make)
 
-    def announce(self, run: Run) -> RunLock:
-        """As in `RunRegistry`."""
+    def announce(self, run: Run, *, idempotency: IdempotencyKey | None = None) -> RunLock:
+        """As in `RunRegistry`. What its caller calls it lies in the folder of the run, and comes and goes with that."""
         queued = replace(run, status=DeliberationStatus.QUEUED, started_at=None)
 
         def make(folder: int, lock: RunLock) -> RunLock:
+            if idempotency is not None:
+                named = {"key_sha256": _digest(idempotency), "body_sha256": idempotency.body_sha256}
+                replace_file(_KEY_FILE, encode(named), within=folder)
             replace_file(RUN_FILE, encode(run_document(queued)), within=folder)
             os.close(folder)
             return lock
 
-        return self._add(run.id, LAUNCHER, make)
+        return self._add(run.id, LAUNCHER, make, idempotency=idempotency)
+
+    def remembered(self, idempotency: IdempotencyKey) -> RememberedRun | None:
+        """As in `RunRegistry`."""
+        with _as_unavailable():
+            try:
+                with opened_folder(self.folder) as runs:
+                    return self._named(_digest(idempotency), runs)
+            except FileNotFoundError:
+                return None
+
+    def forget_key(self, run_id: str) -> None:
+        """As in `RunRegistry`."""
+        with _as_unavailable(), contextlib.suppress(RunNotFoundError, FileNotFoundError), self._opened(run_id) as found:
+            os.unlink(_KEY_FILE, dir_fd=found)
 
     def take_over(self, run_id: str, *, at: datetime) -> FileRunRecord:
         """As in `RunRegistry`."""
@@ -202,7 +226,14 @@ class FileRunRegistry:
             run = self._end_dead(run_id, found, status, at=self._now(), reason=reason, despite_launcher=True)
             return _with_result(run, found, limit=MAX_RESULT_BYTES)
 
-    def _add(self, run_id: str, lock_name: str, make: Callable[[int, RunLock], _Made]) -> _Made:
+    def _add(
+        self,
+        run_id: str,
+        lock_name: str,
+        make: Callable[[int, RunLock], _Made],
+        *,
+        idempotency: IdempotencyKey | None = None,
+    ) -> _Made:
         """What `make` makes of a new folder and a lock in it, both its own from then on; others see the folder once it is whole."""
         if not is_run_id(run_id):
             raise ValueError(f"{run_id!r} is no id of a run")
@@ -210,6 +241,8 @@ class FileRunRegistry:
         self.prepare()
         with _as_unavailable():
             with self._locked() as runs:
+                if idempotency is not None and (taken := self._named(_digest(idempotency), runs)) is not None:
+                    raise RunKeyTakenError(run_id=taken.run_id, body_sha256=taken.body_sha256)
                 gone = self._set_aside(runs)
                 os.mkdir(unseen, FOLDER_MODE, dir_fd=runs)
                 made: _Made | None = None
@@ -225,6 +258,18 @@ class FileRunRegistry:
                 for name in gone:
                     _remove(name, runs)
         return made
+
+    def _named(self, digest: str, runs: int) -> RememberedRun | None:
+        """The run of the last day that has that key."""
+        oldest = new_run_id(self._now() - REMEMBERED_FOR)[:_MOMENT]
+        for name in sorted(filter(is_run_id, os.listdir(runs)), reverse=True):
+            if name[:_MOMENT] < oldest:
+                break
+            with contextlib.suppress(OSError), opened_folder(name, within=runs) as found:
+                told = read_object(read_file(_KEY_FILE, within=found, limit=_MAX_KEY_BYTES)) or {}
+                if told.get("key_sha256") == digest:
+                    return RememberedRun(name, str(told.get("body_sha256")))
+        return None
 
     def _set_aside(self, runs: int) -> list[str]:
         """Rename what is to be removed: runs that are too many, and what processes left that died while they added or removed one."""
@@ -341,6 +386,11 @@ class FileRunRegistry:
                 data: dict[str, JsonValue] = {} if run.reason is None else {"reason": run.reason}
                 events.append(run.finished_at or at, run_event_type(run.status), data, last=True)
         return run
+
+
+def _digest(idempotency: IdempotencyKey) -> str:
+    # The name of a caller holds no line break, so that no two pairs read the same.
+    return hashlib.sha256(f"{idempotency.scope}\n{idempotency.key}".encode()).hexdigest()
 
 
 def _make(unseen: str, runs: int, lock_name: str, make: Callable[[int, RunLock], _Made]) -> _Made:

@@ -17,11 +17,13 @@ from pathlib import Path
 
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.run import Run
+from infrastructure.runs.bounded_log import BoundedLog
 from infrastructure.runs.private_files import opened_folder
 
 __all__ = ["OUTPUT_FOLDER", "ProcessLauncher", "RunningProcess", "environment_of_runs"]
 
 OUTPUT_FOLDER = "out"
+_LOG_S = 2.0
 
 # What Python, TLS, proxies and the language of messages come from; the names are compared in capitals.
 _KEPT = frozenset({
@@ -38,7 +40,8 @@ class ProcessLauncher:
     """A `RunLauncher`: each run in a session of its own, so that a signal reaches all that it starts, and none that the server gets.
 
     Its arguments, which may be anybody's texts, reach it by standard input: the list of processes shows everybody the other ones. What a
-    run prints lies in its folder. It works in the folder that this process works in, where the same `.env` is read.
+    run prints lies in its folder, of standard error the first part and the last. It works in the folder that this process works in,
+    where the same `.env` is read.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str], *, program: str = "api.cli.launched_run") -> None:
@@ -51,9 +54,10 @@ class ProcessLauncher:
         """As in `RunLauncher`."""
         # After the name of the command, because what follows may end in texts that are no options.
         arguments = [*command_line[:2], "--json", *command_line[2:]]
-        return RunningProcess(await asyncio.to_thread(self._start, run, arguments))
+        process, log = await asyncio.to_thread(self._start, run, arguments)
+        return RunningProcess(process, log)
 
-    def _start(self, run: Run, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _start(self, run: Run, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], BoundedLog]:
         folder = self._folder / run.id
         own = {f"{_PREFIX}RUN_ID": run.id, f"{_PREFIX}RUN_FOLDER": str(folder / OUTPUT_FOLDER)}
         # Without -P the folder that this process works in would come before the library.
@@ -64,11 +68,11 @@ class ProcessLauncher:
                 with (
                     tempfile.TemporaryFile() as stdin,
                     _file("stdout.json", found) as stdout,
-                    _file("stderr.log", found) as stderr,
+                    _log("stderr.log", found) as (stderr, log),
                 ):
                     stdin.write(json.dumps(arguments).encode())
                     stdin.seek(0)
-                    return subprocess.Popen(  # noqa: S603 - every argument was checked, and no shell reads them
+                    process = subprocess.Popen(  # noqa: S603 - every argument was checked, and no shell reads them
                         command,
                         env={**self._environment, **own},
                         stdin=stdin,
@@ -76,6 +80,7 @@ class ProcessLauncher:
                         stderr=stderr,
                         start_new_session=True,
                     )
+                    return process, log
         except (OSError, ValueError) as error:
             problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise DependencyUnavailableError(
@@ -86,9 +91,10 @@ class ProcessLauncher:
 class RunningProcess:
     """A `RunProcess`. Waited for by a thread of its own, so that many of them hold up nobody else."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        """Inside the event loop that waits for it."""
+    def __init__(self, process: subprocess.Popen[bytes], log: BoundedLog) -> None:
+        """Inside the event loop that waits for it; `log` takes what it says on standard error."""
         self._process = process
+        self._log = log
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._turn = threading.Lock()
@@ -128,6 +134,8 @@ class RunningProcess:
             self._kill_session()
             code = self._process.wait()
             self._reaped = True
+        # Nobody of its session has the other end any more; who left it may have.
+        self._log.wait(_LOG_S)
         with contextlib.suppress(RuntimeError):
             # A loop that is closed has nobody left who waits.
             self._loop.call_soon_threadsafe(self._tell, code)
@@ -157,9 +165,29 @@ def environment_of_runs(environ: Mapping[str, str], *, also: Iterable[str] = (),
 
 
 @contextlib.contextmanager
+def _log(name: str, within: int) -> Iterator[tuple[int, BoundedLog]]:
+    """Where a process may write, and what takes it from there into the file of that name."""
+    source, sink = os.pipe()
+    try:
+        target = _open_file(name, within)
+    except BaseException:
+        os.close(source)
+        os.close(sink)
+        raise
+    try:
+        yield sink, BoundedLog(source=source, target=target)
+    finally:
+        os.close(sink)
+
+
+@contextlib.contextmanager
 def _file(name: str, within: int) -> Iterator[int]:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600, dir_fd=within)
+    descriptor = _open_file(name, within, os.O_APPEND)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open_file(name: str, within: int, flags: int = 0) -> int:
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | flags, 0o600, dir_fd=within)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from application.ports.run_registry import RunPage, Unwanted
+from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.run_registry import RememberedRun, RunPage, Unwanted
 from domain.errors.deliberation import InvalidSpecificationError
-from domain.errors.run import RunEndedError, RunNotFoundError, RunTakenError
+from domain.errors.run import RunEndedError, RunKeyTakenError, RunNotFoundError, RunTakenError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
 from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, Run
-from domain.models.run_event import RunEvent, is_run_id, may_be_noted, run_event_type
+from domain.models.run_event import RunEvent, is_run_id, may_be_noted, new_run_id, run_event_type
 
 __all__ = ["InMemoryRunRegistry"]
 
 _DIED = "its process ended before its work did"
 _MAX_EVENTS = 100_000
+_REMEMBERED_FOR = timedelta(hours=24)
+_MOMENT = len("00000000-0000")
 
 
 class InMemoryRunRegistry:
@@ -34,6 +37,7 @@ class InMemoryRunRegistry:
         self.launchers: set[str] = set()
         self.processes: set[str] = set()
         self.unwanted: dict[str, Unwanted] = {}
+        self.keys: dict[str, IdempotencyKey] = {}
         self._keep = keep
         self.now = now
 
@@ -43,12 +47,32 @@ class InMemoryRunRegistry:
             self._add(replace(run, status=DeliberationStatus.RUNNING))
             return _Record(self, run.id, launched=False)
 
-    def announce(self, run: Run) -> _Announcement:
+    def announce(self, run: Run, *, idempotency: IdempotencyKey | None = None) -> _Announcement:
         """As in `RunRegistry`."""
         with self.turn:
+            if idempotency is not None:
+                taken = self.remembered(idempotency)
+                if taken is not None:
+                    raise RunKeyTakenError(run_id=taken.run_id, body_sha256=taken.body_sha256)
+                self.keys[run.id] = idempotency
             self._add(replace(run, status=DeliberationStatus.QUEUED, started_at=None))
             self.launchers.add(run.id)
             return _Announcement(self, run.id)
+
+    def remembered(self, idempotency: IdempotencyKey) -> RememberedRun | None:
+        """As in `RunRegistry`."""
+        oldest = new_run_id(self.now() - _REMEMBERED_FOR)[:_MOMENT]
+        with self.turn:
+            for run_id, named in self.keys.items():
+                is_same = (named.scope, named.key) == (idempotency.scope, idempotency.key)
+                if is_same and run_id in self.runs and run_id[:_MOMENT] >= oldest:
+                    return RememberedRun(run_id, named.body_sha256)
+        return None
+
+    def forget_key(self, run_id: str) -> None:
+        """As in `RunRegistry`."""
+        with self.turn:
+            self.keys.pop(run_id, None)
 
     def take_over(self, run_id: str, *, at: datetime) -> _Record:
         """As in `RunRegistry`."""

@@ -65,11 +65,11 @@ def _key_of(call: SpentCall, by: UsageBy) -> str:
 
 
 class _Sum:
-    __slots__ = ("calls", "cost", "held_cost", "held_tokens", "input_tokens", "output_tokens", "position")
+    __slots__ = ("calls", "cost", "held_cost", "held_tokens", "input_tokens", "output_tokens", "position", "unpriced")
 
     def __init__(self) -> None:
         self.calls = self.input_tokens = self.output_tokens = self.held_tokens = self.position = 0
-        self.cost = self.held_cost = 0
+        self.cost = self.held_cost = self.unpriced = 0
 
     def add(self, call: SpentCall) -> None:
         self.calls += 1
@@ -78,9 +78,11 @@ class _Sum:
             self.input_tokens += call.input_tokens
             self.output_tokens += call.output_tokens
             self.cost += call.cost or 0
+            self.unpriced += call.cost is None
         else:
             self.held_tokens += call.held_tokens
             self.held_cost += call.held_cost or 0
+            self.unpriced += call.held_cost is None
 
     def item(self, key: str) -> UsageItem:
         return UsageItem(
@@ -91,4 +93,5 @@ class _Sum:
             usd(self.cost),
             usd(self.held_cost),
             self.held_tokens,
+            self.unpriced,
         )

@@ -223,7 +223,14 @@ async def test_a_call_without_a_known_price_has_tokens_and_no_cost(ledger: Ledge
     own = await ledger.accept(None)
     await ledger.write([_call(own, cost=None, held_cost=None), _call(own, is_certain=False, held_cost=None)])
     (item,) = await ledger.reader.usage(UsageBy.MODEL, key_name=None)
-    assert item == UsageItem("openai/small", 2, 100, 20, 0.0, 0.0, 1_500)
+    assert item == UsageItem("openai/small", 2, 100, 20, 0.0, 0.0, 1_500, unpriced_calls=2)
+
+
+async def test_how_many_calls_had_no_known_price_is_counted_beside_what_the_others_cost(ledger: Ledger) -> None:
+    own = await ledger.accept(None)
+    await ledger.write([_call(own), _call(own, cost=None, held_cost=None), _call(own, is_certain=False)])
+    (item,) = await ledger.reader.usage(UsageBy.DELIBERATION, key_name=None)
+    assert (item.calls, item.unpriced_calls, item.cost_usd) == (3, 1, 0.01)
 
 
 async def test_sums_are_exact_to_the_picodollar(ledger: Ledger) -> None:

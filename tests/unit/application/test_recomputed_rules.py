@@ -15,7 +15,7 @@ from domain.models.question import AnswerFormat, AnswerKind
 from domain.voting.ballot import Answer, Ballot
 from domain.voting.lottery import drawn
 from domain.voting.rule import Rule, RuleKind, apply_rule
-from domain.witness.entry import outcome_document
+from domain.witness.result_documents import outcome_document
 
 RANKING = AnswerFormat(AnswerKind.RANKING, ("a", "b", "c"))
 NUMBER = AnswerFormat(AnswerKind.NUMBER)

@@ -1,8 +1,7 @@
 // The form that puts a question: its quote while it is filled in, and one deliberation however often it is sent.
-import { Problem, api, bdi, element, formatted, visible } from "./page.js";
+import { Problem, api, bdi, element, formatted, newKey, sendOnce, stored, visible } from "./page.js";
 
 const QUOTE_AFTER_MS = 400;
-const RETRY_AFTER_S = [1, 2, 4, 8, 15];
 const DRAFT = "conclave-ask-draft";
 const SENT = "conclave-ask-sent";
 
@@ -27,26 +26,6 @@ const valueOf = (pointer) => field(pointer).value;
 const rows = () => [...options.querySelectorAll("input")];
 const isShown = (control) => !control.closest("[hidden]");
 const listed = (value, name) => known[name].includes(value);
-
-/* Where the browser keeps nothing for pages, it is kept for as long as the page is there. */
-const memory = {};
-const stored = {
-  get(name) {
-    try {
-      return JSON.parse(sessionStorage.getItem(name));
-    } catch {
-      return memory[name] ?? null;
-    }
-  },
-  set(name, value) {
-    memory[name] = value;
-    try {
-      sessionStorage.setItem(name, JSON.stringify(value));
-    } catch {
-      return;
-    }
-  },
-};
 
 /* Options */
 
@@ -154,10 +133,17 @@ function missing({ body, sentOptions }) {
   if (isShown(options) && sentOptions.length < 2) found.push({ pointer: "/answer/options", detail: "Give at least two options." });
   for (const control of form.elements) {
     if (!control.name?.startsWith("/") || !isShown(control) || control.name === "/question") continue;
-    if (control.validity && !control.validity.valid) found.push({ pointer: control.name, detail: control.validationMessage });
+    if (control.validity && !control.validity.valid) found.push({ pointer: control.name, detail: wrongWith(control) });
     else if (/^\/answer\/(min|max)$/.test(control.name) && !control.value) found.push({ pointer: control.name, detail: "A score needs a number here." });
   }
   return found;
+}
+
+function wrongWith({ validity, validationMessage, min, max }) {
+  if (validity.rangeOverflow) return `Must be at most ${max}.`;
+  if (validity.rangeUnderflow) return `Must be at least ${min}.`;
+  if (validity.stepMismatch) return "Must be a whole number.";
+  return validity.badInput ? "Must be a number." : validationMessage;
 }
 
 /* Problems beside their fields */
@@ -208,6 +194,21 @@ function labelOf(control) {
   return control.getAttribute("aria-label") ?? (label?.querySelector("b") ?? label)?.textContent.trim() ?? control.name;
 }
 
+/* With the name of its field, where that is on the page. */
+function told({ pointer, detail }, sentOptions) {
+  const control = pointer && controlAt(pointer, sentOptions);
+  return control ? `${labelOf(control)}: ${detail}` : [pointer, detail].filter(Boolean).join(" ");
+}
+
+/** Beside their fields, while somebody writes: what is wrong there, and not what is yet to come. */
+function markWrong(problems, sentOptions) {
+  unmark();
+  for (const problem of problems) {
+    const control = controlAt(problem.pointer, sentOptions);
+    if (control?.value || control?.validity?.badInput) mark(problem, sentOptions);
+  }
+}
+
 function showProblems(title, detail, problems, sentOptions, { focus }) {
   // Not hidden meanwhile, which would take the focus from whoever reads it.
   unmark();
@@ -243,10 +244,12 @@ async function quote() {
   const body = JSON.stringify(asked.body);
   if (lacks.length) {
     if (refused !== null) showProblems("The question cannot be put yet", "", lacks, asked.sentOptions, { focus: false });
+    else markWrong(lacks, asked.sentOptions);
     quoteCall?.abort();
-    showQuote(null, lacks[0].pointer === "/question" ? "The quote appears here once there is a question." : `No quote yet: ${lacks[0].detail}`);
+    showQuote(null, lacks[0].pointer === "/question" ? "The quote appears here once there is a question." : `No quote yet. ${told(lacks[0], asked.sentOptions)}`);
     return;
   }
+  if (refused === null) unmark();
   // What was refused stays told until the contents are others: a quote can be had for much that cannot be asked now.
   const isChanged = refused !== null && body !== refused;
   if (body === quoted) {
@@ -265,7 +268,8 @@ async function quote() {
     if (error.name === "AbortError") return;
     if (!(error instanceof Problem)) throw error;
     const [first] = error.errors;
-    showQuote(null, `No quote: ${first ? `${first.pointer} ${first.detail}` : `${error.title}. ${error.detail}`}`);
+    showQuote(null, `No quote. ${first ? told(first, asked.sentOptions) : `${error.title}. ${error.detail}`}`);
+    if (refused === null) markWrong(error.errors, asked.sentOptions);
     if (isChanged && error.errors.length) showProblems(error.title, "", error.errors, asked.sentOptions, { focus: false });
   } finally {
     if (quoteCall === call) quoteCard.removeAttribute("aria-busy");
@@ -303,10 +307,6 @@ function keep() {
   const body = JSON.stringify(read().body);
   const sent = stored.get(SENT);
   if (sent?.body !== body) stored.set(SENT, { body, key: newKey(), pending: false });
-}
-
-function newKey() {
-  return `ask-${Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 function restore() {
@@ -349,7 +349,7 @@ async function send() {
   stored.set(SENT, { ...sent, pending: true });
   say("Asking …");
   try {
-    const { document: accepted } = await deliver(asked.body, sent.key);
+    const accepted = await sendOnce("/v1/deliberations", asked.body, sent.key, say);
     stored.set(DRAFT, null);
     stored.set(SENT, null);
     location.assign(`/deliberations/${encodeURIComponent(accepted.id)}`);
@@ -362,19 +362,6 @@ async function send() {
     stored.set(SENT, error.slug === "idempotency-key-reused" ? { ...sent, key: newKey(), pending: false } : { ...sent, pending: !isKnown });
     const hint = isKnown ? "" : " Asking again is safe: it is asked once, whether or not the first time arrived.";
     showProblems(error.title, `${error.detail}${hint}`, error.errors, asked.sentOptions, { focus: true });
-  }
-}
-
-async function deliver(body, idempotencyKey) {
-  for (let turn = 0; ; turn += 1) {
-    try {
-      return await api("POST", "/v1/deliberations", body, { idempotencyKey });
-    } catch (error) {
-      const mayHelp = error instanceof Problem && (error.status === 0 || error.slug === "idempotency-in-progress");
-      if (!mayHelp || turn >= RETRY_AFTER_S.length) throw error;
-      say(`No answer yet. Trying again in ${RETRY_AFTER_S[turn]} s; it is asked only once.`);
-      await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER_S[turn] * 1000));
-    }
   }
 }
 

@@ -1,5 +1,5 @@
 // The chamber, live: one stream of frames, written into the page once an animation frame, and recovered whole after every absence.
-import { Problem, announce, api, formatted, showTimes, visible } from "/static/page.js";
+import { Problem, announce, api, formatted, showTimes, signedOut, visible } from "/static/page.js";
 
 const SILENCE_MS = 40_000;
 const STALE_AFTER_MS = 1_500;
@@ -192,6 +192,7 @@ function connect() {
     later();
   });
   on("latest", (_event, frame) => heard(frame));
+  on("signed-out", signedOut);
   on("alive", (_event, frame) => {
     heard(frame);
     const known = pendingChanges.at(-1)?.sequence ?? pendingWhole?.sequence ?? shownSequence();

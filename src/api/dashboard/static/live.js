@@ -1,19 +1,15 @@
 // Keeps a part of a page as the server has it now, without taking focus, selection or opened details from whoever reads it.
 
-import { Problem, showTimes } from "/static/page.js";
+import { Problem, answered, showTimes } from "/static/page.js";
 
 /**
- * Ask whether what changes on a page is another by now, and show it: each part of it in the element of the same id.
- * @param {HTMLElement} region has `data-live`, the address to ask, and `data-tag`, the entity tag of what is shown
- * @param {AbortSignal} [signal]
- * @returns {Promise<boolean>} whether anything is new
- * @throws {Problem}
+ * Ask whether what changes on a page is another by now, and show it: each part of it in the element of the same id. `region` has
+ * `data-live`, the address to ask, and `data-tag`, the entity tag of what is shown. Whether anything is new; throws `Problem`.
  */
 export async function refresh(region, signal) {
   const headers = { Accept: "text/html", "HX-Request": "true", "If-None-Match": region.dataset.tag };
-  const response = await asked(region.dataset.live, headers, signal);
+  const [response, text] = await asked(region.dataset.live, headers, signal);
   if (response.status === 304) return false;
-  const text = await response.text();
   region.dataset.tag = response.headers.get("ETag") ?? "";
   const fresh = new DOMParser().parseFromString(text, "text/html").body;
   showTimes(fresh);
@@ -24,30 +20,17 @@ export async function refresh(region, signal) {
   return true;
 }
 
-/**
- * A JSON document that may not have changed.
- * @param {string} path
- * @param {string} tag the entity tag of what is there already, "" for nothing
- * @returns {Promise<{tag: string, document: any} | null>} null where nothing is new
- * @throws {Problem}
- */
+/** A JSON document with its entity tag, null where it still has the `tag` of what is there already. Throws `Problem`. */
 export async function documentIfNew(path, tag) {
-  const response = await asked(path, { Accept: "application/json", "HX-Request": "true", "If-None-Match": tag });
+  const [response, text] = await asked(path, { Accept: "application/json", "HX-Request": "true", "If-None-Match": tag });
   if (response.status === 304) return null;
-  return { tag: response.headers.get("ETag") ?? "", document: await response.json() };
+  return { tag: response.headers.get("ETag") ?? "", document: JSON.parse(text) };
 }
 
 async function asked(path, headers, signal) {
-  let response;
-  try {
-    response = await fetch(path, { headers, signal, credentials: "same-origin", cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem(0, { title: "No answer came", detail: "The server cannot be reached." });
-  }
-  if (response.status === 401) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
-  if (!response.ok && response.status !== 304) throw new Problem(response.status);
-  return response;
+  const found = await answered(path, { headers, signal });
+  if (!found[0].ok && found[0].status !== 304) throw new Problem(found[0].status);
+  return found;
 }
 
 // The children of one element become those of another, and every node that can be kept is. An element with `data-keep` keeps its

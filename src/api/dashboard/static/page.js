@@ -7,15 +7,13 @@ const MARK = /\p{M}/u;
 // What Python's str.split() takes for white space.
 const SPACES = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
 const CSRF = "token-mismatch";
+const RETRY_AFTER_S = [1, 2, 4, 8, 15];
 
 let token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
 /** A refusal by the server, or (with status 0) no answer at all. */
 export class Problem extends Error {
-  /**
-   * @param {number} status the HTTP status, 0 when no answer came
-   * @param {{title?: string, detail?: string, type?: string, errors?: {pointer: string, detail: string}[]}} document
-   */
+  /** With the HTTP status, 0 when no answer came, and the problem document. */
   constructor(status, document = {}) {
     super(document.detail ?? document.title ?? `status ${status}`);
     this.name = "Problem";
@@ -32,18 +30,10 @@ export class Problem extends Error {
   }
 }
 
-/** @returns {string} the token that every change by this session has to carry */
-export function csrfToken() {
-  return token;
-}
-
 /**
- * Call the server. On 401 the page goes to the sign-in. A token that has become outdated is renewed once.
- * @param {string} method
- * @param {string} path
- * @param {unknown} [body] sent as JSON
+ * Call the server; `body` is sent as JSON. A token that has become outdated is renewed once.
  * @param {{headers?: Record<string, string>, idempotencyKey?: string, signal?: AbortSignal}} [options]
- * @returns {Promise<{status: number, headers: Headers, document: any}>} `document` is the JSON, or the text where it is none
+ * @returns {Promise<{status: number, headers: Headers, document: any}>} `document` is the text where that is no JSON
  * @throws {Problem} on every answer from 400 on, and with status 0 when none came; an abort stays an AbortError
  */
 export async function api(method, path, body, options = {}) {
@@ -61,20 +51,71 @@ async function call(method, path, body, { headers = {}, idempotencyKey, signal }
   if (!["GET", "HEAD"].includes(method)) sent["X-CSRF-Token"] = token;
   if (idempotencyKey) sent["Idempotency-Key"] = idempotencyKey;
   const payload = body === undefined ? undefined : JSON.stringify(body);
-  let response;
-  let text;
+  const [response, text] = await answered(path, { method, headers: sent, body: payload, signal });
+  const isJson = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
+  const found = isJson && text ? JSON.parse(text) : text;
+  if (!response.ok) throw new Problem(response.status, isJson ? found : {});
+  return { status: response.status, headers: response.headers, document: found };
+}
+
+/** The response and its whole text; on 401 to the sign-in. Throws `Problem` where no answer came. */
+export async function answered(path, options) {
+  let found;
   try {
-    response = await fetch(path, { method, headers: sent, body: payload, signal, credentials: "same-origin", cache: "no-store" });
-    text = await response.text();
+    const response = await fetch(path, { ...options, credentials: "same-origin", cache: "no-store" });
+    found = [response, await response.text()];
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { title: "No answer came", detail: "The server cannot be reached. Look whether it runs, and try again." });
   }
-  const isJson = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
-  const found = isJson && text ? JSON.parse(text) : text;
-  if (response.status === 401) location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
-  if (!response.ok) throw new Problem(response.status, isJson ? found : {});
-  return { status: response.status, headers: response.headers, document: found };
+  if (found[0].status === 401) signedOut();
+  return found;
+}
+
+/** The document of the answer to what is to happen once, tried again until one comes, which `say` is told. */
+export async function sendOnce(path, body, idempotencyKey, say) {
+  for (let turn = 0; ; turn += 1) {
+    try {
+      return (await api("POST", path, body, { idempotencyKey })).document;
+    } catch (error) {
+      const mayHelp = error instanceof Problem && (error.status === 0 || error.slug === "idempotency-in-progress");
+      if (!mayHelp || turn >= RETRY_AFTER_S.length) throw error;
+      say(`No answer yet. Trying again in ${RETRY_AFTER_S[turn]} s; it is done only once.`);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_AFTER_S[turn] * 1000));
+    }
+  }
+}
+
+// Where the browser keeps nothing for pages, it is kept for as long as the page is there.
+const memory = {};
+
+/** What a tab keeps over a reload. */
+export const stored = {
+  get(name) {
+    try {
+      return JSON.parse(sessionStorage.getItem(name));
+    } catch {
+      return memory[name] ?? null;
+    }
+  },
+  set(name, value) {
+    memory[name] = value;
+    try {
+      sessionStorage.setItem(name, JSON.stringify(value));
+    } catch {
+      return;
+    }
+  },
+};
+
+/** An Idempotency-Key that nobody has used. */
+export function newKey() {
+  return `room-${Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
+/** Go where one signs in, which says that the session has ended, and leads back here. */
+export function signedOut() {
+  location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}&ended=yes`);
 }
 
 async function renewToken(signal) {
@@ -84,12 +125,7 @@ async function renewToken(signal) {
   return isNew;
 }
 
-/**
- * Text on one line with every unseen character spelt out, as `application.pages.visible_text` does it.
- * @param {unknown} text
- * @param {number} [limit] in characters
- * @returns {string}
- */
+/** Text on one line with every unseen character spelt out, as `application.pages.visible_text` does it; `limit` is in characters. */
 export function visible(text, limit = Infinity) {
   const whole = [...String(text)];
   const cut = whole.length > limit ? whole.slice(0, limit) : whole;
@@ -117,14 +153,7 @@ function spelt(character) {
   return code <= 0xffff ? `\\u${hex(4)}` : `\\U${hex(8)}`;
 }
 
-/**
- * An element whose text is only ever text.
- * @param {string} tag
- * @param {{class?: string, text?: unknown, attributes?: Record<string, string | number | boolean | null | undefined>}} [options]
- *   an attribute that is true stands without a value, one that is false, null or undefined is left out
- * @param {...(Node | string)} children
- * @returns {HTMLElement}
- */
+/** An element whose text is only ever text. An attribute that is true has no value, one that is false, null or undefined is left out. */
 export function element(tag, options = {}, ...children) {
   const made = document.createElement(tag);
   if (options.class) made.className = options.class;
@@ -138,21 +167,12 @@ export function element(tag, options = {}, ...children) {
   return made;
 }
 
-/**
- * Text from outside, visible, in a direction of its own.
- * @param {unknown} text
- * @param {number} [limit]
- * @returns {HTMLElement}
- */
+/** Text from outside, visible, in a direction of its own. @returns {HTMLElement} */
 export function bdi(text, limit = 200) {
   return element("bdi", { text: visible(text, limit) });
 }
 
-/**
- * Say something to those who listen to the page.
- * @param {string} text
- * @param {{assertive?: boolean}} [options]
- */
+/** Say something to those who listen to the page. */
 export function announce(text, { assertive = false } = {}) {
   const region = document.getElementById(assertive ? "alerts" : "announcements");
   if (!region) return;
@@ -165,9 +185,9 @@ export function announce(text, { assertive = false } = {}) {
 
 const twoDigits = (value) => String(value).padStart(2, "0");
 
-/** Quantities as people read them. */
+/** Quantities as people read them, "–" for null and undefined. */
 export const formatted = {
-  /** @param {number | null | undefined} seconds @returns {string} such as `4.2 s`, `3:07 min` or `1:02:09 h` */
+  /** Such as `4.2 s`, `3:07 min` or `1:02:09 h` */
   duration(seconds) {
     if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
     if (seconds < 60) return `${seconds < 10 ? (Math.round(seconds * 10) / 10).toFixed(1) : Math.round(seconds)} s`;
@@ -175,18 +195,18 @@ export const formatted = {
     const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
     return hours ? `${hours}:${twoDigits(minutes)}:${twoDigits(rest)} h` : `${minutes}:${twoDigits(rest)} min`;
   },
-  /** @param {number | null | undefined} value @param {number} [digits] most digits after the point @returns {string} */
+  /** With at most so many digits after the point. */
   number(value, digits = 2) {
     if (value === null || value === undefined || !Number.isFinite(value)) return "–";
     return new Intl.NumberFormat("en", { maximumFractionDigits: digits }).format(value);
   },
-  /** @param {number | null | undefined} usd @returns {string} such as `$0.0042`; a sum below a hundredth keeps two digits that say something */
+  /** Such as `$0.0042`; a sum below a hundredth keeps two digits that say something */
   money(usd) {
     if (usd === null || usd === undefined || !Number.isFinite(usd)) return "–";
     const digits = usd !== 0 && Math.abs(usd) < 0.01 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
     return `$${new Intl.NumberFormat("en", digits).format(usd)}`;
   },
-  /** @param {string | null | undefined} rfc3339 @returns {string} in the reader's zone */
+  /** RFC 3339, in the reader's zone. */
   time(rfc3339) {
     const at = new Date(rfc3339 ?? NaN);
     if (Number.isNaN(at.getTime())) return "–";
@@ -195,11 +215,7 @@ export const formatted = {
   },
 };
 
-/**
- * Do something now and each time the page comes back into view: after another tab, a sleep, or the way back.
- * @param {() => void} callback
- * @returns {() => void} to stop that
- */
+/** Do something now and each time the page comes back into view: after another tab, a sleep, or the way back. What is returned ends that. */
 export function whenVisible(callback) {
   const look = () => {
     if (document.visibilityState === "visible") callback();
@@ -216,10 +232,7 @@ export function whenVisible(callback) {
   };
 }
 
-/**
- * Say every `<time data-time>` within `root` in the reader's zone.
- * @param {ParentNode} [root]
- */
+/** Say every `<time data-time>` within `root` in the reader's zone. */
 export function showTimes(root = document) {
   for (const time of root.querySelectorAll("time[data-time]")) {
     time.textContent = formatted.time(time.dateTime);
@@ -238,7 +251,7 @@ function offerThemes() {
       if (choice.value) localStorage.setItem("conclave-theme", choice.value);
       else localStorage.removeItem("conclave-theme");
     } catch {
-      // Not kept for the next page, and still shown on this one.
+      // Shown on this page all the same.
     }
     if (choice.value) document.documentElement.dataset.theme = choice.value;
     else delete document.documentElement.dataset.theme;
@@ -248,10 +261,6 @@ function offerThemes() {
 
 // What was being written is not for whoever comes next.
 document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", () => sessionStorage.clear());
-document.addEventListener("htmx:config:request", (event) => {
-  const request = event.detail.ctx.request;
-  if (request.method !== "GET") request.headers["X-CSRF-Token"] = token;
-});
 document.addEventListener("htmx:after:swap", (event) => showTimes(event.target instanceof Element ? event.target : document));
 showTimes();
 offerThemes();

@@ -1,6 +1,6 @@
 // A run as it goes along: its events say when to look again, and its figures are drawn from what it wrote.
 
-import { announce, api, Problem, whenVisible } from "/static/page.js";
+import { announce, api, Problem, signedOut, whenVisible } from "/static/page.js";
 import { documentIfNew, refresh } from "/static/live.js";
 import { Plots } from "/static/plots.js";
 
@@ -78,6 +78,7 @@ function follow() {
   if (source || state().ended === "yes") return;
   source = new EventSource(live.dataset.events);
   for (const type of TYPES) source.addEventListener(type, () => soon());
+  source.addEventListener("signed-out", signedOut);
   source.addEventListener("error", () => soon(WITHOUT_EVENTS_MS));
 }
 

@@ -1,8 +1,9 @@
 // Starts runs from forms: what is refused is said beside the field that it is about.
 
-import { announce, api, Problem } from "/static/page.js";
+import { announce, newKey, Problem, sendOnce, stored } from "/static/page.js";
 
 const WHOLE = /^[+-]?\d+$/;
+const SENT = "conclave-run-sent";
 
 function valueOf(control) {
   const text = control.value.trim();
@@ -77,6 +78,17 @@ function refuse(form, problem) {
   (first ?? summary).focus();
 }
 
+/* The key belongs to these contents, also after a reload, until their answer is there. */
+async function started(body) {
+  const contents = JSON.stringify(body);
+  let sent = stored.get(SENT);
+  if (sent?.contents !== contents) sent = { contents, key: newKey() };
+  stored.set(SENT, sent);
+  const run = await sendOnce("/v1/runs", body, sent.key, announce);
+  stored.set(SENT, null);
+  return run;
+}
+
 for (const form of document.querySelectorAll("form[data-run]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -86,7 +98,7 @@ for (const form of document.querySelectorAll("form[data-run]")) {
     button.disabled = true;
     clear(form);
     try {
-      const { document: run } = await api("POST", "/v1/runs", { kind: form.dataset.run, arguments: argumentsOf(form) });
+      const run = await started({ kind: form.dataset.run, arguments: argumentsOf(form) });
       location.assign(`/operations/runs/${encodeURIComponent(run.id)}`);
     } catch (error) {
       button.disabled = false;

@@ -71,7 +71,7 @@ function operationOf(path, method, operation) {
   const summary = make("summary", undefined, {
     children: [make("span", method.toUpperCase(), { class: "method" }), make("code", path), ` ${operation.summary ?? ""}`],
   });
-  const parts = [summary, make("p", operation.description, { class: "quiet" })];
+  const parts = [summary, make("p", operation.description, { class: "muted" })];
   if (operation.parameters?.length) {
     parts.push(make("h3", "Parameters"), make("dl", undefined, {
       children: operation.parameters.flatMap((parameter) =>
@@ -90,9 +90,9 @@ function operationOf(path, method, operation) {
 
 function draw(openapi) {
   document.getElementById("summary").textContent = `${openapi.info.title} ${openapi.info.version}. ${openapi.info.description}`;
-  const content = document.getElementById("content");
+  const content = document.getElementById("reference");
   for (const tag of openapi.tags) {
-    content.append(make("h2", tag.name), make("p", tag.description, { class: "quiet" }));
+    content.append(make("h2", tag.name), make("p", tag.description, { class: "muted" }));
     for (const [path, operations] of Object.entries(openapi.paths)) {
       for (const [method, operation] of Object.entries(operations)) {
         if (operation.tags?.includes(tag.name)) content.append(operationOf(path, method, operation));
@@ -105,7 +105,7 @@ function draw(openapi) {
       id: `schema-${encodeURIComponent(name)}`,
       children: [
         make("summary", undefined, { children: [make("code", name)] }),
-        make("p", schema.description, { class: "quiet" }),
+        make("p", schema.description, { class: "muted" }),
         fieldsOf(schema),
       ],
     }));

@@ -19,7 +19,7 @@ from domain.protocols.next_round import next_round
 from domain.protocols.round_plan import RoundPlan
 from domain.voting.ballot import Ballot
 from domain.voting.rule import Rule
-from domain.witness.entry import round_document
+from domain.witness.result_documents import round_document
 
 __all__ = ["HeldRounds"]
 

@@ -21,7 +21,7 @@ from domain.protocols.round_format import answers_in, counted_answers
 from domain.voting.ballot import Answer, Ballot
 from domain.voting.rule import Rule, RuleKind, apply_rule, rules_for
 from domain.voting.synthesis import label_of
-from domain.witness.entry import recorded_outcome
+from domain.witness.result_documents import recorded_outcome
 
 __all__ = [
     "Terms",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from api.dashboard.feed_stream import FeedStream
 from api.dashboard.live_feed import LiveFeed
 from api.rest.event_stream import StreamPlaces
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
+from application.ports.model_desk import NullModelDesk
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.worth_service import WorthService
 from domain.models.budget import Usage
@@ -51,6 +52,7 @@ def live_feed(house: House, *, outputs: Any = None) -> LiveFeed:
         deliberations=house.service,
         outputs=outputs or DeliberationOutputService(house.repository),
         worth=WorthService(InMemoryBallotHistory(house.repository)),
+        fan_out=SimpleNamespace(desk=NullModelDesk()),
     )
     return LiveFeed(cast("Conclave", conclave), draw=drawn, clock=VirtualClock())
 
@@ -80,9 +82,12 @@ class Reader:
         *,
         sees: str | None = None,
         places: StreamPlaces | None = None,
+        until: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Follow that deliberation, or the latest, to the end of the stream."""
-        stream = FeedStream(feed, places=places or StreamPlaces(), deliberation_id=deliberation_id, sees=sees)
+        stream = FeedStream(
+            feed, places=places or StreamPlaces(), deliberation_id=deliberation_id, sees=sees, until=until
+        )
         await stream({"type": "http", "method": "GET", "path": "/", "headers": []}, self.receive, self.send)
 
     @property

@@ -333,3 +333,19 @@ async def test_one_stream_too_many_is_refused_before_it_begins() -> None:
         with places.place(), pytest.raises(RequestRefusedError):
             await reader.read(live_feed(house), places=places)
     assert reader.received == []
+
+
+@pytest.mark.parametrize("latest", [False, True])
+async def test_a_reader_whose_session_ends_is_told_that_last_and_nothing_more(latest: bool) -> None:
+    async with opened(build(Staggered({}))) as house:
+        accepted = await house.service.submit(specification(2))
+        reader = Reader()
+
+        async def until() -> None:
+            await asyncio.sleep(30)
+
+        feed = live_feed(house)
+        await reader.read(feed, None if latest else accepted.id, until=until)
+    assert reader.frames[-1] == ("signed-out", {})
+    assert ": not the end" not in reader.text
+    assert feed.broadcasters == {}

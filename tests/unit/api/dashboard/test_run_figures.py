@@ -42,6 +42,45 @@ def test_a_figure_says_in_words_what_its_line_shows() -> None:
     assert [line.label for line in figure.lines] == ["time of a tick", "half are below (p50)", "95 % are below (p95)"]
 
 
+RATES = {"messages_per_second": LineSummary(2, 10.0, 30.0, 12.0, 10.0, 30.0, 30.0)}
+
+
+@pytest.mark.parametrize(
+    ("result", "source", "rate"),
+    [(None, "rows", "12"), (None, "events", "30"), ({"messages_per_second": 11.5}, "rows", "11.5")],
+)
+def test_the_tile_and_the_words_of_a_figure_name_one_rate(result: Any, source: str, rate: str) -> None:
+    run = run_of(RunKind.POPULATION, result)
+    series = RunSeries(
+        "tick", [1.0, 2.0], {"messages_per_second": [10.0, 30.0]}, RATES, rows=2, source=source, is_whole=True
+    )
+    assert dict(facts_of(run, series).tiles)["Messages a second"] == rate
+    assert f", {rate} messages/s on average," in named(figures_of(run, series), "messages_per_second").summary
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "told", "tiles"),
+    [
+        (RunKind.POPULATION, "tick_ms", "tick_ms", ("Tick, p50", "Tick, p95")),
+        (RunKind.SOAK, "duration_ms", "cycle_ms", ("Cycle, p50", "Cycle, p95")),
+        (RunKind.SWARM, "latency_ms", "latency_us", ("p50", "p95")),
+    ],
+)
+def test_the_quantiles_of_a_figure_are_those_of_the_result(
+    kind: RunKind, line: str, told: str, tiles: tuple[str, str]
+) -> None:
+    whole = ticks([1.0, 3.0, 2.0])
+    series = RunSeries("tick", whole.positions, {line: [1.0, 3.0, 2.0]}, {line: whole.summaries["tick_ms"]}, rows=3)
+    scale = 1000 if told == "latency_us" else 1
+    run = run_of(kind, {told: {"p50": 2.25 * scale, "p95": 2.75 * scale}})
+    facts = facts_of(run, series)
+    unit = "2,250 µs" if scale == 1000 else "2.25 ms"
+    assert {**dict(facts.tiles), **dict(facts.latencies)}[tiles[0]] == unit
+    figure = named(figures_of(run, series), line)
+    assert "Half are below 2.25 ms, 95 % below 2.75 ms." in figure.summary
+    assert [line.values[0] for line in figure.lines[1:]] == [2.25, 2.75]
+
+
 @pytest.mark.parametrize("rows", [1, 2, MAX_TABLE_ROWS, MAX_TABLE_ROWS + 1, 2_000])
 def test_a_table_has_few_rows_and_the_first_and_the_last_of_all(rows: int) -> None:
     figure = named(figures_of(run_of(RunKind.POPULATION), ticks([float(each) for each in range(rows)])), "tick_ms")

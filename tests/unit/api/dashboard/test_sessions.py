@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
+import re
 import stat
 import threading
 from pathlib import Path
@@ -242,3 +244,44 @@ def test_sign_out_holds_here_also_where_nothing_can_be_written(sessions: Session
     (tmp_path / "signed-out").write_text("in the way", encoding="ascii")
     sessions.end(opened)
     assert sessions.find(cookie) is None
+
+
+def test_each_data_folder_has_a_cookie_of_its_own_name(tmp_path: Path) -> None:
+    here, there = Sessions(tmp_path / "a", KEYS), Sessions(tmp_path / "b", KEYS)
+    assert here.cookie != there.cookie
+    assert here.cookie == Sessions(tmp_path / "a", KEYS).cookie
+    assert re.fullmatch("conclave_session_[0-9a-f]{16}", here.cookie)
+
+
+def test_among_the_cookies_of_a_host_each_server_finds_its_own(tmp_path: Path) -> None:
+    here, there = Sessions(tmp_path / "a", KEYS), Sessions(tmp_path / "b", KEYS)
+    own, foreign = here.open(key("ann")), there.open(key("bob"))
+    cookies = {here.cookie: own[1], there.cookie: foreign[1], "conclave_session": foreign[1]}
+    assert here.among(cookies) == own[0]
+    assert there.among(cookies) == foreign[0]
+    assert here.among({there.cookie: own[1]}) is None
+
+
+def test_who_has_no_such_cookie_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
+    assert Sessions(tmp_path / "data", KEYS).among({"other": "x"}) is None
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_end_of_a_session_is_noticed_wherever_it_was_ended(tmp_path: Path, hands: Hands) -> None:
+    here, there = (Sessions(tmp_path, KEYS, now=hands) for _ in range(2))
+    session, cookie = here.open(key("bob"))
+    assert here.lasts(session)
+    found = there.find(cookie)
+    assert found is not None
+    there.end(found)
+    assert not here.lasts(session)
+    await asyncio.wait_for(here.over(session), 10)
+
+
+async def test_a_session_is_over_with_its_time(sessions: Sessions, hands: Hands) -> None:
+    session, _ = sessions.open(key("bob"))
+    waiting = asyncio.create_task(sessions.over(session, look_s=0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    hands.at += SESSION_S
+    await asyncio.wait_for(waiting, 10)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,6 +12,8 @@ from starlette.responses import Response
 from api.dashboard.problem_pages import is_page
 from api.dashboard.rendering import give_cookie
 from api.dashboard.signing_in import Attempts, own_path
+from api.rest.sessions import Sessions
+from application.services.api_keys import ApiKeyring
 
 
 @pytest.mark.parametrize(
@@ -120,8 +125,9 @@ def test_programs_get_problems_and_people_pages() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_cookie_that_came_over_https_goes_over_https_alone(scheme: str) -> None:
+def test_a_cookie_that_came_over_https_goes_over_https_alone(scheme: str, tmp_path: Path) -> None:
+    app = SimpleNamespace(state=SimpleNamespace(sessions=Sessions(tmp_path, ApiKeyring())))
     scope = {"type": "http", "method": "GET", "scheme": scheme, "server": ("localhost", 1), "path": "/", "headers": []}
     response = Response()
-    give_cookie(Request(scope), response, "value")
+    give_cookie(Request({**scope, "app": app}), response, "value")
     assert ("Secure" in response.headers["set-cookie"].split("; ")) is (scheme == "https")

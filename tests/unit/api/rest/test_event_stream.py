@@ -49,6 +49,28 @@ async def stream(events: AsyncGenerator[Event | None, None], reader: Reader, *, 
     return places
 
 
+async def test_it_ends_with_the_session_of_its_reader_and_says_so() -> None:
+    signed_out = asyncio.Event()
+
+    async def events() -> AsyncGenerator[Event | None, None]:
+        yield event(1)
+        signed_out.set()
+        while True:
+            await asyncio.sleep(0)
+            yield None
+
+    reader, places = Reader(), StreamPlaces()
+
+    async def until() -> None:
+        await signed_out.wait()
+
+    await EventStream(events(), places=places, until=until)(SCOPE, reader.receive, reader.send)
+    assert reader.text.endswith("event: signed-out\ndata: {}\n\n")
+    assert ": not the end" not in reader.text
+    assert reader.messages[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert places.taken == 0
+
+
 async def test_an_event_is_framed_by_id_type_and_one_line_of_data() -> None:
     async def events() -> AsyncGenerator[Event | None, None]:
         yield event(7)

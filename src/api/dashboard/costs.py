@@ -1,0 +1,58 @@
+"""Says what calls cost, in the same words wherever it stands: a model without a known price costs what is not known, never nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from application.ports.model_desk import ModelDesk
+from application.ports.usage_reader import UsageItem
+from application.services.price_check import first_request
+from domain.errors.agent import AgentInvocationError
+from domain.models.budget import Limits, Usage
+from domain.models.deliberation import Deliberation
+
+__all__ = ["NOT_KNOWN", "cost_of_item", "cost_of_usage", "has_unknown_price", "money"]
+
+NOT_KNOWN = "not known"
+"""What the quote says too of a model without a price."""
+
+
+def money(usd: float) -> str:
+    """US dollars; of less than a hundredth so many digits as say something."""
+    return f"${usd:,.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.2g}"
+
+
+def has_unknown_price(deliberation: Deliberation, desk: ModelDesk) -> bool:
+    """Whether a model that its agents may be asked by has no price that is known now."""
+    if deliberation.simulated:
+        return False
+    specification = deliberation.specification
+    first_of = {agent.model: agent for agent in specification.roster.agents}
+    for agent in first_of.values():
+        request = first_request(specification, agent, key_name=deliberation.key_name)
+        try:
+            holds = [desk.foresee(replace(request, model=model)).hold for model in desk.route(agent.model)]
+        except AgentInvocationError:
+            # A model that nobody knows any more has no price either.
+            return True
+        if any(hold.cost is None for hold in holds):
+            return True
+    return False
+
+
+def cost_of_usage(usage: Usage, limits: Limits, *, is_unpriced: bool) -> str:
+    """What a deliberation cost so far, of what it may."""
+    most = money(limits.max_cost_usd)
+    if not is_unpriced:
+        return f"{money(usage.cost_usd)} of {most}"
+    return NOT_KNOWN if usage.cost_usd == 0 else f"{money(usage.cost_usd)} of {most}, and what is {NOT_KNOWN}"
+
+
+def cost_of_item(item: UsageItem) -> str:
+    """What the calls of a sum cost, without what is uncertain."""
+    if not item.unpriced_calls:
+        return money(item.cost_usd)
+    if item.cost_usd == 0 and item.unpriced_calls == item.calls:
+        return NOT_KNOWN
+    calls = f"{item.unpriced_calls:,} call{'' if item.unpriced_calls == 1 else 's'}"
+    return f"{money(item.cost_usd)}, and of {calls} {NOT_KNOWN}"
