@@ -24,7 +24,7 @@ if find_spec("hypothesis") is not None:
     settings.load_profile("conclave")
 
 _FOREIGN_PREFIXES = ("CONCLAVE_", "OPENAI_", "CREWAI_", "OTEL_", "PG", "XDG_")
-_FOREIGN_NAMES = ("REDIS_URL", "DATABASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_FOREIGN_NAMES = ("COLUMNS", "LINES", "REDIS_URL", "DATABASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -64,7 +64,7 @@ async def test_a_postgres_that_does_not_answer_in_time_is_named_and_used_again_w
     postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     await asyncio.to_thread(upgrade, postgres_url)
-    database = PostgresDatabase(open_async_engine(postgres_url, connections=2), patience_s=0.3)
+    database = PostgresDatabase(open_async_engine(postgres_url, connections=2), patience_s=2.0)
     repository = SqlDeliberationRepository(database)
     added = deliberation()
     await repository.add(added, accepted(added), lease="me/1", lease_s=10)
