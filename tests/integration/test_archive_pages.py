@@ -252,7 +252,7 @@ def test_an_observer_is_told_what_a_recount_needs() -> None:
         own = server.post(body, query="?wait=30", headers=headers).document["id"]
     with running_server(repository=kept, keys="ada:observer:secret-of-ada") as server:
         text = read(page(server, f"/archive/compare?a={own}", headers=headers)).text
-        assert "To count again you need a key with the role operator." in text
+        assert "Your key has the role observer: counting again takes a key with the role operator" in text
 
 
 def test_a_letter_of_the_comparison_is_the_letter_of_the_chamber(panel: Panel) -> None:

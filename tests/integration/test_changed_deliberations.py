@@ -22,7 +22,8 @@ from infrastructure.persistence.sql_deliberation_repository import SqlDeliberati
 from tests.conclave_fixture import Answer, Client, open_stub_conclave
 from tests.deliberation_specimens import deliberation
 
-QUESTION = {"question": "Shall we?", "answer": {"kind": "verdict"}, "agents": {"count": 5}}
+# So many that somebody wants something else, whose reason a list shows.
+QUESTION = {"question": "Shall we?", "answer": {"kind": "verdict"}, "agents": {"count": 12}}
 FORGERIES = (
     "UPDATE specifications SET specification = replace(specification, 'Shall we?', 'Shall we not?')",
     """UPDATE deliberations SET result = replace(result, '"votes_to_flip":', '"votes_to_flip":1')""",
@@ -112,6 +113,14 @@ async def test_a_deliberation_that_was_changed_is_not_shown_and_is_counted(stack
         answer = await stack.ask(path)
         assert (answer.status, answer.problem) == (503, "record-mismatch"), path
     assert stack.metrics.mismatches == len(paths)
+
+
+@pytest.mark.parametrize("column", ["content", "model_asked"])
+async def test_what_no_list_shows_is_refused_where_it_is_shown(stack: Stack, column: str) -> None:
+    stack.execute(f"UPDATE agent_records SET {column} = 'forged'")  # noqa: S608 - ours
+    assert (await stack.ask("/v1/deliberations")).status == 200
+    for path in (f"/v1/deliberations/{stack.own}", f"/v1/deliberations/{stack.own}/outputs"):
+        assert (await stack.ask(path)).problem == "record-mismatch", path
 
 
 async def test_what_was_listed_before_is_compared_again_once_it_is_changed(stack: Stack) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -63,7 +63,7 @@ class Hit:
     @classmethod
     def of(cls, deliberation: Deliberation) -> Hit:
         """What the list shows of it."""
-        document = deliberation_document(deliberation)
+        document = deliberation_document(_without_positions(deliberation))
         reading = Reading(document, ())
         return cls(
             id=deliberation.id,
@@ -190,6 +190,14 @@ def _file(text: str, kind: str, name: str) -> Response:
         "Cache-Control": "no-store",
     }
     return Response(text, headers=headers)
+
+
+def _without_positions(deliberation: Deliberation) -> Deliberation:
+    """Without what a list does not tell of the outcome, which is most of it: who wanted something else, and why."""
+    outcome = deliberation.outcome
+    if outcome is None:
+        return deliberation
+    return replace(deliberation, outcome=replace(outcome, dissent=replace(outcome.dissent, positions=())))
 
 
 def _figures(reading: Reading) -> str:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from itertools import zip_longest
-from typing import Any, NoReturn
+from typing import Any
 
 from application.ports.deliberation_repository import LedgerCall, StoredDeliberation, StoredRecord
 from application.ports.witness_log import LoggedEntry
 from application.services.continuation import intended_call
+from application.services.entry_comparison import Document, EntryComparison, document_of, drawn_from, text_of_time
 from domain.errors.deliberation import RecordMismatchError
 from domain.models.budget import Usage
-from domain.models.deliberation import Deliberation, DeliberationStatus
+from domain.models.deliberation import DeliberationStatus
 from domain.models.money import usd
 from domain.models.outcome import Outcome, Synthesis
 from domain.models.question import AnswerFormat, AnswerKind
@@ -29,17 +30,14 @@ from domain.models.round import AgentRecord
 from domain.protocols.proceedings import Proceedings
 from domain.voting.synthesis import decision_of, sentences_of
 from domain.voting.tally import MAX_REASONS
-from domain.witness.entry import NOBODY, accepted, agent_ended, deliberation_ended, record_of, round_document, time_text
+from domain.witness.entry import NOBODY, agent_ended, deliberation_ended, record_of
 from domain.witness.happenings import event_count
 from domain.witness.merkle import leaf_hash
+from domain.witness.result_documents import round_document
 
 __all__ = ["require_recorded", "require_witnessed"]
 
-_Document = Mapping[str, Any]
-
-_MAX_EVIDENCE = 200
 # Their commitments cannot be made again without the texts, so they are left out where these are erased.
-_ACCEPTED_TEXTS = frozenset({"question", "context", "key_name", "members", "origin"})
 _RECORD_TEXTS = frozenset({"content", "reasoning", "failure", "answer"})
 
 
@@ -59,17 +57,16 @@ def require_witnessed(deliberation_id: str, item: StoredRecord, answers: AnswerF
     """
     witnessed = item.witnessed
     found = leaf_hash(witnessed.entry)
-    document = _document_of(witnessed.entry, json.loads) if found == witnessed.leaf_hash else None
+    document = document_of(witnessed.entry, json.loads) if found == witnessed.leaf_hash else None
     if document is None or not _is_said(document, deliberation_id, item, answers, erased=erased):
         raise _unwitnessed(deliberation_id, item, found)
 
 
-class _Comparison:
+class _Comparison(EntryComparison):
     def __init__(self, stored: StoredDeliberation, read_json: Callable[[bytes], Any]) -> None:
+        super().__init__(stored.deliberation)
         self._stored = stored
         self._read_json = read_json
-        self._shown = stored.deliberation
-        self._told: list[tuple[LoggedEntry, _Document]] = []
 
     def run(self) -> None:
         self._read_entries()
@@ -79,13 +76,13 @@ class _Comparison:
         self._equal("erased", self._shown.erased, erased)
         self._equal("erased", self._stored.salts is None, erased)
         self._equal("witness span", self._stored.first_index, accepted_at.index, accepted_at)
-        self._compare_accepted(accepted_at, first)
+        self._compare_accepted(accepted_at, first, self._stored.salts)
         self._compare_records(erased=erased)
         self._compare_calls()
         self._compare_charges()
         starts = self._of("round.started")
         started = starts[0] if starts else (None, {})
-        self._equal("started_at", _text(self._shown.started_at), started[1].get("at"), started[0])
+        self._equal("started_at", text_of_time(self._shown.started_at), started[1].get("at"), started[0])
         if ended is None:
             self._compare_unfinished(begun=bool(starts))
         else:
@@ -102,7 +99,7 @@ class _Comparison:
             computed = leaf_hash(entry.entry)
             if computed != entry.leaf_hash:
                 self._refuse("entry", entry, entry.leaf_hash.hex(), computed.hex())
-            document = _document_of(entry.entry, self._read_json)
+            document = document_of(entry.entry, self._read_json)
             if document is None or document.get("deliberation_id") != self._shown.id:
                 self._refuse("entry", entry, self._shown.id, None if document is None else "another")
             try:
@@ -112,20 +109,9 @@ class _Comparison:
             self._equal("sequence", entry.sequence, sequence, entry)
             self._told.append((entry, document))
 
-    def _compare_accepted(self, entry: LoggedEntry, recorded: _Document) -> None:
-        salts = self._stored.salts
-        made = self._made(lambda: accepted(self._shown, salts=_padded(salts)).document)
-        skipped: frozenset[str] = frozenset()
-        if salts is None:
-            skipped = _ACCEPTED_TEXTS
-            self._equal("members", _voiceless(made), _voiceless(recorded), entry)
-            if _has_texts(self._shown):
-                self._refuse("erased texts", entry, "none", "some")
-        self._compare(entry, recorded, made, skipped)
-
     def _compare_records(self, *, erased: bool) -> None:
         specification = self._shown.specification
-        nobody: tuple[LoggedEntry | None, _Document] = (None, {})
+        nobody: tuple[LoggedEntry | None, Document] = (None, {})
         for item, told in zip_longest(self._stored.records, self._of("agent.ended")):
             ending, document = told or nobody
             if item is None:
@@ -144,7 +130,7 @@ class _Comparison:
             intended = None if entry is None else astuple(self._call_of(document, entry))
             self._equal("calls", None if call is None else astuple(call), intended, entry)
 
-    def _call_of(self, document: _Document, entry: LoggedEntry) -> LedgerCall:
+    def _call_of(self, document: Document, entry: LoggedEntry) -> LedgerCall:
         try:
             return intended_call(document, entry.index)
         except (LookupError, TypeError, ValueError, ArithmeticError):
@@ -199,18 +185,18 @@ class _Comparison:
         if [(each.number, list(each.records)) for each in shown.rounds] != sorted(by_round.items()):
             self._refuse("rounds", None, "", "")
 
-    def _compare_ended(self, entry: LoggedEntry, recorded: _Document) -> None:
+    def _compare_ended(self, entry: LoggedEntry, recorded: Document) -> None:
         shown = self._shown
         # First, because without it the rest of an unfinished one could not even be made.
         self._equal("status", shown.status.value, recorded.get("status"), entry)
-        self._equal("finished_at", _text(shown.finished_at), recorded.get("at"), entry)
-        before = b"".join(each.leaf_hash for each, _ in self._told if each.index < entry.index)
-        self._equal("record_sha256", recorded.get("record_sha256"), hashlib.sha256(before).hexdigest(), entry)
+        self._equal("finished_at", text_of_time(shown.finished_at), recorded.get("at"), entry)
+        before = [each.leaf_hash for each, _ in self._told if each.index < entry.index]
+        self._equal("record_sha256", recorded.get("record_sha256"), hashlib.sha256(b"".join(before)).hexdigest(), entry)
         for start, told in self._of("round.started"):
             self._compare_round_before(start, told)
         made = self._made(lambda: deliberation_ended(shown, cause=shown.reason).document)
         self._compare(entry, recorded, made, frozenset({"record_sha256", "certificate"}))
-        self._compare_certificate(entry, recorded, made)
+        self._compare_certificate(entry, recorded, made, before)
         self._compare_derived([record for each in shown.rounds for record in each.records])
         self._compare_reasons()
         witness = shown.witness
@@ -222,14 +208,15 @@ class _Comparison:
             self._refuse("witness span", entry, f"more than {entry.index}", witness.tree_size)
         self._equal("witness span", witness.root_hash, self._stored.root_hash, entry)
 
-    def _compare_certificate(self, entry: LoggedEntry, recorded: _Document, made: _Document) -> None:
-        """Ends of earlier versions have none."""
+    def _compare_certificate(
+        self, entry: LoggedEntry, recorded: Document, made: Document, leaves: Sequence[bytes]
+    ) -> None:
+        """`leaves` are those of all entries before the end. Ends of earlier versions have no certificate."""
         if "certificate" in recorded:
-            leaves = [each.leaf_hash for each, _ in self._told if each.index < entry.index]
             whole = {**made["certificate"], "record": record_of(leaves)}
             self._compare(entry, {"certificate": recorded["certificate"]}, {"certificate": whole}, frozenset())
 
-    def _compare_round_before(self, start: LoggedEntry, recorded: _Document) -> None:
+    def _compare_round_before(self, start: LoggedEntry, recorded: Document) -> None:
         """How a round ended stands in the entry with which the next one began."""
         previous = recorded.get("previous")
         if previous is not None:
@@ -281,42 +268,6 @@ class _Comparison:
         if outcome.decision != decision:
             self._refuse("outcome decision", None, decision, outcome.decision)
 
-    def _made(self, make: Any) -> _Document:
-        try:
-            made: _Document = make()
-        except (ValueError, TypeError, LookupError, AttributeError):
-            self._refuse("form", None, "", "unreadable")
-        return made
-
-    def _compare(self, entry: LoggedEntry, recorded: _Document, made: _Document, skipped: frozenset[str]) -> None:
-        for name in {**made, **recorded}:
-            if name not in skipped and (
-                name not in recorded or name not in made or not _same(recorded[name], made[name])
-            ):
-                self._refuse(name, entry, recorded.get(name), made.get(name))
-
-    def _equal(self, part: str, found: object, recorded: object, entry: LoggedEntry | None = None) -> None:
-        if found != recorded:
-            self._refuse(part, entry, recorded, found)
-
-    def _refuse(self, part: str, entry: LoggedEntry | None, recorded: object, found: object) -> NoReturn:
-        raise RecordMismatchError(
-            deliberation_id=self._shown.id,
-            part=part,
-            recorded=_evidence(recorded),
-            found=_evidence(found),
-            index=None if entry is None else entry.index,
-        )
-
-    def _of(self, kind: str) -> list[tuple[LoggedEntry, _Document]]:
-        return [told for told in self._told if told[1].get("type") == kind]
-
-    def _only(self, kind: str) -> tuple[LoggedEntry, _Document] | None:
-        found = self._of(kind)
-        if len(found) > 1:
-            self._refuse("entry", found[1][0], f"one {kind}", len(found))
-        return found[0] if found else None
-
 
 def _unwitnessed(deliberation_id: str, item: StoredRecord, found: bytes) -> RecordMismatchError:
     return RecordMismatchError(
@@ -330,14 +281,14 @@ def _unwitnessed(deliberation_id: str, item: StoredRecord, found: bytes) -> Reco
 
 
 def _is_said(
-    document: _Document, deliberation_id: str, item: StoredRecord, answers: AnswerFormat, *, erased: bool
+    document: Document, deliberation_id: str, item: StoredRecord, answers: AnswerFormat, *, erased: bool
 ) -> bool:
     """Whether the entry is the one that this record makes with these salts."""
     record, salts = item.record, item.salts
     if erased is not (salts is None):
         return False
     try:
-        made = agent_ended(deliberation_id, record, answers, salts=_padded(salts)).document
+        made = agent_ended(deliberation_id, record, answers, salts=drawn_from(salts)).document
     except (ValueError, TypeError, AttributeError):
         # An answer that is none of the options, or a time without a zone, can only come from a changed row.
         return False
@@ -351,7 +302,7 @@ def _is_said(
     return _without_texts(document) == _without_texts(made)
 
 
-def _without_texts(document: _Document) -> _Document:
+def _without_texts(document: Document) -> Document:
     failure, answer = document.get("failure"), document.get("answer")
     kind = failure.get("kind") if isinstance(failure, dict) else failure
     rest = {name: value for name, value in document.items() if name not in _RECORD_TEXTS}
@@ -362,37 +313,7 @@ def _without_words(record: AgentRecord) -> AgentRecord:
     return replace(record, content=None, answer=None, reasoning=None)
 
 
-def _voiceless(document: _Document) -> list[tuple[Any, Any]]:
-    """The members of an accepted deliberation without what they speak from."""
-    members = document.get("members")
-    return [(each.get("agent_id"), each.get("model")) for each in members or () if isinstance(each, dict)]
-
-
-def _has_texts(deliberation: Deliberation) -> bool:
-    specification = deliberation.specification
-    question = specification.question
-    personas = (agent.persona.text for agent in specification.roster.agents)
-    return bool(question.text or question.context or specification.metadata or specification.origin or any(personas))
-
-
-def _padded(salts: bytes | None) -> Any:
-    return lambda size: (salts or b"").ljust(size, b"\x00")
-
-
-def _document_of(entry: bytes, read_json: Callable[[bytes], Any]) -> _Document | None:
-    try:
-        document = read_json(entry)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _same(recorded: object, made: object) -> bool:
-    # JSON tells true from 1, and so does what is shown.
-    return recorded == made and isinstance(recorded, bool) is isinstance(made, bool)
-
-
-def _usage_in(document: _Document) -> Usage | None:
+def _usage_in(document: Document) -> Usage | None:
     try:
         return Usage(**document["usage"])
     except (LookupError, TypeError):
@@ -403,12 +324,3 @@ def _is_same_usage(one: Usage, other: Usage) -> bool:
     """Whether they are the same but for the last digits of sums of floats, and for calls that were intended and not made."""
     pairs = zip(astuple(one)[1:], astuple(other)[1:], strict=True)
     return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) for a, b in pairs)
-
-
-def _text(at: Any) -> str | None:
-    return None if at is None else time_text(at)
-
-
-def _evidence(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= _MAX_EVIDENCE else f"{text[:_MAX_EVIDENCE]}…"

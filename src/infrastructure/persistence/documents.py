@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
@@ -142,13 +142,15 @@ def _decoder(hint: Any) -> _Codec:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _dataclass_decoder(hint)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return lambda document: _member(hint, document)
+        return _enum_decoder(hint)
     if hint is datetime:
         return time_from_text
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple:
         item = _decoder(arguments[0])
-        return lambda document: tuple(item(value) for value in _checked(document, list, "list"))
+        if item is _text:
+            return _texts
+        return lambda document: tuple([item(value) for value in _checked(document, list, "list")])
     if origin is not None and issubclass(origin, Mapping):
         value_decoder = _decoder(arguments[1])
         return lambda document: {
@@ -158,9 +160,9 @@ def _decoder(hint: Any) -> _Codec:
     if origin in {Union, types.UnionType}:
         return _union_decoder(arguments)
     if hint is str:
-        return lambda document: _checked(document, str, "text")
+        return _text
     if hint in {int, float, bool}:
-        return lambda document: _number(document, hint)
+        return _number_decoder(hint)
     raise TypeError(f"{hint!r} has no document form: give it one in this module.")
 
 
@@ -220,7 +222,8 @@ def _union_decoder(arms: tuple[Any, ...]) -> _Codec:
         for json_type in _json_types(arm):
             if json_type in by_type:
                 raise TypeError(f"two arms of {arms!r} look the same in JSON: give them one form.")
-            by_type[json_type] = _same if arm is type(None) else _decoder(arm)
+            # Of these the type is all there is to check, and it is how the arm was found.
+            by_type[json_type] = _same if arm in {type(None), str, int, float, bool} else _decoder(arm)
 
     def decode(document: Any) -> Any:
         found = by_type.get(type(document))
@@ -247,17 +250,35 @@ def _checked(document: Any, kind: type[_T], what: str) -> _T:
     return document
 
 
-def _number(document: Any, kind: type) -> Any:
-    if type(document) is kind or (kind is float and type(document) is int):
-        return document
-    raise UnreadableDocumentError(kind=kind.__name__, problem=f"it holds a {type(document).__name__}")
+def _text(document: Any) -> str:
+    return document if type(document) is str else _checked(document, str, "text")
 
 
-def _member(kind: type[Enum], document: Any) -> Enum:
-    try:
-        return kind(document)
-    except ValueError as error:
-        raise UnreadableDocumentError(kind=kind.__name__, problem=f"{document!r} is none of its values") from error
+def _texts(document: Any) -> tuple[str, ...]:
+    found = tuple(_checked(document, list, "list"))
+    # At once, because an outcome names everybody who took part, several times.
+    return found if set(map(type, found)) <= {str} else tuple(map(_text, found))
+
+
+def _number_decoder(kind: type) -> _Codec:
+    def decode(document: Any) -> Any:
+        if type(document) is kind or (kind is float and type(document) is int):
+            return document
+        raise UnreadableDocumentError(kind=kind.__name__, problem=f"it holds a {type(document).__name__}")
+
+    return decode
+
+
+def _enum_decoder(kind: type[Enum]) -> _Codec:
+    members = {member.value: member for member in kind}
+
+    def decode(document: Any) -> Enum:
+        found = members.get(document) if isinstance(document, Hashable) else None
+        if found is None:
+            raise UnreadableDocumentError(kind=kind.__name__, problem=f"{document!r} is none of its values")
+        return found
+
+    return decode
 
 
 def _roll_call(document: Any) -> RollCall:
@@ -265,5 +286,6 @@ def _roll_call(document: Any) -> RollCall:
     for name, count in counts.items():
         if name not in _COUNTED:
             raise UnreadableDocumentError(kind="RollCall", problem=f"it has an unknown field {name!r}")
-        _number(count, int)
+        if type(count) is not int:
+            raise UnreadableDocumentError(kind="int", problem=f"it holds a {type(count).__name__}")
     return RollCall.from_counts(counts)

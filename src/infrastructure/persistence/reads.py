@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
@@ -20,7 +19,8 @@ from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
 from domain.models.search import Search
 from infrastructure.persistence.catalogue import found_positions
-from infrastructure.persistence.documents import UnreadableDocumentError, is_storable
+from infrastructure.persistence.documents import is_storable
+from infrastructure.persistence.glances import Glances
 from infrastructure.persistence.ledger import read_charges, read_ledgers
 from infrastructure.persistence.roots import roots_at
 from infrastructure.persistence.rows import (
@@ -35,19 +35,15 @@ from infrastructure.persistence.rows import (
 )
 from infrastructure.persistence.standing import as_it_stands, shown_on_a_page
 from infrastructure.persistence.tables import agent_records, deliberations, specifications, topics, witness_entries
+from infrastructure.persistence.unreadable import UNREADABLE, readable
 from infrastructure.witness.canonical_json import read_json
 
 __all__ = ["Readings", "position_of", "read_events", "read_one", "read_origins", "read_records"]
 
-_T = TypeVar("_T")
-
 _MAX_POSITION_DIGITS = 18
 # Of large deliberations, a megabyte at most.
 _TOGETHER = 20
-_MAX_CHECKED = 10_000
 _COUNTED_TOPICS = 10_000
-# What reading a row that somebody has changed by hand may raise.
-_UNREADABLE = (UnreadableDocumentError, ValueError, TypeError, LookupError, AttributeError)
 
 # Made once, because making a statement takes longer than running it.
 _EVERY = select(*DELIBERATION_COLUMNS).join(specifications)
@@ -92,8 +88,7 @@ class Readings:
 
     def __init__(self) -> None:
         self._rosters = RosterTexts()
-        # By id, what the rows hashed to when they were last compared: nothing that ended changes, and comparing is dear.
-        self._checked: dict[str, bytes] = {}
+        self._glances = Glances(self._rosters)
 
     def one(self, connection: Connection, deliberation_id: str) -> Deliberation | None:
         """The deliberation, with rounds made of what is committed, or None. Raises `RecordMismatchError`."""
@@ -150,23 +145,12 @@ class Readings:
             question = question.where(deliberations.c.position.in_(positions))
         rows = _rows(connection, question, {})
         shown = rows[:limit]
-        found: dict[str, Deliberation] = {}
-        doubtful: list[tuple[Row[Any], bytes]] = []
-        for row in shown:
-            digest = _digest_of(row)
-            if row.result is not None and self._checked.get(row.id) == digest:
-                found[row.id] = _readable(row.id, partial(self._glance_at, row))
-            else:
-                doubtful.append((row, digest))
-        for start in range(0, len(doubtful), _TOGETHER):
-            several = doubtful[start : start + _TOGETHER]
-            for stored, (row, digest) in zip(
-                self._stored(connection, [row for row, _ in several]), several, strict=True
-            ):
+        found = dict(self._glances.read(connection, [row for row in shown if row.result is not None]))
+        unfinished = [row for row in shown if row.result is None]
+        for start in range(0, len(unfinished), _TOGETHER):
+            for stored in self._stored(connection, unfinished[start : start + _TOGETHER]):
                 require_recorded(stored, read_json=read_json)
-                found[row.id] = stored.at_a_glance
-                if row.result is not None:
-                    self._remember(row.id, digest)
+                found[stored.deliberation.id] = stored.at_a_glance
         items = tuple(found[row.id] for row in shown)
         if origin is not None:
             _require_origin(items, origin)
@@ -187,15 +171,6 @@ class Readings:
             for own, each in zip(ids, found, strict=True)
         ]
 
-    def _glance_at(self, row: Row[Any]) -> Deliberation:
-        found, result = deliberation_of(row, self._rosters)
-        return shown_on_a_page(found) if result is None else result.at_a_glance(found)
-
-    def _remember(self, deliberation_id: str, digest: bytes) -> None:
-        if len(self._checked) >= _MAX_CHECKED:
-            self._checked.clear()
-        self._checked[deliberation_id] = digest
-
     def _stored(self, connection: Connection, rows: Sequence[Row[Any]]) -> list[StoredDeliberation]:
         if not rows:
             return []
@@ -209,16 +184,16 @@ class Readings:
             records.setdefault(deliberation_id, []).append(values)
         roots = roots_at(connection, [row.tree_size for row in rows if row.result is not None])
         return [
-            _readable(row.id, partial(self._assembled, row, records.get(row.id, ()), entries.get(row.id, {}), roots))
+            readable(row.id, partial(self._assembled, row, records.get(row.id, ()), entries.get(row.id, {}), roots))
             for row in rows
         ]
 
     def _record_rows(self, connection: Connection, rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
         try:
             return connection.execute(_THEIR_RECORDS, {"these": [row.id for row in rows]}).all()
-        except _UNREADABLE:
+        except UNREADABLE:
             if len(rows) == 1:
-                return _readable(rows[0].id, partial(_rows_of_records, connection, rows[0].id))
+                return readable(rows[0].id, partial(_rows_of_records, connection, rows[0].id))
             # One by one, so that the one which cannot be read is named.
             return [each for row in rows for each in self._record_rows(connection, [row])]
 
@@ -331,23 +306,13 @@ def _cursor_of(position: int) -> str:
     return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
 
 
-def _digest_of(row: Row[Any]) -> bytes:
-    """A hash of every value of the row, told apart by type and length."""
-    digest = hashlib.blake2b(digest_size=32)
-    for value in row:
-        data = value.encode(errors="surrogatepass") if isinstance(value, str) else repr(value).encode()
-        digest.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
-        digest.update(data)
-    return digest.digest()
-
-
 def _rows(connection: Connection, question: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
     try:
         return connection.execute(question, values).all()
-    except _UNREADABLE:
+    except UNREADABLE:
         # One by one, so that the one which cannot be read is named.
         ids = connection.execute(question.with_only_columns(deliberations.c.id), values).scalars().all()
-        return [_readable(own, partial(_one_row, connection, own)) for own in ids]
+        return [readable(own, partial(_one_row, connection, own)) for own in ids]
 
 
 def _rows_of_records(connection: Connection, deliberation_id: str) -> Sequence[Row[Any]]:
@@ -356,13 +321,3 @@ def _rows_of_records(connection: Connection, deliberation_id: str) -> Sequence[R
 
 def _one_row(connection: Connection, deliberation_id: str) -> Row[Any]:
     return connection.execute(_ONE, {"own": deliberation_id}).one()
-
-
-def _readable(deliberation_id: object, read: Callable[[], _T]) -> _T:
-    """What `read` makes of stored rows. Raises `RecordMismatchError` for what nobody has written so."""
-    try:
-        return read()
-    except _UNREADABLE as error:
-        raise RecordMismatchError(
-            deliberation_id=str(deliberation_id), part="form", recorded="", found=f"unreadable: {type(error).__name__}"
-        ) from error

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sqlalchemy import Connection, select
 
-from domain.witness.merkle import node_hash
-from domain.witness.proof import NodeSource, root_at
+from domain.witness.merkle import CompactRange, node_hash
+from domain.witness.proof import NodeSource
 from domain.witness.tile import TILE_HEIGHT, TILE_WIDTH
 from infrastructure.persistence.rows import stored_bytes
 from infrastructure.persistence.tables import witness_head
@@ -25,15 +25,47 @@ def roots_at(connection: Connection, sizes: Iterable[int | None]) -> dict[int, s
         return {}
     length = connection.execute(select(witness_head.c.tree_size).where(witness_head.c.id == 1)).scalar() or 0
     known = sorted(size for size in wanted if size <= length)
-    hashes = _read(connection, {span for size in known for span in spans_of(size)})
-    node = folded(lambda level, place: hashes[level, place])
+    edges = _Edges(*_read(connection, _together(span for size in known for span in spans_of(size))))
     found = {}
     for size in known:
         try:
-            found[size] = root_at(size, node).hex()
-        except KeyError:
+            found[size] = edges.root(size).hex()
+        except (KeyError, ValueError):
             continue
     return found
+
+
+class _Edges:
+    """The right edges of trees that are asked for in ascending order: hashes that two of them have in common are folded once."""
+
+    def __init__(self, leaves: Mapping[int, bytes], nodes: Mapping[tuple[int, int], bytes]) -> None:
+        self._leaves = leaves
+        self._nodes = nodes
+        # By tile level: where its last tile begins, and what of it was folded so far.
+        self._tiles: dict[int, tuple[int, CompactRange]] = {}
+
+    def root(self, tree_size: int) -> bytes:
+        """The root of the first so many leaves. Raises `KeyError` and `ValueError` where a hash is missing, or is none."""
+        edge: list[bytes] = []
+        for level, start, end in spans_of(tree_size):
+            begun, tile = self._tiles.get(level, (start, CompactRange()))
+            if begun != start:
+                tile = CompactRange()
+            places = range(start + tile.size, end)
+            tile.extend(
+                [self._nodes[level, place] for place in places] if level else [self._leaves[place] for place in places]
+            )
+            self._tiles[level] = start, tile
+            edge[:0] = tile.hashes
+        return CompactRange(tree_size, edge).root()
+
+
+def _together(spans: Iterable[tuple[int, int, int]]) -> set[tuple[int, int, int]]:
+    """Of spans that begin at one place the longest."""
+    ends: dict[tuple[int, int], int] = {}
+    for level, start, end in spans:
+        ends[level, start] = max(end, ends.get((level, start), 0))
+    return {(level, start, end) for (level, start), end in ends.items()}
 
 
 def spans_of(tree_size: int) -> Iterator[tuple[int, int, int]]:
@@ -62,22 +94,26 @@ def folded(stored: Callable[[int, int], bytes]) -> NodeSource:
     return node
 
 
-def _read(connection: Connection, spans: Iterable[tuple[int, int, int]]) -> Mapping[tuple[int, int], bytes]:
+def _read(
+    connection: Connection, spans: Iterable[tuple[int, int, int]]
+) -> tuple[Mapping[int, bytes], Mapping[tuple[int, int], bytes]]:
+    """The leaves by place, and the nodes above by tile level and place."""
     ordered = sorted(spans)
-    leaves = ", ".join(f"({start}, {end})" for level, start, end in ordered if level == 0)
-    nodes = ", ".join(f"({level}, {start}, {end})" for level, start, end in ordered if level)
-    found: dict[tuple[int, int], bytes] = {}
+    low = ", ".join(f"({start}, {end})" for level, start, end in ordered if level == 0)
+    high = ", ".join(f"({level}, {start}, {end})" for level, start, end in ordered if level)
+    leaves: dict[int, bytes] = {}
+    nodes: dict[tuple[int, int], bytes] = {}
     # Written out, because making a statement with a list of its own each time takes longer than running it.
-    if leaves:
+    if low:
         rows = connection.exec_driver_sql(
-            f"WITH span (low, high) AS (VALUES {leaves}) SELECT e.idx, e.leaf_hash FROM span "  # noqa: S608 - our own numbers
+            f"WITH span (low, high) AS (VALUES {low}) SELECT e.idx, e.leaf_hash FROM span "  # noqa: S608 - our own numbers
             "JOIN witness_entries e ON e.idx >= span.low AND e.idx < span.high"
         )
-        found |= {(0, place): stored_bytes(leaf) for place, leaf in rows.all()}
-    if nodes:
+        leaves = {place: leaf if type(leaf) is bytes else stored_bytes(leaf) for place, leaf in rows.all()}
+    if high:
         rows = connection.exec_driver_sql(
-            f"WITH span (tile_level, low, high) AS (VALUES {nodes}) SELECT n.tile_level, n.place, n.hash FROM span "  # noqa: S608 - our own numbers
+            f"WITH span (tile_level, low, high) AS (VALUES {high}) SELECT n.tile_level, n.place, n.hash FROM span "  # noqa: S608 - our own numbers
             "JOIN witness_nodes n ON n.tile_level = span.tile_level AND n.place >= span.low AND n.place < span.high"
         )
-        found |= {(level, place): stored_bytes(node) for level, place, node in rows.all()}
-    return found
+        nodes = {(level, place): stored_bytes(node) for level, place, node in rows.all()}
+    return leaves, nodes
