@@ -122,6 +122,33 @@ def test_a_live_deliberation_shows_who_thinks_who_answered_and_how_the_others_fa
         assert barriers(page) == []
 
 
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_page_that_saw_the_end_becomes_the_page_that_a_later_visitor_is_given(
+    open_page: OpenPage, llm: LlmServer, tmp_path: Path, motion: str
+) -> None:
+    told = """() => {
+      const told = (node) => node.nodeType === Node.TEXT_NODE ? node.data.replace(/\\s+/g, " ").trim()
+        : [node.tagName, [...node.attributes].map(({ name, value }) => `${name}=${value}`).sort(),
+           [...node.childNodes].filter((each) => each.nodeType !== Node.COMMENT_NODE).map(told).filter((each) => each !== "")];
+      return JSON.stringify(told(document.getElementById("chamber")));
+    }"""
+    llm.reset()
+    llm.configure(**FAILURES)
+    with serving(llm, tmp_path, port=free_port()) as (client, _):
+        own = ask(client, limits={"agent_timeout_s": 8, "max_attempts": 1})
+        page = open_page(client, f"/deliberations/{own}", reduced_motion=motion)
+        wait_for_seats(page, "asked", [2, 4, 5])
+        page.locator('[data-seat="0"]').focus()
+        llm.release()
+        expect(page.locator("#decision")).to_be_visible()
+        later = open_page(client, f"/deliberations/{own}")
+        expect(later.locator("#decision")).to_be_visible()
+        order = later.locator("[data-seat]").evaluate_all("nodes => nodes.map(node => node.dataset.seat)")
+        assert order != sorted(order)
+        page.wait_for_function(f"wanted => ({told})() === wanted", arg=later.evaluate(told))
+        expect(page.locator('[data-seat="0"]')).to_be_focused()
+
+
 def test_what_a_model_without_a_price_costs_is_not_known_wherever_it_stands(
     open_page: OpenPage, llm: LlmServer, tmp_path: Path
 ) -> None:

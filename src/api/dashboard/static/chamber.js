@@ -5,8 +5,12 @@ const SILENCE_MS = 40_000;
 const STALE_AFTER_MS = 1_500;
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000];
 const GLIDE_MS = 700;
+// In one animation frame: seats that change, and seats that are brought into another order, which costs the browser more.
+const SEATS_AT_ONCE = 24;
+const MOVED_AT_ONCE = 12;
 
 const byId = (id) => document.getElementById(id);
+const put = (node, name, value) => node.getAttribute(name) === value || node.setAttribute(name, value);
 const room = byId("room");
 const panel = byId("seat-panel");
 const dialog = byId("cancel-dialog");
@@ -23,6 +27,11 @@ let staleTimer = 0;
 let retryTimer = 0;
 let clockTimer = 0;
 let drawing = 0;
+// What is still to be done of a page that is being amended, each in an animation frame of its own.
+let steps = [];
+let stepping = 0;
+// The numbers of the seats as they are to be read.
+let order = [];
 // Frames that are not written yet: the whole of the page, and what changed since.
 let pendingWhole = null;
 let pendingChanges = [];
@@ -49,33 +58,150 @@ function bind(article = chamber()) {
   bars = new Map([...article.querySelectorAll("[data-bar]")].map((node) => [node.dataset.bar, node]));
   seats = new Map([...article.querySelectorAll("[data-seat]")].map((node) => [Number(node.dataset.seat), node]));
   if (!seats.has(current)) current = [...seats.keys()][0] ?? 0;
-  for (const [number, node] of seats) node.setAttribute("tabindex", number === current ? "0" : "-1");
+  for (const [number, node] of seats) put(node, "tabindex", number === current ? "0" : "-1");
   seats.get(opened)?.setAttribute("aria-current", "true");
   const cancel = article.querySelector("#cancel");
   if (cancel) cancel.hidden = room.dataset.mayOperate !== "yes";
   showTimes(article);
 }
 
-/** Replace everything by what the server has drawn: its templates escape every text, and nothing in it can run. */
+/** Show what the server has drawn: its templates escape every text, and nothing in it can run. */
 function replace(frame) {
-  const before = new Map([...seats].map(([number, node]) => [number, spot(node)]));
   const isAnother = frame.deliberation_id !== shownId();
-  const focused = document.activeElement?.closest?.("[data-seat]")?.dataset.seat;
-  if (isAnother) {
-    current = 0;
-    close();
+  order = [];
+  if (!isAnother && hasSameSeats(frame.chamber)) {
+    amend(frame.chamber);
+  } else {
+    if (isAnother) {
+      current = 0;
+      close();
+    }
+    bind(frame.chamber);
+    chamber().replaceWith(frame.chamber);
   }
-  bind(frame.chamber);
-  chamber().replaceWith(frame.chamber);
+  if (frame.hasEnded) steps.push(() => setTimeout(() => announce(byId("decision-title")?.textContent ?? "It has ended."), 50)) && advance();
   if (isAnother) {
     const question = byId("question")?.textContent ?? "";
     document.title = `${question.slice(0, 80)} · Conclave`;
     announce(`Now before the chamber: ${question}`);
-  } else {
-    glide(before);
-    if (focused !== undefined) seats.get(Number(focused))?.focus({ preventScroll: true });
-    if (opened !== null) refreshPanel();
+  } else if (opened !== null) {
+    refreshPanel();
   }
+}
+
+function hasSameSeats(article) {
+  const nodes = [...article.querySelectorAll("[data-seat]")];
+  return nodes.length === seats.size && nodes.every((node) => seats.has(Number(node.dataset.seat)));
+}
+
+/**
+ * Make the page what `next` is, one part of it in each animation frame: all of it at once takes longer than a screen waits. The seats
+ * are most of the page, so they stay, and what stands around them is exchanged first. So do the first of all and the first beside them,
+ * because a browser looks at everything below anew where there is another first.
+ */
+function amend(next) {
+  const article = chamber();
+  const [hall, nextHall] = [article, next].map((each) => each.querySelector(".hall"));
+  const [box, nextBox] = [hall.parentElement, nextHall.parentElement];
+  const [, below] = siblings(nextBox);
+  const [, behind] = siblings(nextHall);
+  const drawn = [...next.querySelectorAll("[data-seat]")].map((node) => [Number(node.dataset.seat), node]);
+  article.dataset.sequence = next.dataset.sequence;
+  steps.push(() => {
+    article.firstElementChild.replaceChildren(...next.firstElementChild.childNodes);
+    exchange(between(article, box), box, "before", between(next, nextBox));
+    exchange(between(box, hall), hall, "before", between(nextBox, nextHall));
+    exchange(siblings(hall)[1], hall, "after", []);
+    resemble(article, next);
+    resemble(box, nextBox);
+    bind();
+  });
+  steps.push(() => {
+    const hemicycle = byId("hemicycle");
+    exchange(siblings(hemicycle)[1], hemicycle, "after", siblings(nextHall.querySelector("#hemicycle"))[1]);
+    exchange([], hall, "after", behind);
+    bind();
+  });
+  for (let start = 0; start < drawn.length; start += SEATS_AT_ONCE) steps.push(() => seat(drawn.slice(start, start + SEATS_AT_ONCE)));
+  steps.push(() => {
+    exchange(siblings(box)[1], box, "after", below);
+    bind();
+  });
+  order = drawn.map(([number]) => number);
+  if (isCalm.matches) steps.push(lineUp);
+  else setTimeout(() => steps.push(lineUp) && advance(), GLIDE_MS);
+  advance();
+}
+
+/** What stands between the first of the parent and the node. */
+const between = (parent, node) => siblings(node)[0].filter((each) => each !== parent.firstElementChild);
+
+/** What stands before the node and after it, in its parent. */
+function siblings(node) {
+  const all = [...node.parentElement.childNodes];
+  return [all.slice(0, all.indexOf(node)), all.slice(all.indexOf(node) + 1)];
+}
+
+function exchange(old, node, side, fresh) {
+  for (const each of old) each.remove();
+  node[side](...fresh);
+}
+
+/** Give the node the attributes of the other. */
+function resemble(node, other) {
+  for (const name of node.getAttributeNames()) if (!other.hasAttribute(name)) node.removeAttribute(name);
+  for (const name of other.getAttributeNames()) put(node, name, other.getAttribute(name));
+}
+
+/** Make each seat what was drawn of it, and let it walk to its place. */
+function seat(drawn) {
+  const before = new Map();
+  for (const [number, other] of drawn) {
+    const node = seats.get(number);
+    before.set(number, spot(node));
+    for (const name of ["class", "aria-label", "transform"]) put(node, name, other.getAttribute(name));
+    put(node.children[1], "href", other.children[1].getAttribute("href"));
+    if (node.children[2].textContent !== other.children[2].textContent) node.children[2].textContent = other.children[2].textContent;
+  }
+  glide(before);
+}
+
+/** Bring the seats into the order in which they are read, a few at a time: whoever has moved is drawn anew. */
+function lineUp() {
+  const hemicycle = byId("hemicycle");
+  let place = hemicycle.querySelector("[data-seat]");
+  let moved = 0;
+  for (const node of order.map((number) => seats.get(number))) {
+    if (node === place) {
+      place = place.nextElementSibling;
+    } else if (moved === MOVED_AT_ONCE) {
+      steps.push(lineUp);
+      return;
+    } else {
+      const hadFocus = node === document.activeElement;
+      hemicycle.insertBefore(node, place);
+      if (hadFocus) node.focus({ preventScroll: true });
+      moved += 1;
+    }
+  }
+  bind();
+}
+
+/** The next step, in an animation frame of its own. */
+function advance() {
+  if (stepping || !steps.length) return;
+  stepping = document.hidden ? setTimeout(step, 0) : requestAnimationFrame(step);
+}
+
+function step() {
+  stepping = 0;
+  steps.shift()?.();
+  advance();
+}
+
+/** All that is left, at once. */
+function settle() {
+  while (steps.length) steps.shift()();
 }
 
 /** Where a seat stands, and how large it is, in the units of the drawing: asking the layout would hold up the frame. */
@@ -84,10 +210,10 @@ const spot = (node) => node.getAttribute("transform").match(/-?[\d.]+/g).map(Num
 /** Let everybody walk to the seat beside those of the same position. */
 function glide(before) {
   if (isCalm.matches) return;
-  for (const [number, node] of seats) {
-    const [fromX, fromY] = before.get(number) ?? [];
+  for (const [number, [fromX, fromY]] of before) {
+    const node = seats.get(number);
     const [x, y, size] = spot(node);
-    if (fromX === undefined || (fromX === x && fromY === y)) continue;
+    if (fromX === x && fromY === y) continue;
     const at = (across, down) => ({ transform: `translate(${across}px, ${down}px) scale(${size})` });
     node.animate([at(fromX, fromY), at(x, y)], { duration: GLIDE_MS, easing: "cubic-bezier(.3, 0, .2, 1)" });
   }
@@ -124,6 +250,7 @@ function draw() {
   const changes = pendingChanges;
   pendingWhole = null;
   pendingChanges = [];
+  if (whole || changes.length) settle();
   if (whole) replace(whole);
   for (const each of changes) change(each);
   tick();
@@ -168,9 +295,9 @@ function whole(event, frame) {
   if (!isKnown) {
     // Read here and not in the animation frame, which only has to put it in its place.
     frame.chamber = document.adoptNode(new DOMParser().parseFromString(frame.html, "text/html").getElementById("chamber"));
+    frame.hasEnded = hasEnded;
     pendingWhole = frame;
     later();
-    if (hasEnded) setTimeout(() => announce(byId("decision-title")?.textContent ?? "It has ended."), 50);
   }
   if (hasEnded && room.dataset.follow !== "latest") {
     isComplete = true;
@@ -372,6 +499,7 @@ document.addEventListener("resume", comeBack);
 window.addEventListener("online", comeBack);
 window.addEventListener("pageshow", (event) => event.persisted && comeBack());
 window.addEventListener("pagehide", disconnect);
+window.addEventListener("beforeprint", settle);
 if (panel.open) opened = Number(new URLSearchParams(location.search).get("seat")) - 1;
 bind();
 tick();
