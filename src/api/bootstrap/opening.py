@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from api.bootstrap.beside import running_beside
 from api.bootstrap.halting import looks_at_channels, open_halting, settled_halts
 from api.bootstrap.process import Purpose, crash_plan, open_registry
 from api.bootstrap.record import RECORD_HALTS, kept_record, open_witness, publish_last
@@ -18,6 +19,7 @@ from api.bootstrap.webhooks import kept_telling, open_webhooks, public_webhook_k
 from api.bootstrap.work_queue import open_queue
 from api.conclave import Conclave, Health
 from application.services.acceptance import Acceptance
+from application.services.archive_comparison import ArchiveComparison
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.deliberation_output_service import DeliberationOutputService
 from application.services.deliberation_service import DeliberationService
@@ -218,6 +220,10 @@ async def open_conclave(settings: Settings, *, purpose: Purpose) -> AsyncIterato
             http_telemetry={} if tracer is None else tracer.http_telemetry(),
             webhook_keys=public_webhook_keys(settings),
         )
+        if purpose is Purpose.SERVE:
+            ahead = ArchiveComparison(repository, is_busy=lambda: pool.active_count > 0).run()
+            without = "nothing is compared with its record before it is asked for"
+            await stack.enter_async_context(running_beside(ahead, name="archive-comparison", without=without))
         async with kept_telling(webhooks):
             yield conclave
 

@@ -10,6 +10,7 @@ from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from api.bootstrap.beside import running_beside
 from api.bootstrap.storage import make_data_folder, prepare_database
 from api.conclave import Check
 from domain.errors.configuration import ConfigurationError
@@ -92,19 +93,9 @@ async def kept_telling(service: WebhookService | None) -> AsyncIterator[None]:
         yield
         return
     await service.begin()
-    task = asyncio.create_task(service.run(), name="webhooks")
-    task.add_done_callback(_say_why)
-    try:
+    without = "no webhook is told of anything until the next start"
+    async with running_beside(service.run(), name="webhooks", without=without):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _say_why(task: asyncio.Task[None]) -> None:
-    """Telling ends where it is cancelled, and else by a fault, of which nobody would know until the server stops."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _logger.error("no webhook is told of anything until the next start", exc_info=error)
 
 
 async def examine_webhooks(settings: Settings) -> Check:

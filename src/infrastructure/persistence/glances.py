@@ -25,7 +25,8 @@ __all__ = ["Glances"]
 _TOGETHER = 20
 # So few at a time that their memory serves the next: the entries of 20 large deliberations are a megabyte.
 _ROWS_AT_ONCE = 64
-_MAX_COMPARED = 10_000
+# Twice what is compared ahead, a few megabytes.
+_MAX_COMPARED = 20_000
 _MAX_READ = 256
 _MAX_ROSTERS = 32
 
