@@ -39,6 +39,17 @@ class EntryComparison:
                 self._refuse("erased texts", entry, "none", "some")
         self._compare(entry, recorded, made, skipped)
 
+    def _compare_span(self, ended: LoggedEntry, first_index: int | None, root_hash: str | None) -> None:
+        """Where in the log it stands, and the root of the tree that its end was shown with."""
+        witness = self._shown.witness
+        if witness is None:
+            self._refuse("witness span", ended, "", None)
+        self._equal("witness span", witness.first_index, first_index, ended)
+        self._equal("witness span", witness.last_index, ended.index, ended)
+        if witness.tree_size <= ended.index:
+            self._refuse("witness span", ended, f"more than {ended.index}", witness.tree_size)
+        self._equal("witness span", witness.root_hash, root_hash, ended)
+
     def _made(self, make: Any) -> Document:
         try:
             made: Document = make()

@@ -199,14 +199,7 @@ class _Comparison(EntryComparison):
         self._compare_certificate(entry, recorded, made, before)
         self._compare_derived([record for each in shown.rounds for record in each.records])
         self._compare_reasons()
-        witness = shown.witness
-        if witness is None:
-            self._refuse("witness span", entry, "", None)
-        self._equal("witness span", witness.first_index, self._stored.first_index, entry)
-        self._equal("witness span", witness.last_index, entry.index, entry)
-        if witness.tree_size <= entry.index:
-            self._refuse("witness span", entry, f"more than {entry.index}", witness.tree_size)
-        self._equal("witness span", witness.root_hash, self._stored.root_hash, entry)
+        self._compare_span(entry, self._stored.first_index, self._stored.root_hash)
 
     def _compare_certificate(
         self, entry: LoggedEntry, recorded: Document, made: Document, leaves: Sequence[bytes]

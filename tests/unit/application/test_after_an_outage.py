@@ -17,6 +17,7 @@ from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import Canned, build, opened, specification
+from tests.virtual_time import pass_time
 
 _IDENTITY = OrchestratorIdentity("canned", simulated=True)
 
@@ -90,10 +91,10 @@ async def test_what_the_queue_did_not_take_is_put_there_as_soon_as_it_is_back() 
     server = _server(Store(), queue)
     queue.is_away = True
     await server.submit(specification(1))
-    await asyncio.sleep(5)
+    await pass_time(5)
     assert await queue.waiting_count() == 0
     queue.is_away = False
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert await queue.waiting_count() == 1
     await server.stop()
 
@@ -105,7 +106,7 @@ async def test_a_server_that_stops_meanwhile_leaves_nothing_running() -> None:
     await server.submit(specification(1))
     await server.stop()
     queue.is_away = False
-    await asyncio.sleep(5)
+    await pass_time(5)
     assert await queue.waiting_count() == 0
 
 
@@ -113,10 +114,10 @@ async def test_a_worker_that_met_an_outage_looks_at_once_for_what_the_queue_lost
     store, queue = Store(), Queue()
     worker = _worker(store, queue)
     await worker.start()
-    await asyncio.sleep(5)
+    await pass_time(5)
     store.is_away = queue.is_forgetful = True
     lost = await _server(store, queue).submit(specification(1))
-    await asyncio.sleep(3)
+    await pass_time(3)
     store.is_away = queue.is_forgetful = False
     began = asyncio.get_running_loop().time()
     ended = await worker.wait(lost.id, timeout_s=20)
@@ -129,12 +130,12 @@ async def test_a_halt_is_not_forgotten_by_a_process_that_stops_before_it_could_b
     store = Store()
     async with opened(build(Canned({"archon-0": None}), store)) as house:
         running = await house.service.submit(specification(3))
-        await asyncio.sleep(5)
+        await pass_time(5)
         store.is_away = True
         await house.halt.set_halted("a drill")
-        await asyncio.sleep(1)
+        await pass_time(1)
         stopping = asyncio.create_task(house.service.stop(drain_s=5))
-        await asyncio.sleep(1)
+        await pass_time(1)
         store.is_away = False
         await stopping
     found = await store.get(running.id)

@@ -28,6 +28,7 @@ from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import Canned, abandon, build, finished, history, opened, specification
+from tests.virtual_time import pass_time
 
 
 async def test_a_deliberation_runs_to_a_decision_with_everyone_accounted_for() -> None:
@@ -118,7 +119,7 @@ async def test_cancelling_reaches_the_call_and_keeps_what_was_answered() -> None
     orchestrator = Canned({"archon-0": None})
     async with opened(build(orchestrator)) as house:
         accepted = await house.service.submit(specification(3))
-        await asyncio.sleep(5)
+        await pass_time(5)
         assert orchestrator.active == 1
         await house.service.cancel(accepted.id)
         ended = await house.service.wait(accepted.id, timeout_s=None)
@@ -133,7 +134,7 @@ async def test_a_queued_deliberation_can_be_cancelled_before_anyone_is_asked() -
     orchestrator = Canned({"archon-0": None})
     async with opened(build(orchestrator, max_running=1)) as house:
         await house.service.submit(specification(1))
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
         waiting = await house.service.submit(specification(1))
         cancelled = await house.service.cancel(waiting.id)
         events = await history(house, waiting.id)
@@ -145,7 +146,7 @@ async def test_a_queued_deliberation_can_be_cancelled_before_anyone_is_asked() -
 async def test_a_halt_ends_what_runs_as_halted_with_partial_ballots_kept() -> None:
     async with opened(build(Canned({"archon-0": None}))) as house:
         accepted = await house.service.submit(specification(3))
-        await asyncio.sleep(5)
+        await pass_time(5)
         await house.halt.set_halted("drill")
         ended = await house.service.wait(accepted.id, timeout_s=None)
         with pytest.raises(SystemHaltedError):
@@ -159,7 +160,7 @@ async def test_ten_run_at_a_time_a_hundred_wait_and_the_next_is_refused() -> Non
     async with opened(build(orchestrator, slots=200)) as house:
         for _ in range(110):
             await house.service.submit(specification(1))
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
         assert (house.service.running_count, await house.service.count_queued()) == (10, 100)
         with pytest.raises(QueueFullError) as refused:
             await house.service.submit(specification(1))
@@ -192,7 +193,7 @@ async def test_stopping_lets_calls_in_flight_be_finished_and_leaves_the_rest_to_
     await first.service.start()
     running = await first.service.submit(specification(2))
     waiting = await first.service.submit(specification(2))
-    await asyncio.sleep(0.5)
+    await pass_time(0.5)
     await first.service.stop(drain_s=1)
     with pytest.raises(ServiceStoppingError):
         await first.service.submit(specification(1))
@@ -215,7 +216,7 @@ async def test_a_deliberation_whose_process_died_is_gone_on_with_and_no_finished
     first = build(Canned({"archon-0": None}))
     await first.service.start()
     running = await first.service.submit(specification(3))
-    await asyncio.sleep(5)
+    await pass_time(5)
     await abandon(first)
     following = Canned({})
     async with opened(build(following, first.repository)) as second:
@@ -241,7 +242,7 @@ async def test_a_call_that_was_cut_off_at_every_attempt_is_not_made_for_ever() -
         await house.service.start()
         if not calls:
             running = await house.service.submit(specification(1))
-        await asyncio.sleep(8)
+        await pass_time(8)
         await abandon(house)
         calls.append(running.id)
     last = Canned({})
@@ -256,9 +257,9 @@ async def test_the_deadline_runs_on_while_nobody_works() -> None:
     first = build(Canned({"archon-0": None}))
     await first.service.start()
     running = await first.service.submit(specification(2, limits=Limits(deadline_s=60)))
-    await asyncio.sleep(5)
+    await pass_time(5)
     await abandon(first)
-    await asyncio.sleep(100)
+    await pass_time(100)
     following = Canned({})
     async with opened(build(following, first.repository)) as second:
         ended = await second.service.wait(running.id, timeout_s=None)
@@ -270,12 +271,12 @@ async def test_a_holder_whose_lease_was_taken_over_records_nothing_more() -> Non
     first = build(Canned({"archon-0": None}))
     await first.service.start()
     running = await first.service.submit(specification(2, limits=Limits(agent_timeout_s=60)))
-    await asyncio.sleep(5)
+    await pass_time(5)
     kept = first.repository._kept[running.id]
     kept.lease_until = VirtualClock().now() - timedelta(seconds=1)
     claim = await first.repository.claim(running.id, lease="other/1", lease_s=1000)
     assert claim is not None
-    await asyncio.sleep(100)
+    await pass_time(100)
     still = await first.service.get(running.id)
     await first.service.stop(drain_s=0)
     assert (still.status, still.roll_call.asked) == (DeliberationStatus.RUNNING, 1)
@@ -298,7 +299,7 @@ async def test_a_cancellation_asked_for_in_another_process_arrives_within_a_hear
     await first.service.start()
     running = await first.service.submit(specification(2))
     other = build(Canned({}), first.repository)
-    await asyncio.sleep(5)
+    await pass_time(5)
     await other.service.cancel(running.id)
     began = asyncio.get_running_loop().time()
     ended = await other.service.wait(running.id, timeout_s=None)
@@ -357,7 +358,7 @@ async def test_nothing_that_is_not_committed_can_be_seen_anywhere() -> None:
     repository = HeldBack()
     async with opened(build(Canned({}), repository)) as house:
         accepted = await house.service.submit(specification(3))
-        await asyncio.sleep(30)
+        await pass_time(30)
         assert await repository.records(accepted.id) == []
         assert (await house.service.get(accepted.id)).roll_call.asked == 0
         seen = [event.type for event in await repository.events(accepted.id, after=0, limit=500)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +13,7 @@ from domain.errors.deliberation import RecordMismatchError
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import Canned, build, finished, history, opened, specification
+from tests.virtual_time import pass_time
 
 
 async def test_what_happens_while_it_is_gathered_is_found_at_one_look() -> None:
@@ -21,7 +21,7 @@ async def test_what_happens_while_it_is_gathered_is_found_at_one_look() -> None:
         accepted = await house.service.submit(specification(5))
 
         async def gather() -> None:
-            await asyncio.sleep(30)
+            await pass_time(30)
 
         looks = [page async for page in house.service.gathered_events(accepted.id, gather=gather) if page]
         events = await history(house, accepted.id)

@@ -20,6 +20,7 @@ from domain.models.roll_call import AgentState
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import Canned, House, abandon, build, opened, specification
+from tests.virtual_time import pass_time
 
 WORST = Hold(100, picodollars(1.0))
 
@@ -41,7 +42,7 @@ class Costly:
 
     async def invoke(self, request: AgentRequest) -> AgentOutput:
         self.calls.append(request.agent_id)
-        await asyncio.sleep(1)
+        await pass_time(1)
         if request.agent_id in self.hanging:
             await asyncio.Event().wait()
         usage = Usage(1, 6, 4, self.dollars)
@@ -136,7 +137,7 @@ async def test_whoever_goes_on_counts_what_was_spent_and_what_nobody_knows() -> 
     first = build(Costly(0.5, hanging=["archon-2", "archon-3"]), repository, desk=Priced())
     await first.service.start()
     running = await first.service.submit(spec, key_name=None)  # type: ignore[arg-type]
-    await asyncio.sleep(5)
+    await pass_time(5)
     await abandon(first)
     following = Costly(0.5)
     async with opened(build(following, repository, desk=Priced())) as second:
@@ -231,9 +232,9 @@ async def test_a_deliberation_that_is_cancelled_lets_others_of_its_key_go_on() -
     repository = InMemoryRepository(clock=VirtualClock(), budgets={"saver": KeyBudget(day=picodollars(2.0))})
     async with opened(build(Costly(0.1, hanging=["archon-0", "archon-1"]), repository, desk=Priced())) as house:
         first = await house.service.submit(specification(2), key_name="saver")
-        await asyncio.sleep(2)
+        await pass_time(2)
         second = await house.service.submit(specification(3), key_name="saver")
-        await asyncio.sleep(2)
+        await pass_time(2)
         await house.service.cancel(first.id)
         ended = await house.service.wait(second.id, timeout_s=None)
     # What the cancelled calls took nobody knows, so their two dollars stay held.
@@ -270,7 +271,7 @@ async def test_what_each_call_held_and_took_stands_in_its_entries() -> None:
 async def test_an_agent_stopped_before_its_call_has_taken_nothing() -> None:
     async with opened(build(Canned({"archon-0": None}), desk=Priced())) as house:
         running = await house.service.submit(specification(2), key_name=None)
-        await asyncio.sleep(3)
+        await pass_time(3)
         await house.service.cancel(running.id)
         ended = await house.service.wait(running.id, timeout_s=None)
     assert ended.status is DeliberationStatus.CANCELLED

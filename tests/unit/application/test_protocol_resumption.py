@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 import pytest
@@ -17,6 +16,7 @@ from domain.models.roll_call import AgentState
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from tests.protocol_fixture import SEVERAL, Troubled, asked_for, proven, said_in
 from tests.service_fixture import abandon, build, finished, opened
+from tests.virtual_time import pass_time
 
 RESTLESS = 0
 PRICE_USD = 1.0
@@ -67,10 +67,10 @@ async def test_what_was_killed_in_any_round_ends_as_it_would_have_undisturbed(
         house = build(far_ends[-1], repository)
         await house.service.start()
         running = running or await house.service.submit(spec)
-        await asyncio.sleep(seconds)
+        await pass_time(seconds)
         await abandon(house)
         # Longer than the lease.
-        await asyncio.sleep(6)
+        await pass_time(6)
     assert running is not None
     far_ends.append(Spread())
     async with opened(build(far_ends[-1], repository)) as last:
@@ -91,7 +91,7 @@ async def test_a_round_that_was_begun_by_the_dead_is_not_begun_again() -> None:
     first = build(Troubled(hanging={(1, "archon-0")}))
     await first.service.start()
     running = await first.service.submit(asked_for(DEBATE))
-    await asyncio.sleep(3)
+    await pass_time(3)
     await abandon(first)
     following = Troubled()
     async with opened(build(following, first.repository)) as second:
@@ -106,7 +106,7 @@ async def test_one_that_is_cancelled_while_nobody_works_on_its_later_round_asks_
     first = build(Troubled(hanging={(1, "archon-0")}))
     await first.service.start()
     running = await first.service.submit(asked_for(DEBATE))
-    await asyncio.sleep(3)
+    await pass_time(3)
     await abandon(first)
     await first.repository.request_cancel(running.id)
     following = Troubled()
@@ -121,7 +121,7 @@ async def test_a_process_that_stops_between_rounds_leaves_the_next_one_to_anothe
     first = build(Troubled())
     await first.service.start()
     running = await first.service.submit(asked_for(DEBATE))
-    await asyncio.sleep(1.5)
+    await pass_time(1.5)
     await first.service.stop(drain_s=5)
     assert (await first.repository.get(running.id)).status is DeliberationStatus.RUNNING  # type: ignore[union-attr]
     following = Troubled()
@@ -136,7 +136,7 @@ async def test_the_budget_is_one_over_all_rounds_and_over_all_processes() -> Non
     first = build(Costly(hanging={(1, "archon-0")}), desk=Priced())
     await first.service.start()
     running = await first.service.submit(spec)
-    await asyncio.sleep(3)
+    await pass_time(3)
     await abandon(first)
     following = Costly()
     async with opened(build(following, first.repository, desk=Priced())) as second:
@@ -166,7 +166,7 @@ async def test_a_poll_that_may_stop_early_stops_where_it_would_have_after_it_was
     first = build(Troubled())
     await first.service.start()
     running = await first.service.submit(spec)
-    await asyncio.sleep(killed_after)
+    await pass_time(killed_after)
     await abandon(first)
     async with opened(build(Troubled(), first.repository)) as second:
         ended = await second.service.wait(running.id, timeout_s=None)

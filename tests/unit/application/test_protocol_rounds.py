@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 import pytest
@@ -14,6 +13,7 @@ from domain.models.question import AnswerFormat
 from domain.models.roll_call import AgentState
 from tests.protocol_fixture import KINDS, SEVERAL, Troubled, asked_for, proven, said_in
 from tests.service_fixture import build, finished, history, opened
+from tests.virtual_time import pass_time
 
 LAST_ROUND = {
     ProtocolKind.DELPHI: 3,
@@ -123,7 +123,7 @@ async def test_it_can_be_cancelled_in_any_round_and_nobody_is_asked_after_that(k
     agents = Troubled()
     async with opened(build(agents)) as house:
         accepted = await house.service.submit(asked_for(kind, seed=RESTLESS))
-        await asyncio.sleep(number + 0.5)
+        await pass_time(number + 0.5)
         await house.service.cancel(accepted.id)
         ended = await house.service.wait(accepted.id, timeout_s=None)
         await proven(house, ended.id)
@@ -140,7 +140,7 @@ async def test_a_halt_in_any_round_ends_it_and_stops_the_calls_in_flight(kind: P
     agents = Troubled()
     async with opened(build(agents)) as house:
         accepted = await house.service.submit(asked_for(kind, seed=RESTLESS))
-        await asyncio.sleep(number + 0.5)
+        await pass_time(number + 0.5)
         await house.halt.set_halted("drill")
         ended = await house.service.wait(accepted.id, timeout_s=None)
         await proven(house, ended.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from tests.protocol_fixture import KINDS, SEVERAL, Troubled, asked_for, bundle_of
 from tests.replays import changed, replayed, replayed_bundle
 from tests.service_fixture import Canned, House, abandon, build, finished, opened, specification
+from tests.virtual_time import pass_time
 
 
 def differing(report: ReplayReport) -> list[tuple[str, str | None]]:
@@ -44,7 +44,7 @@ class Stumbling:
         self._usd = usd
 
     async def invoke(self, request: AgentRequest) -> AgentOutput:
-        await asyncio.sleep(0.5)
+        await pass_time(0.5)
         if request.attempt == 1 and int(request.agent_id[-1]) % 2:
             raise AgentInvocationError("later", kind="server_error", retryable=True, usage=Usage(1, 7, 0, 0.1))
         return AgentOutput(
@@ -78,7 +78,7 @@ class Refusing:
     """The small model refuses archon-1 for good; everybody else is answered."""
 
     async def invoke(self, request: AgentRequest) -> AgentOutput:
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
         if request.agent_id == "archon-1" and request.model == "one/small":
             raise AgentInvocationError("no", kind="not_found", usage=Usage(1))
         return AgentOutput(
@@ -157,7 +157,7 @@ async def test_a_run_that_was_cancelled_is_cancelled_at_the_same_point(seconds: 
     answers = {"archon-3": None, "archon-4": None}
     async with opened(build(Canned(answers), slots=4)) as house:
         accepted = await house.service.submit(specification(6))
-        await asyncio.sleep(seconds)
+        await pass_time(seconds)
         await house.service.cancel(accepted.id)
         ended = await house.service.wait(accepted.id, timeout_s=None)
         report = await replayed(house, ended.id)
@@ -168,7 +168,7 @@ async def test_a_run_that_was_cancelled_is_cancelled_at_the_same_point(seconds: 
 async def test_a_halt_ends_a_run_again_between_its_calls() -> None:
     async with opened(build(Restless(hanging={(1, "archon-2")}))) as house:
         accepted = await house.service.submit(asked_for(ProtocolKind.DELPHI, 6))
-        await asyncio.sleep(4)
+        await pass_time(4)
         await house.halt.set_halted("stop")
         ended = await house.service.wait(accepted.id, timeout_s=None)
         report = await replayed(house, ended.id)
@@ -189,9 +189,9 @@ async def test_a_run_that_two_processes_made_comes_out_as_one() -> None:
     first = build(Canned({"archon-2": None, "archon-3": None}))
     await first.service.start()
     accepted = await first.service.submit(specification(5))
-    await asyncio.sleep(2)
+    await pass_time(2)
     await abandon(first)
-    await asyncio.sleep(6)
+    await pass_time(6)
     async with opened(build(Canned({}), first.repository)) as second:
         ended = await second.service.wait(accepted.id, timeout_s=None)
         report = await replayed(second, ended.id)

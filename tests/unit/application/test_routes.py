@@ -18,6 +18,7 @@ from domain.models.budget import Usage
 from domain.models.money import Hold
 from domain.models.roll_call import AgentState
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
+from tests.virtual_time import pass_time
 
 CONTEXT = ContextBundle(topic_id="t-1", topic_content="Shall we?")
 ROUTE = ("one/small", "two/medium", "three/large")
@@ -50,7 +51,7 @@ class Desk:
             raise AgentInvocationError(
                 "too late", kind="throttled", state=AgentState.THROTTLED, retryable=True, usage=Usage()
             )
-        await asyncio.sleep(self.waits_s)
+        await pass_time(self.waits_s)
         self.in_flight += 1
         return Permit(self, forecast.model)
 
@@ -77,7 +78,7 @@ class Models:
         self.asked.append(request.model)
         self.attempts.append(request.attempt)
         script = self._scripts.get((request.model or "").partition("/")[0], [])
-        await asyncio.sleep(1)
+        await pass_time(1)
         step = script.pop(0) if script else "yes"
         if isinstance(step, BaseException):
             raise step
@@ -270,7 +271,7 @@ async def test_a_further_call_that_is_left_behind_ends_with_its_agent() -> None:
             desk.waits_s = 100
             task = asyncio.ensure_future(request.next_call(None))
             left.append(task)
-            await asyncio.sleep(1)
+            await pass_time(1)
             return AgentOutput("a", request.request_id, "yes")
 
     service = ConcurrentDeliberationService(orchestrator=Careless(), halt_checker=HaltCheckerStub(), desk=desk)

@@ -22,6 +22,7 @@ from domain.models.run import Run, RunEnding, RunKind
 from domain.models.run_event import new_run_id
 from infrastructure.stubs.halt_checker_stub import HaltCheckerStub
 from infrastructure.stubs.in_memory_run_registry import InMemoryRunRegistry
+from tests.virtual_time import pass_time
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 COMPLETED, CANCELLED, FAILED = DeliberationStatus.COMPLETED, DeliberationStatus.CANCELLED, DeliberationStatus.FAILED
@@ -115,7 +116,7 @@ async def test_progress_that_cannot_be_shown_does_not_disturb_the_work(held: Hel
 
 async def test_a_halt_asks_the_work_to_wind_up_and_what_was_counted_is_kept(held: Held) -> None:
     async def halt() -> None:
-        await asyncio.sleep(5)
+        await pass_time(5)
         await held.halt.set_halted("a drill")
 
     halting = asyncio.create_task(halt())
@@ -161,7 +162,7 @@ async def test_a_halt_hurries_work_that_was_cancelled_before(held: Held) -> None
     held.stop.set(StopReason.CANCELLED)
 
     async def halt() -> None:
-        await asyncio.sleep(60)
+        await pass_time(60)
         await held.halt.set_halted("a drill")
 
     halting = asyncio.create_task(halt())
@@ -173,7 +174,7 @@ async def test_a_halt_hurries_work_that_was_cancelled_before(held: Held) -> None
 
 async def test_a_cancellation_by_another_process_asks_the_work_to_wind_up(held: Held) -> None:
     async def cancel() -> None:
-        await asyncio.sleep(3)
+        await pass_time(3)
         held.registry.request_end(held.record.id)
 
     cancelling = asyncio.create_task(cancel())
@@ -245,7 +246,7 @@ async def test_what_the_work_raises_is_recorded_without_hosts_and_places_and_rai
 
 async def test_left_in_the_middle_the_work_is_cancelled_and_that_is_recorded(held: Held) -> None:
     holding = asyncio.create_task(held.hold(never_ends))
-    await asyncio.sleep(1)
+    await pass_time(1)
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding

@@ -31,6 +31,7 @@ from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.protocol_fixture import Troubled, asked_for, proven
 from tests.service_fixture import Canned, House, abandon, build, finished, history, opened, specification
+from tests.virtual_time import pass_time
 
 TEXT = AnswerFormat(AnswerKind.TEXT)
 # They share no word, so that only an embedder finds them alike.
@@ -62,7 +63,7 @@ class Paid:
         await record.reserve(forecast)
         await record.starting(forecast)
         self.calls += 1
-        await asyncio.sleep(1)
+        await pass_time(1)
         if self._hangs:
             await asyncio.Event().wait()
         cost = 0.0 if self._hold.cost is None else PRICE.of(TAKEN, 0) / 10**12
@@ -188,11 +189,11 @@ async def killed_once(repository: InMemoryRepository | None = None, running: str
     await at.service.start()
     if running is None:
         running = (await at.service.submit(asked())).id
-    await asyncio.sleep(8)
+    await pass_time(8)
     assert embedder.calls == 1
     await abandon(at)
     # Longer than the lease.
-    await asyncio.sleep(6)
+    await pass_time(6)
     return at, running
 
 

@@ -20,6 +20,7 @@ from domain.models.deliberation import Deliberation
 from infrastructure.stubs.in_memory_webhook_outbox import InMemoryWebhookOutbox
 from infrastructure.stubs.virtual_time import VirtualClock, run_in_virtual_time
 from tests.deliberation_specimens import deliberation, ended, started
+from tests.virtual_time import pass_time
 
 OPS, AUDIT = WebhookReceiver("ops", "https://ops.example/"), WebhookReceiver("audit", "https://audit.example/")
 Answer = Callable[[], Awaitable[WebhookReply]]
@@ -73,7 +74,7 @@ async def never() -> WebhookReply:
 
 
 async def after_ten_seconds() -> WebhookReply:
-    await asyncio.sleep(10)
+    await pass_time(10)
     raise DependencyUnavailableError(dependency="the webhook", problem="it did not answer within 10 s")
 
 
@@ -88,7 +89,7 @@ def told(
 ) -> InMemoryWebhookOutbox:
     """Let so many deliberations end and so much time pass; the outbox afterwards."""
 
-    async def pass_time() -> InMemoryWebhookOutbox:
+    async def serve() -> InMemoryWebhookOutbox:
         outbox = InMemoryWebhookOutbox(lambda: street.over, clock=VirtualClock())
         for receiver in receivers:
             await outbox.gather(receiver.name)
@@ -105,12 +106,12 @@ def told(
         for _ in range(ends):
             street.one_ends()
         running = asyncio.create_task(service.run())
-        await asyncio.sleep(for_s)
+        await pass_time(for_s)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         return outbox
 
-    return run_in_virtual_time(pass_time())
+    return run_in_virtual_time(serve())
 
 
 def states(outbox: InMemoryWebhookOutbox) -> dict[str, DeliveryState]:
@@ -197,7 +198,7 @@ def test_what_is_under_way_at_the_end_is_let_go_and_the_end_comes_soon() -> None
         service = WebhookService(receivers=[OPS], outbox=outbox, sender=street, body_of=body_of, process="p")
         street.one_ends()
         running = asyncio.create_task(service.run())
-        await asyncio.sleep(5)
+        await pass_time(5)
         began = asyncio.get_running_loop().time()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -222,7 +223,7 @@ def test_what_a_dead_process_held_is_told_at_once() -> None:
             receivers=[OPS], outbox=outbox, sender=street, body_of=body_of, process="p", fallen=["dead"]
         )
         running = asyncio.create_task(service.run())
-        await asyncio.sleep(1)
+        await pass_time(1)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         return street.sent
@@ -262,7 +263,7 @@ def test_an_outbox_that_is_away_stops_nothing_for_good() -> None:
         outbox.gather = failing  # type: ignore[method-assign]
         service = WebhookService(receivers=[OPS], outbox=outbox, sender=street, body_of=body_of, process="p")
         running = asyncio.create_task(service.run())
-        await asyncio.sleep(20)
+        await pass_time(20)
         waiting = service.pending_count
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -309,7 +310,7 @@ def test_an_attempt_that_cannot_be_kept_stops_no_receiver(caplog: pytest.LogCapt
         service = WebhookService(receivers=[OPS, AUDIT], outbox=outbox, sender=street, body_of=body_of, process="p")
         street.one_ends()
         running = asyncio.create_task(service.run())
-        await asyncio.sleep(60)
+        await pass_time(60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         return {each.receiver: each.state for each in await outbox.listed(state=None, limit=5)}
@@ -332,7 +333,7 @@ def test_what_waits_for_a_receiver_that_was_taken_out_is_not_counted() -> None:
         await outbox.gather("audit")
         service = WebhookService(receivers=[OPS], outbox=outbox, sender=street, body_of=body_of, process="p")
         running = asyncio.create_task(service.run())
-        await asyncio.sleep(6)
+        await pass_time(6)
         waiting = service.pending_count
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

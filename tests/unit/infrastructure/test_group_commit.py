@@ -9,6 +9,7 @@ import pytest
 
 from domain.errors.dependency import DependencyUnavailableError
 from infrastructure.persistence.group_commit import GroupCommit
+from tests.virtual_time import pass_time
 
 
 class Disk:
@@ -21,7 +22,7 @@ class Disk:
 
     async def write(self, batch: Sequence[int]) -> list[str | Exception]:
         self.batches.append(list(batch))
-        await asyncio.sleep(1)
+        await pass_time(1)
         if self.broken is not None:
             raise self.broken
         return [ValueError(item) if item < 0 else f"wrote {item}" for item in batch]
@@ -46,7 +47,7 @@ async def test_nobody_hears_before_the_batch_is_written() -> None:
 async def test_those_that_come_while_one_batch_is_written_make_the_next() -> None:
     disk = Disk()
     first = asyncio.create_task(disk.commits.submit(1))
-    await asyncio.sleep(0.5)
+    await pass_time(0.5)
     late = [asyncio.create_task(disk.commits.submit(item)) for item in (2, 3)]
     await asyncio.gather(first, *late)
     assert disk.batches == [[1], [2, 3]]
@@ -85,7 +86,7 @@ async def test_more_than_may_wait_are_taken_in_as_others_leave() -> None:
 async def test_a_caller_that_is_cancelled_before_its_turn_takes_its_item_back() -> None:
     disk = Disk()
     callers = [asyncio.create_task(disk.commits.submit(1))]
-    await asyncio.sleep(0.5)
+    await pass_time(0.5)
     callers += [asyncio.create_task(disk.commits.submit(item)) for item in (2, 3, 4)]
     await asyncio.sleep(0)
     callers[2].cancel()
@@ -97,7 +98,7 @@ async def test_a_caller_that_is_cancelled_before_its_turn_takes_its_item_back() 
 async def test_a_caller_that_is_cancelled_while_its_item_is_written_harms_no_neighbour() -> None:
     disk = Disk()
     callers = [asyncio.create_task(disk.commits.submit(item)) for item in (1, 2)]
-    await asyncio.sleep(0.5)
+    await pass_time(0.5)
     callers[0].cancel()
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
@@ -107,7 +108,7 @@ async def test_a_caller_that_is_cancelled_while_its_item_is_written_harms_no_nei
 async def test_a_caller_that_is_cancelled_while_it_waits_for_room_leaves_no_trace() -> None:
     disk = Disk()
     callers = [asyncio.create_task(disk.commits.submit(item)) for item in range(7)]
-    await asyncio.sleep(0.5)
+    await pass_time(0.5)
     callers[5].cancel()
     await asyncio.gather(*callers, return_exceptions=True)
     assert disk.batches == [[0, 1, 2, 3, 4], [6]]
@@ -116,7 +117,7 @@ async def test_a_caller_that_is_cancelled_while_it_waits_for_room_leaves_no_trac
 async def test_closing_writes_what_waits_and_takes_no_more() -> None:
     disk = Disk()
     callers = [asyncio.create_task(disk.commits.submit(1))]
-    await asyncio.sleep(0.5)
+    await pass_time(0.5)
     callers.append(asyncio.create_task(disk.commits.submit(2)))
     await asyncio.sleep(0)
     await disk.commits.close()

@@ -16,6 +16,7 @@ from application.ports.message_bus import Message, Priority
 from domain.errors.bus import InboxFullError, ReceiveTimeoutError
 from infrastructure.buses.memory_bus import MemoryMessageBus
 from infrastructure.stubs.virtual_time import run_in_virtual_time
+from tests.virtual_time import pass_time
 
 
 class WallClock:
@@ -52,10 +53,10 @@ def test_a_redelivered_message_stands_before_later_ones_and_behind_higher_ones()
             for payload in (1, 2):
                 await bus.send(Message("a", "b", "note", payload))
                 await bus.receive("b")
-                await asyncio.sleep(1)
+                await pass_time(1)
             await bus.send(Message("a", "b", "note", 3))
             await bus.send(Message("a", "b", "note", 0, priority=Priority.HIGH))
-            await asyncio.sleep(31)
+            await pass_time(31)
             heard = await bus.receive_many("b", 10)
             assert [(each.payload, each.attempt) for each in heard] == [(0, 1), (1, 2), (2, 2), (3, 1)]
 

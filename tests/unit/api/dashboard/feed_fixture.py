@@ -23,6 +23,7 @@ from domain.models.budget import Usage
 from infrastructure.stubs.in_memory_ballot_history import InMemoryBallotHistory
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import House
+from tests.virtual_time import pass_time
 
 __all__ = ["Reader", "Staggered", "drawn", "live_feed", "read_frames"]
 
@@ -37,7 +38,7 @@ class Staggered:
         seconds = self._seconds.get(request.agent_id)
         if seconds is None:
             await asyncio.Event().wait()
-        await asyncio.sleep(seconds or 0.0)
+        await pass_time(seconds or 0.0)
         return AgentOutput(request.agent_id, request.request_id, '{"answer": "yes"}', usage=Usage(1, 10, 5))
 
 

@@ -21,6 +21,7 @@ from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import Canned, build, opened, specification
 from tests.unit.api.dashboard.feed_fixture import Reader, Staggered, live_feed
+from tests.virtual_time import pass_time
 
 NAMES = [f"archon-{number}" for number in range(8)]
 
@@ -82,10 +83,10 @@ async def test_who_comes_back_in_the_midst_is_sent_everything_as_it_stands() -> 
         accepted = await house.service.submit(specification(2))
         feed, reader, again = live_feed(house), Reader(), Reader()
         reading = asyncio.create_task(reader.read(feed, accepted.id))
-        await asyncio.sleep(2)
+        await pass_time(2)
         reader.left.set()
         await reading
-        await asyncio.sleep(1)
+        await pass_time(1)
         await again.read(feed, accepted.id)
     name, snapshot = again.frames[0]
     assert (name, snapshot["sequence"]) == ("snapshot", reader.frames[-1][1]["sequence"])
@@ -118,7 +119,7 @@ async def test_while_they_answer_each_outcome_is_read_once() -> None:
         accepted = await house.service.submit(specification(8, limits=Limits(deadline_s=60)))
         reader = Reader()
         reading = asyncio.create_task(reader.read(live_feed(house), accepted.id))
-        await asyncio.sleep(20)
+        await pass_time(20)
         assert store.records_read == 7
         reader.left.set()
         await reading
@@ -134,7 +135,7 @@ async def test_a_slow_viewer_is_sent_the_whole_anew_instead_of_an_endless_queue(
             assert broadcaster.next_frame(slow) is not None
             longest = 0
             for _ in range(38):
-                await asyncio.sleep(1)
+                await pass_time(1)
                 longest = max(longest, len(slow.frames))
             assert longest == MOST_FRAMES
             content = broadcaster.next_frame(slow)
@@ -165,7 +166,7 @@ async def test_with_the_last_one_leaving_nothing_is_followed_any_more() -> None:
         accepted = await house.service.submit(specification(2))
         feed, readers = live_feed(house), [Reader(), Reader()]
         reading = [asyncio.create_task(reader.read(feed, accepted.id)) for reader in readers]
-        await asyncio.sleep(1)
+        await pass_time(1)
         broadcaster = feed.broadcasters[accepted.id]
         readers[0].left.set()
         await reading[0]
@@ -174,7 +175,7 @@ async def test_with_the_last_one_leaving_nothing_is_followed_any_more() -> None:
         await reading[1]
         await asyncio.sleep(0)
         looks = store.looks
-        await asyncio.sleep(5)
+        await pass_time(5)
         assert (broadcaster.is_over, dict(feed.broadcasters), store.looks) == (True, {}, looks)
 
 
@@ -187,16 +188,16 @@ async def test_many_who_join_and_leave_at_once_leave_nothing_behind_and_who_stay
 
         async def pass_by() -> None:
             reader = Reader()
-            await asyncio.sleep(draw.uniform(0, 4))
+            await pass_time(draw.uniform(0, 4))
             reading = asyncio.create_task(reader.read(feed, accepted.id, places=places))
-            await asyncio.sleep(draw.choice([0, 0, 0.01, 0.5]))
+            await pass_time(draw.choice([0, 0, 0.01, 0.5]))
             if draw.random() < 0.3:
                 reading.cancel()
             reader.left.set()
             await asyncio.gather(reading, return_exceptions=True)
 
         async def stay(reader: Reader) -> None:
-            await asyncio.sleep(draw.uniform(0, 3))
+            await pass_time(draw.uniform(0, 3))
             await reader.read(feed, accepted.id, places=places)
 
         await asyncio.gather(*(pass_by() for _ in range(100)), *(stay(reader) for reader in staying))
@@ -210,13 +211,13 @@ async def test_where_the_store_goes_away_the_stream_is_closed_and_who_comes_back
         accepted = await house.service.submit(specification(2))
         feed, reader, again = live_feed(house), Reader(), Reader()
         reading = asyncio.create_task(reader.read(feed, accepted.id))
-        await asyncio.sleep(1)
+        await pass_time(1)
         store.is_away = True
         await reading
         assert reader.text.endswith(": not the end: come back\n\n")
         store.is_away = False
         coming = asyncio.create_task(again.read(feed, accepted.id))
-        await asyncio.sleep(3)
+        await pass_time(3)
         again.left.set()
         await coming
     assert again.frames[0][0] == "snapshot"
@@ -231,7 +232,7 @@ async def test_the_end_of_the_service_ends_every_stream_within_a_second() -> Non
             asyncio.create_task(readers[0].read(feed, accepted.id)),
             asyncio.create_task(readers[1].read(feed)),
         ]
-        await asyncio.sleep(3)
+        await pass_time(3)
         stopping = asyncio.create_task(house.service.stop(drain_s=0.1))
         async with asyncio.timeout(1.2):
             await asyncio.gather(*reading)
@@ -243,11 +244,11 @@ async def test_who_follows_the_latest_is_led_to_the_next_one_while_the_first_goe
     async with opened(build(Staggered({}))) as house:
         feed, reader = live_feed(house), Reader()
         reading = asyncio.create_task(reader.read(feed))
-        await asyncio.sleep(3)
+        await pass_time(3)
         first = await house.service.submit(specification(2), key_name="ada")
-        await asyncio.sleep(3)
+        await pass_time(3)
         second = await house.service.submit(specification(3), key_name="bob")
-        await asyncio.sleep(3)
+        await pass_time(3)
         reader.left.set()
         await reading
     told = [(name, frame["deliberation_id"]) for name, frame in reader.frames if "deliberation_id" in frame]
@@ -263,9 +264,9 @@ async def test_who_follows_the_latest_is_not_led_to_what_another_key_asked() -> 
         feed, reader = live_feed(house), Reader()
         reading = asyncio.create_task(reader.read(feed, sees="ada"))
         first = await house.service.submit(specification(2), key_name="ada")
-        await asyncio.sleep(3)
+        await pass_time(3)
         await house.service.submit(specification(3), key_name="bob")
-        await asyncio.sleep(3)
+        await pass_time(3)
         reader.left.set()
         await reading
     assert {frame["deliberation_id"] for _, frame in reader.frames if "deliberation_id" in frame} == {first.id}
@@ -276,7 +277,7 @@ async def test_who_follows_the_latest_stays_after_its_end_and_hears_that_the_str
         accepted = await house.service.submit(specification(2))
         feed, reader = live_feed(house), Reader()
         reading = asyncio.create_task(reader.read(feed))
-        await asyncio.sleep(50)
+        await pass_time(50)
         assert not reading.done()
         reader.left.set()
         await reading
@@ -289,7 +290,7 @@ async def test_who_follows_the_latest_stays_after_its_end_and_hears_that_the_str
 async def test_a_queued_deliberation_tells_its_place() -> None:
     async with opened(build(Staggered({NAMES[0]: 4.0}), max_running=1)) as house:
         await house.service.submit(specification(1))
-        await asyncio.sleep(1)
+        await pass_time(1)
         before = await house.service.submit(specification(1), key_name="ada")
         waiting = await house.service.submit(specification(1), key_name="bob")
         feed, reader = live_feed(house), Reader()
@@ -297,7 +298,7 @@ async def test_a_queued_deliberation_tells_its_place() -> None:
         with feed.viewing(waiting.id, viewer) as broadcaster:
             assert (await broadcaster.begun()).place_in_queue == 2
             assert broadcaster.state is not None
-            await asyncio.sleep(6)
+            await pass_time(6)
             assert broadcaster.state.place_in_queue == 1
             assert broadcaster.state.shown.texts["queue"] == "Next in the queue"
         await reader.read(feed, before.id)
@@ -309,7 +310,7 @@ async def test_what_was_erased_after_its_end_is_not_shown_from_what_others_still
         accepted = await house.service.submit(specification(2))
         feed, staying = live_feed(house), Reader()
         reading = asyncio.create_task(staying.read(feed))
-        await asyncio.sleep(10)
+        await pass_time(10)
         held = feed.broadcasters[accepted.id]
         with feed.viewing(accepted.id, Viewer()) as anew:
             await anew.begun()
@@ -342,7 +343,7 @@ async def test_a_reader_whose_session_ends_is_told_that_last_and_nothing_more(la
         reader = Reader()
 
         async def until() -> None:
-            await asyncio.sleep(30)
+            await pass_time(30)
 
         feed = live_feed(house)
         await reader.read(feed, None if latest else accepted.id, until=until)

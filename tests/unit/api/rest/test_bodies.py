@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 
@@ -12,6 +11,7 @@ from starlette.types import Message
 
 from api.rest.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, discard_body, read_submission
 from api.rest.problems import RequestRefusedError
+from tests.virtual_time import pass_time
 
 JSON = {"content-type": "application/json"}
 
@@ -26,7 +26,7 @@ class Sender:
         self.taken = 0
 
     async def receive(self) -> Message:
-        await asyncio.sleep(self._pause_s)
+        await pass_time(self._pause_s)
         chunk = next(self._chunks, None)
         if chunk is None:
             return {"type": "http.disconnect"} if self._leaves else {"type": "http.request", "body": b""}

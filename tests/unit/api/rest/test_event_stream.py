@@ -15,6 +15,7 @@ from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.problems import RequestRefusedError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.event import Event
+from tests.virtual_time import pass_time
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}
@@ -124,7 +125,7 @@ async def test_a_stream_of_what_had_ended_before_is_to_be_continued_where_the_st
 async def test_silence_is_broken_by_pings_at_their_interval() -> None:
     async def events() -> AsyncGenerator[Event | None, None]:
         for _ in range(50):
-            await asyncio.sleep(1)
+            await pass_time(1)
             yield None
 
     reader = Reader()
@@ -135,7 +136,7 @@ async def test_silence_is_broken_by_pings_at_their_interval() -> None:
 async def test_events_put_the_ping_off() -> None:
     async def events() -> AsyncGenerator[Event | None, None]:
         for number in range(1, 30):
-            await asyncio.sleep(1)
+            await pass_time(1)
             yield event(number) if number % 10 == 0 else None
 
     reader = Reader()
@@ -152,7 +153,7 @@ async def test_a_reader_that_leaves_gives_its_place_back() -> None:
             yield event(1)
             reader.left.set()
             while True:
-                await asyncio.sleep(1)
+                await pass_time(1)
                 yield None
         finally:
             closed.append(True)
