@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from domain.errors.configuration import ConfigurationError
+from infrastructure.redis_pool import waiting_pool_at
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -28,21 +28,15 @@ class RedisServer:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        try:
-            # Waits for one of its few connections, where the usual pool would raise; tries once more on one that was cut.
-            self._pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=patience_s,
-                socket_timeout=patience_s,
-                socket_connect_timeout=patience_s,
-                retry=Retry(NoBackoff(), 1),
-            )
-        except (ValueError, TypeError):
-            # The vendor's error repeats what was given, and that may hold a password.
-            raise ConfigurationError(
-                variable=variable, problem="is no address of a Redis", remedy="Use redis://HOST:PORT/0."
-            ) from None
+        self._pool = waiting_pool_at(
+            url,
+            BlockingConnectionPool.from_url,
+            connections=_CONNECTIONS,
+            patience_s=patience_s,
+            # On a connection that was cut.
+            retry=Retry(NoBackoff(), 1),
+            variable=variable,
+        )
         self.commands: Redis = Redis(connection_pool=self._pool)
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from domain.errors.bus import BusClosedError, BusUnavailableError
 from domain.errors.configuration import ConfigurationError
 from infrastructure.buses.redis_line import LineLostError, RedisLine, RefusedError, StrangeAnswerError, heard
 from infrastructure.buses.redis_scripts import script
+from infrastructure.redis_pool import REDIS_VARIABLE, pool_at
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
@@ -41,27 +42,20 @@ class RedisWire:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
-        try:
-            # It only makes connections, of which an object has five: one for each script, and one that hears.
-            pool = ConnectionPool.from_url(
-                url,
-                # In the newer protocol a server may say things that nobody asked for.
-                protocol=2,
-                socket_timeout=_ANSWER_S,
-                socket_connect_timeout=2.0,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except (ValueError, TypeError):
-            # The vendor's error repeats what was given, and that may hold a password.
-            raise ConfigurationError(
-                variable="CONCLAVE_REDIS_URL",
-                problem="is no address of a Redis",
-                remedy="Use redis://HOST:PORT/0.",
-            ) from None
+        # It only makes connections, of which an object has five: one for each script, and one that hears.
+        pool = pool_at(
+            url,
+            ConnectionPool.from_url,
+            # In the newer protocol a server may say things that nobody asked for.
+            protocol=2,
+            socket_timeout=_ANSWER_S,
+            socket_connect_timeout=2.0,
+            socket_keepalive=True,
+            retry=Retry(NoBackoff(), 0),
+        )
         if pool.connection_kwargs["protocol"] != 2:
             raise ConfigurationError(
-                variable="CONCLAVE_REDIS_URL",
+                variable=REDIS_VARIABLE,
                 problem="asks for another protocol than 2",
                 remedy="Leave that out.",
             )

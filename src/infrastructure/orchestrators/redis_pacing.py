@@ -8,10 +8,10 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
 from infrastructure.orchestrators.rate_window import MARGIN_S, WINDOW_S
 from infrastructure.orchestrators.shared_pacing import Asking, Leave
+from infrastructure.redis_pool import waiting_pool_at
 
 if TYPE_CHECKING:
     from redis.asyncio import BlockingConnectionPool
@@ -138,25 +138,15 @@ class RedisPacing:
         self._patience_s = patience_s
         self._window_us = int(window_s * _US)
         self._process = secrets.token_hex(6)
-        try:
-            # Waits for one of its few connections, where the usual pool would raise; tries once more on one that was cut.
-            pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=patience_s,
-                socket_timeout=patience_s,
-                socket_connect_timeout=patience_s,
-                retry=Retry(NoBackoff(), 1),
-            )
-        except (ValueError, TypeError):
-            # The vendor's error repeats what was given, and that may hold a password.
-            raise ConfigurationError(
-                variable="CONCLAVE_REDIS_URL",
-                problem="is no address of a Redis",
-                remedy="Use redis://HOST:PORT/0.",
-            ) from None
-        self._pool: BlockingConnectionPool = pool
-        self._script: AsyncScript = Redis(connection_pool=pool).register_script(_SCRIPT)
+        self._pool: BlockingConnectionPool = waiting_pool_at(
+            url,
+            BlockingConnectionPool.from_url,
+            connections=_CONNECTIONS,
+            patience_s=patience_s,
+            # On a connection that was cut.
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._script: AsyncScript = Redis(connection_pool=self._pool).register_script(_SCRIPT)
 
     async def ask(self, name: str, asking: Asking) -> Leave:
         """As in `SharedPacing`."""
