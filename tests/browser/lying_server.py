@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Page, Route
 
 from domain.witness.proof import consistency_proof
-from tests.witness_specimens import Log, leaf_of, path_of, tree_of
+from tests.witness_formats import leaf_of, path_of, tree_of
+from tests.witness_log import Log
 
 __all__ = ["LyingServer"]
 

@@ -14,7 +14,8 @@ from tests import witness_specimens as specimens
 from tests.browser.lying_server import Document, LyingServer
 from tests.browser.watched_page import Watch
 from tests.conclave_fixture import RunningServer, running_server
-from tests.witness_specimens import Log, LogKey
+from tests.witness_formats import LogKey, leaf_of
+from tests.witness_log import Log
 
 _KEY = LogKey()
 _VERIFY = """async ([name, vkey, index, options]) => {
@@ -95,8 +96,8 @@ def test_an_entry_that_says_anything_else_is_refused(page: Page) -> None:
         text = rfc8785.dumps(lie)
         # Whether the server names the leaf of its lie or the true one.
         leaf, step = (
-            (specimens.leaf_of(text), "inclusion proof"),
-            (specimens.leaf_of(log.entries[index]), "leaf hash"),
+            (leaf_of(text), "inclusion proof"),
+            (leaf_of(log.entries[index]), "leaf hash"),
         )[place % 2]
         liar.say("entries", entry=text.decode(), leaf_hash=leaf.hex())
         found = _entry(page, index)
@@ -126,7 +127,7 @@ def test_another_entry_of_the_same_log_is_refused(page: Page) -> None:
     log = _log()
     liar = LyingServer(page, log)
     other = log.entries[5]
-    liar.say("entries", entry=other.decode(), leaf_hash=specimens.leaf_of(other).hex())
+    liar.say("entries", entry=other.decode(), leaf_hash=leaf_of(other).hex())
     assert _entry(page, 4)["step"] == "inclusion proof"
     liar.say("entries", index=5)
     assert _entry(page, 4)["step"] == "entry"

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.browser.watched_page import OpenPage, scrolls_sideways
 from tests.conclave_fixture import RunningServer, running_server
-from tests.witness_specimens import LogKey
+from tests.witness_formats import LogKey
 
 _QUESTION: dict[str, Any] = {
     "question": "Should the city centre be closed to private cars?",

@@ -16,10 +16,12 @@ from infrastructure.witness.canonical_json import parse_canonical
 from tests import witness_specimens as specimens
 from tests.browser.watched_page import Watch
 from tests.conclave_fixture import RunningServer, running_server
+from tests.witness_formats import Document, LogKey, check_signature
+from tests.witness_log import Log, as_bytes
 from tests.witness_mutations import mutations
-from tests.witness_specimens import Document, Log, LogKey, Story, as_bytes
+from tests.witness_story import Story
 
-_TOOLS = VerificationTools(specimens.check_signature, parse_canonical)
+_TOOLS = VerificationTools(check_signature, parse_canonical)
 _KEY = LogKey()
 _STORIES = ("choice", "verdict", "tie", "inquorate", "cancelled", "erased", "text")
 _REPORTS = """async ([vkey, files]) => {

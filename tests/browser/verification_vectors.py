@@ -14,18 +14,9 @@ from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import ED25519, VerifierKey, open_checkpoint
 from domain.witness.proof import consistency_proof, verify_consistency, verify_inclusion
 from infrastructure.witness.canonical_json import parse_canonical
-from tests.witness_specimens import (
-    Log,
-    LogKey,
-    check_signature,
-    choice,
-    erased,
-    free_text,
-    inquorate,
-    leaf_of,
-    path_of,
-    tree_of,
-)
+from tests.witness_formats import LogKey, check_signature, leaf_of, path_of, tree_of
+from tests.witness_log import Log
+from tests.witness_specimens import choice, erased, free_text, inquorate
 
 __all__ = ["checkpoint_cases", "consistency_cases", "entry_cases", "inclusion_cases", "key_cases"]
 

@@ -13,7 +13,8 @@ import pytest
 
 from api.cli.main import execute
 from tests import witness_specimens as specimens
-from tests.witness_specimens import Log, LogKey, as_bytes, as_lines
+from tests.witness_formats import LogKey
+from tests.witness_log import Log, as_bytes, as_lines
 
 VKEY = LogKey().vkey
 

@@ -9,13 +9,13 @@ import pytest
 from application.services.verification import VerificationReport, VerificationTools, verify_bundle, verify_log
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import VerifierKey
-from tests import witness_specimens as specimens
-from tests.witness_specimens import Document, LogKey, as_bytes, as_lines
+from tests.witness_formats import Document, LogKey, check_signature, parse_canonical
+from tests.witness_log import as_bytes, as_lines
 
 __all__ = ["KEY", "TOOLS", "check_bundle", "check_export", "refusal_of", "refusal_of_export"]
 
 
-TOOLS = VerificationTools(check_signature=specimens.check_signature, parse_canonical=specimens.parse_canonical)
+TOOLS = VerificationTools(check_signature=check_signature, parse_canonical=parse_canonical)
 KEY = VerifierKey.parse(LogKey().vkey)
 
 

@@ -13,8 +13,9 @@ from application.services.verification.texts import CommittedTexts
 from domain.errors.witness import VerificationRefusedError
 from tests import witness_specimens as specimens
 from tests.unit.application.pinned_verifier import check_bundle, check_export
+from tests.witness_formats import ORIGIN, Document
+from tests.witness_log import Log
 from tests.witness_mutations import mutations
-from tests.witness_specimens import Document, Log
 
 STORIES = ("choice", "verdict", "tie", "inquorate", "cancelled", "erased", "text")
 
@@ -31,7 +32,7 @@ def test_every_kind_of_deliberation_verifies_as_a_bundle(log: Log, story: str) -
     assert report.entries_checked == len(log.places[story])
     assert report.tree_size == len(log.entries)
     assert report.root_hash == log.root()
-    assert report.origin == specimens.ORIGIN
+    assert report.origin == ORIGIN
 
 
 def test_a_whole_log_verifies_line_by_line(log: Log) -> None:

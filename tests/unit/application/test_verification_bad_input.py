@@ -10,7 +10,9 @@ import rfc8785
 
 from tests import witness_specimens as specimens
 from tests.unit.application.pinned_verifier import check_bundle, refusal_of, refusal_of_export
-from tests.witness_specimens import Log, LogKey, Story, as_bytes, as_lines
+from tests.witness_formats import ORIGIN, LogKey
+from tests.witness_log import Log, as_bytes, as_lines
+from tests.witness_story import Story
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def test_a_signature_that_stands_twice_is_refused(log: Log) -> None:
 def test_a_checkpoint_of_another_origin_is_refused_although_the_key_signed_it(log: Log) -> None:
     other = log.checkpoint(origin="conclave.example/other")
     refused = refusal_of({**log.bundle("choice"), "checkpoint": other})
-    assert refused.evidence == {"expected_origin": specimens.ORIGIN, "origin": "conclave.example/other"}
+    assert refused.evidence == {"expected_origin": ORIGIN, "origin": "conclave.example/other"}
     refusal_of_export([{**log.export()[0], "checkpoint": other}, *log.export()[1:]])
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from tests import witness_specimens as specimens
 from tests.unit.application.pinned_verifier import check_bundle, check_export, refusal_of, refusal_of_export
-from tests.witness_specimens import Document, Log, Story
+from tests.witness_formats import Document
+from tests.witness_log import Log
+from tests.witness_story import Story, decided
 
 
 def _ending(story: Story) -> Document:
@@ -228,7 +230,7 @@ def test_a_deliberation_that_did_not_meet_its_quorum_may_not_be_completed() -> N
     story = specimens.inquorate().retold(
         lambda each: _ending(each).update(
             status="completed",
-            outcome=specimens.decided("no", {"yes": 0, "no": 1}, rule="threshold", margin=1, percentage=0.0),
+            outcome=decided("no", {"yes": 0, "no": 1}, rule="threshold", margin=1, percentage=0.0),
         )
     )
     assert "quorum" in str(refusal_of(Log().tell(story).bundle("inquorate")))
