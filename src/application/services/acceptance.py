@@ -6,11 +6,8 @@ from collections.abc import Callable
 
 from application.ports.deliberation_repository import DeliberationReader, IdempotencyKey, RememberedKey
 from application.services.deliberation_service import DeliberationService
-from domain.errors.idempotency import (
-    IdempotencyInProgressError,
-    IdempotencyKeyReusedError,
-    IdempotencyKeyTakenError,
-)
+from application.services.requests_in_progress import RequestsInProgress
+from domain.errors.idempotency import IdempotencyKeyReusedError, IdempotencyKeyTakenError
 from domain.models.deliberation import Deliberation, Specification
 
 __all__ = ["Acceptance"]
@@ -26,7 +23,7 @@ class Acceptance:
     def __init__(self, *, deliberations: DeliberationService, reader: DeliberationReader) -> None:
         self._deliberations = deliberations
         self._reader = reader
-        self._in_progress: set[tuple[str, str]] = set()
+        self._in_progress = RequestsInProgress()
 
     async def accept(
         self,
@@ -47,17 +44,12 @@ class Acceptance:
         remembered = await self._reader.remembered(idempotency.scope, idempotency.key)
         if remembered is not None:
             return await self._replay(remembered, idempotency)
-        place = (idempotency.scope, idempotency.key)
-        if place in self._in_progress:
-            raise IdempotencyInProgressError
-        self._in_progress.add(place)
-        try:
-            return await self._deliberations.submit(specify(), key_name=key_name, idempotency=idempotency)
-        except IdempotencyKeyTakenError as taken:
-            # Another process was faster, or a try of the same caller that was cut off before its outcome was known.
-            return await self._replay(RememberedKey(taken.deliberation_id, taken.body_sha256), idempotency)
-        finally:
-            self._in_progress.discard(place)
+        with self._in_progress.only(idempotency):
+            try:
+                return await self._deliberations.submit(specify(), key_name=key_name, idempotency=idempotency)
+            except IdempotencyKeyTakenError as taken:
+                # Another process was faster, or a try of the same caller that was cut off before its outcome was known.
+                return await self._replay(RememberedKey(taken.deliberation_id, taken.body_sha256), idempotency)
 
     async def _replay(self, remembered: RememberedKey, idempotency: IdempotencyKey) -> Deliberation:
         # Of an erased deliberation nobody knows any more what was asked, so every body is taken for it.

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from application.ports.deliberation_repository import IdempotencyKey
 from application.ports.run_registry import RememberedRun
+from application.services.requests_in_progress import RequestsInProgress
 from application.services.run_service import RunService
-from domain.errors.idempotency import IdempotencyInProgressError, IdempotencyKeyReusedError
+from domain.errors.idempotency import IdempotencyKeyReusedError
 from domain.errors.run import RunKeyTakenError
 from domain.models.run import Run, RunKind
 
@@ -23,7 +24,7 @@ class RunAcceptance:
 
     def __init__(self, runs: RunService) -> None:
         self._runs = runs
-        self._in_progress: set[tuple[str, str]] = set()
+        self._in_progress = RequestsInProgress()
 
     async def start(
         self,
@@ -46,18 +47,13 @@ class RunAcceptance:
         remembered = await self._runs.remembered(idempotency)
         if remembered is not None:
             return await self._replay(remembered, idempotency)
-        place = (idempotency.scope, idempotency.key)
-        if place in self._in_progress:
-            raise IdempotencyInProgressError
-        self._in_progress.add(place)
-        try:
-            await check()
-            return await self._runs.start(kind, arguments, key_name=key_name, idempotency=idempotency)
-        except RunKeyTakenError as taken:
-            # Another process was faster, or a try of the same caller that was cut off before its outcome was known.
-            return await self._replay(RememberedRun(taken.run_id, taken.body_sha256), idempotency)
-        finally:
-            self._in_progress.discard(place)
+        with self._in_progress.only(idempotency):
+            try:
+                await check()
+                return await self._runs.start(kind, arguments, key_name=key_name, idempotency=idempotency)
+            except RunKeyTakenError as taken:
+                # Another process was faster, or a try of the same caller that was cut off before its outcome was known.
+                return await self._replay(RememberedRun(taken.run_id, taken.body_sha256), idempotency)
 
     async def _replay(self, remembered: RememberedRun, idempotency: IdempotencyKey) -> Run:
         if remembered.body_sha256 != idempotency.body_sha256:
