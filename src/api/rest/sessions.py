@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import hashlib
 import hmac
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from application.services.api_keys import ApiKey, ApiKeyring
+from domain.base64url import base64url, from_base64url
 
 __all__ = ["COOKIE", "SESSION_S", "Session", "Sessions"]
 
@@ -81,7 +80,7 @@ class Sessions:
         """A new session and the value of its cookie."""
         session = Session(secrets.token_bytes(_ID_BYTES), key, int(self._now()) + SESSION_S)
         said = session.id + session.expires_at.to_bytes(8, "big") + self._mark(key)
-        return session, f"{_text(said)}.{_text(self._signature(said))}"
+        return session, f"{base64url(said)}.{base64url(self._signature(said))}"
 
     def find(self, cookie: str) -> Session | None:
         """The session of that cookie while it lasts, or None for everything else, however it is broken."""
@@ -89,8 +88,8 @@ class Sessions:
             return None
         said, _, signature = cookie.partition(".")
         try:
-            said_bytes, signature_bytes = _bytes(said), _bytes(signature)
-        except (ValueError, binascii.Error):
+            said_bytes, signature_bytes = from_base64url(said), from_base64url(signature)
+        except ValueError:
             return None
         if not hmac.compare_digest(self._signature(said_bytes), signature_bytes):
             return None
@@ -218,15 +217,3 @@ def _read_secret(place: Path) -> bytes:
 
 def _note(session_id: bytes, expires_at: int) -> str:
     return f"{expires_at}-{session_id.hex()}"
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _bytes(text: str) -> bytes:
-    """Raises `ValueError` for what `_text` would not have written."""
-    data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    if _text(data) != text:
-        raise ValueError("not as it is written here")
-    return data

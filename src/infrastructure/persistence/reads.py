@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, select
 from application.ports.deliberation_repository import Page, StoredDeliberation, StoredRecord
 from application.ports.witness_log import LoggedEntry
 from application.services.record_check import require_recorded
+from domain.base64url import base64url, from_base64url
 from domain.errors.deliberation import InvalidSpecificationError, RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
@@ -294,7 +294,7 @@ def read_origins(connection: Connection, *, since: datetime, key_name: str | Non
 def position_of(cursor: str) -> int:
     """The position that a page was cut at. Raises `InvalidSpecificationError` for what is no cursor of ours."""
     try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        text = from_base64url(cursor).decode("ascii")
     except ValueError:
         text = ""
     if not (text.isdecimal() and len(text) <= _MAX_POSITION_DIGITS and _cursor_of(int(text)) == cursor):
@@ -303,7 +303,7 @@ def position_of(cursor: str) -> int:
 
 
 def _cursor_of(position: int) -> str:
-    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
+    return base64url(str(position).encode())
 
 
 def _rows(connection: Connection, question: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:

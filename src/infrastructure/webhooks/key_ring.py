@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import hashlib
 import json
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from application.ports.clock import Clock, SystemClock
+from domain.base64url import base64url, from_base64url
 from domain.errors.configuration import ConfigurationError
 from infrastructure.runs.private_files import opened_folder, replace_file
 from infrastructure.witness.ed25519 import SigningKey
@@ -105,7 +105,7 @@ class WebhookKeyRing:
             raise _refused(f"{str(path)!r} cannot be read ({error.strerror})") from error
         try:
             kept = [
-                (jwk_of(_unpadded(each["key"]["x"])), datetime.fromisoformat(each["retired_at"]))
+                (jwk_of(from_base64url(each["key"]["x"])), datetime.fromisoformat(each["retired_at"]))
                 for each in json.loads(content[:_MAX_RETIRED_BYTES])["retired"]
             ]
             horizon = self._clock.now() - RETIRED_FOR
@@ -143,21 +143,13 @@ class WebhookKeyRing:
 
 def jwk_of(public_key: bytes) -> dict[str, Any]:
     """An Ed25519 key (32 bytes) as a JWK (RFC 8037), its `kid` the thumbprint."""
-    return {"kty": "OKP", "crv": "Ed25519", "x": _base64url(public_key), "kid": thumbprint(public_key), "use": "sig"}
+    return {"kty": "OKP", "crv": "Ed25519", "x": base64url(public_key), "kid": thumbprint(public_key), "use": "sig"}
 
 
 def thumbprint(public_key: bytes) -> str:
     """The SHA-256 thumbprint of an Ed25519 key (RFC 7638, RFC 8037 appendix A.3), base64url without padding."""
-    members = f'{{"crv":"Ed25519","kty":"OKP","x":"{_base64url(public_key)}"}}'
-    return _base64url(hashlib.sha256(members.encode()).digest())
-
-
-def _base64url(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).decode().rstrip("=")
-
-
-def _unpadded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    members = f'{{"crv":"Ed25519","kty":"OKP","x":"{base64url(public_key)}"}}'
+    return base64url(hashlib.sha256(members.encode()).digest())
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
