@@ -13,7 +13,7 @@ from application.ports.witness_log import Disclosure, WitnessLogReader
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import VerifierKey
 from domain.witness.entry import SALT_BYTES, commitment, time_text
-from domain.witness.merkle import leaf_hash
+from domain.witness.proof import verify_leaf
 
 __all__ = ["KEY_ADDED", "KEY_RETIRED", "NamedKeys", "administrative_entries", "named_keys", "operators_statement"]
 
@@ -57,12 +57,7 @@ async def administrative_entries(reader: WitnessLogReader, *kinds: str) -> Async
         for each in page:
             if not any(mark in each.entry for mark in marks):
                 continue
-            computed = leaf_hash(each.entry)
-            if computed != each.leaf_hash:
-                evidence = {"stored_leaf": each.leaf_hash.hex(), "computed_leaf": computed.hex()}
-                raise VerificationRefusedError(
-                    "the entry does not hash to its stored leaf", index=each.index, evidence=evidence
-                )
+            verify_leaf(index=each.index, entry=each.entry, stored_leaf=each.leaf_hash)
             try:
                 document = json.loads(each.entry)
             except ValueError as error:

@@ -25,7 +25,8 @@ from application.services.record_check import require_recorded
 from domain.errors.deliberation import RecordMismatchError
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import Checkpoint, VerifierKey
-from domain.witness.merkle import CompactRange, leaf_hash
+from domain.witness.merkle import CompactRange
+from domain.witness.proof import verify_leaf
 from domain.witness.tile import TILE_HEIGHT
 
 __all__ = ["AuditReport", "audit"]
@@ -290,15 +291,9 @@ def _refused(error: RecordMismatchError) -> VerificationRefusedError:
 def _leaves(entries: Sequence[LoggedEntry], start: int, end: int) -> list[bytes]:
     leaves = []
     for index, entry in enumerate(entries, start):
-        leaf = leaf_hash(entry.entry)
         if entry.index != index:
             raise VerificationRefusedError("the entry is missing", index=index)
-        if leaf != entry.leaf_hash:
-            raise VerificationRefusedError(
-                "the entry does not hash to its stored leaf",
-                index=index,
-                evidence={"stored_leaf": entry.leaf_hash.hex(), "computed_leaf": leaf.hex()},
-            )
+        verify_leaf(index=index, entry=entry.entry, stored_leaf=entry.leaf_hash)
         if (says := _deliberation_of(entry.entry)) != entry.deliberation_id:
             raise VerificationRefusedError(
                 "the entry is filed under another deliberation than it says",
@@ -311,7 +306,7 @@ def _leaves(entries: Sequence[LoggedEntry], start: int, end: int) -> list[bytes]
                 index=index,
                 evidence={"stored": str(entry.sequence)},
             )
-        leaves.append(leaf)
+        leaves.append(entry.leaf_hash)
     if len(leaves) != end - start:
         raise VerificationRefusedError("the entry is missing", index=start + len(leaves))
     return leaves

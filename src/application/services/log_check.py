@@ -11,8 +11,8 @@ from application.services.administration import administrative_entries, named_ke
 from application.services.log_tree import LogTree
 from domain.errors.witness import LogUnverifiedError, VerificationRefusedError
 from domain.witness.checkpoint import Checkpoint, SignatureCheck, VerifierKey, open_checkpoint
-from domain.witness.merkle import EMPTY_ROOT, leaf_hash
-from domain.witness.proof import verify_consistency
+from domain.witness.merkle import EMPTY_ROOT
+from domain.witness.proof import verify_consistency, verify_leaf
 
 __all__ = [
     "AcceptedRestore",
@@ -241,13 +241,7 @@ async def _require_sound_edge(reader: WitnessLogReader, head: Head) -> None:
     for index, entry in enumerate(entries, start):
         if entry.index != index:
             raise VerificationRefusedError("the entry is missing", index=index)
-        computed = leaf_hash(entry.entry)
-        if computed != entry.leaf_hash:
-            raise VerificationRefusedError(
-                "the entry does not hash to its stored leaf",
-                index=index,
-                evidence={"stored_leaf": entry.leaf_hash.hex(), "computed_leaf": computed.hex()},
-            )
+        verify_leaf(index=index, entry=entry.entry, stored_leaf=entry.leaf_hash)
     if len(entries) != head.tree_size - start:
         raise VerificationRefusedError("the entry is missing", index=start + len(entries))
     await require_nothing_beyond(reader, head)

@@ -11,8 +11,7 @@ from application.services.log_check import require_follows, unverified
 from application.services.log_tree import LogTree
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.witness import VerificationRefusedError
-from domain.witness.merkle import leaf_hash
-from domain.witness.proof import verify_consistency, verify_inclusion
+from domain.witness.proof import verify_consistency, verify_inclusion, verify_leaf
 from domain.witness.tile import Tile, entry_bundle
 
 __all__ = ["ConsistencyProof", "InclusionProof", "LogReading", "require_sound"]
@@ -131,15 +130,11 @@ class LogReading:
 
 def require_sound(entries: Sequence[LoggedEntry]) -> None:
     """Returns if each hashes to its stored leaf. Raises `LogUnverifiedError` at the first that does not."""
-    for each in entries:
-        computed = leaf_hash(each.entry)
-        if computed != each.leaf_hash:
-            evidence = {"stored_leaf": each.leaf_hash.hex(), "computed_leaf": computed.hex()}
-            raise unverified(
-                VerificationRefusedError(
-                    "the entry does not hash to its stored leaf", index=each.index, evidence=evidence
-                )
-            )
+    try:
+        for each in entries:
+            verify_leaf(index=each.index, entry=each.entry, stored_leaf=each.leaf_hash)
+    except VerificationRefusedError as error:
+        raise unverified(error) from error
 
 
 def _require_range(pointer: str, value: int, first: int, last: int) -> None:

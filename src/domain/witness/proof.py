@@ -1,11 +1,11 @@
-"""Proofs that an entry is in the log, and that a log was only ever added to (RFC 9162 sections 2.1.3 and 2.1.4)."""
+"""Proofs that an entry is its leaf and in the log, and that a log was only ever added to (RFC 9162 sections 2.1.1 to 2.1.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from domain.errors.witness import VerificationRefusedError
-from domain.witness.merkle import EMPTY_ROOT, node_hash
+from domain.witness.merkle import EMPTY_ROOT, leaf_hash, node_hash
 
 __all__ = [
     "NodeSource",
@@ -18,6 +18,7 @@ __all__ = [
     "root_from_inclusion",
     "verify_consistency",
     "verify_inclusion",
+    "verify_leaf",
 ]
 
 NodeSource = Callable[[int, int], bytes]
@@ -132,6 +133,17 @@ def root_from_inclusion(index: int, tree_size: int, leaf: bytes, proof: Sequence
             f"the leaf hash has {len(leaf)} bytes where {_HASH_SIZE} are needed", index=index
         )
     return _fold_left(_fold_inner(leaf, proof[:inner], index), proof[inner:])
+
+
+def verify_leaf(*, index: int, entry: bytes, stored_leaf: bytes) -> None:
+    """Returns if the entry hashes to the leaf hash (32 bytes) that is stored beside it. Raises VerificationRefusedError if not."""
+    computed = leaf_hash(entry)
+    if computed != stored_leaf:
+        raise VerificationRefusedError(
+            "the entry does not hash to its stored leaf",
+            index=index,
+            evidence={"stored_leaf": stored_leaf.hex(), "computed_leaf": computed.hex()},
+        )
 
 
 def verify_inclusion(*, index: int, tree_size: int, leaf: bytes, root: bytes, proof: Sequence[bytes]) -> None:

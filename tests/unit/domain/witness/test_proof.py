@@ -72,6 +72,16 @@ def _refuse_consistency(tree: _Tree, reason: str, **changed: object) -> Verifica
     return refused.value
 
 
+def test_an_entry_that_was_changed_is_refused_with_both_hashes(tree: _Tree) -> None:
+    stored, changed = tree.leaves[11], tree.entries[11] + b" "
+    proof.verify_leaf(index=11, entry=tree.entries[11], stored_leaf=stored)
+    with pytest.raises(
+        VerificationRefusedError, match="entry 11: the entry does not hash to its stored leaf"
+    ) as refused:
+        proof.verify_leaf(index=11, entry=changed, stored_leaf=stored)
+    assert refused.value.evidence == {"stored_leaf": stored.hex(), "computed_leaf": leaf_hash(changed).hex()}
+
+
 def _mutations(path: list[bytes]) -> Iterator[list[bytes]]:
     for place in range(len(path)):
         bad = bytes((path[place][0] ^ 1,)) + path[place][1:]
