@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import secrets
 import sqlite3
 from collections import Counter, defaultdict
@@ -24,7 +22,10 @@ from infrastructure.stubs.crash_points import CrashAt
 from tests.conclave_fixture import Answer, Client
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery
-from tests.ordeal import House, Kind, Ordeal, Strike
+from tests.ordeals.house import House, Kind
+from tests.ordeals.ordeal import Ordeal
+from tests.ordeals.strikes import Strike
+from tests.ordeals.voices import voice_in
 from tests.servers.postgres import PostgresServer
 
 _SEED = 5
@@ -38,7 +39,6 @@ _POOR = (Kind.SQLITE, Kind.WORKERS)
 _BEFORE, _AFTER = 1, 5
 # Where a call is reserved, made and settled.
 _POINTS = ("intent.before", "intent.after", "call.before", "call.after", "ended.before", "ended.after")
-_VOICE = re.compile(r"voice (\d+) of ([a-z]+-\d+)")
 _CALLS = """
     SELECT calls.deliberation_id, calls.agent_id, calls.held_cost, charges.input_tokens, charges.output_tokens, charges.cost,
            charges.is_certain
@@ -141,7 +141,7 @@ class _PaidOrdeal(Ordeal):
             list(map(_reply, filter(_is_reply, self._llm.journal()))),
             _ledger(self._house),
             ids,
-            {asked.label: self._document(asked) for asked in self._asked},
+            {asked.label: asked.document(self._client) for asked in self._asked},
             self._usage("deliberation"),
             self._usage("key"),
             len(self.kills),
@@ -158,10 +158,10 @@ def _is_reply(entry: Mapping[str, Any]) -> bool:
 
 
 def _reply(entry: Mapping[str, Any]) -> _Reply:
-    voice = _VOICE.search(json.dumps(entry["body"]))
+    voice = voice_in(entry)
     assert voice is not None, entry
     tokens = entry["prompt_tokens"], entry["completion_tokens"]
-    return _Reply(voice[2], f"voice-{voice[1]}", entry["arrived_wall"], tokens, not entry["client_disconnected"])
+    return _Reply(*voice, entry["arrived_wall"], tokens, not entry["client_disconnected"])
 
 
 def _ledger(house: House) -> list[_Call]:

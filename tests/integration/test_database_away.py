@@ -25,7 +25,7 @@ import pytest
 from tests.conclave_fixture import Answer, Client
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery, RunningProcess
-from tests.ordeal import House, Kind
+from tests.ordeals.house import House, Kind
 from tests.servers.postgres import PostgresServer
 
 _logger = logging.getLogger(__name__)

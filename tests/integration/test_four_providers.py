@@ -16,7 +16,7 @@ from domain.models.money import Price, usd
 from tests.conclave_fixture import Client
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery
-from tests.ordeal import House, Kind
+from tests.ordeals.house import House, Kind
 
 _PRICES: Mapping[str, tuple[float, float]] = {
     "openai/gpt-5-mini": (0.25, 2.0),

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from tests.bookmark import Bookmark
-from tests.drills import Drill, Drills, Figures, Site, drills_for
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery
-from tests.ordeal import House, Kind
+from tests.ordeals.drill import Drill, drills_for
+from tests.ordeals.drills import Drills, Figures
+from tests.ordeals.house import House, Kind
+from tests.ordeals.site import Site
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 

@@ -16,7 +16,9 @@ import pytest
 from tests.bookmark import Bookmark
 from tests.llm_server.handle import LlmServer
 from tests.nursery import Nursery
-from tests.ordeal import House, Kind, Ordeal, Strike, strikes_for
+from tests.ordeals.house import House, Kind
+from tests.ordeals.ordeal import Ordeal
+from tests.ordeals.strikes import Strike, strikes_for
 from tests.servers.postgres import PostgresServer
 
 _SEED = 4
