@@ -10,7 +10,7 @@ from domain.models.budget import Usage
 from infrastructure.orchestrators.allowance import Allowance
 from infrastructure.orchestrators.provider_settings import ModelLimits, ProviderSettings
 from infrastructure.orchestrators.standings import standing_of
-from tests.unit.infrastructure.test_provider_desk import Desk
+from tests.unit.infrastructure.faked_desk import Desk
 
 OPENAI = ProviderSettings("openai", "https://api.openai.com/v1", max_concurrency=9, requests_per_minute=60)
 LOCAL = ProviderSettings("local", "http://127.0.0.1:8080/v1")
