@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
-from application.ports.deliberation_repository import Commit, StoredRecord
-from application.ports.witness_log import LoggedEntry
-from application.services.deliberation_output_service import DeliberationOutputService
 from domain.errors.deliberation import (
     DeliberationEndedError,
     DeliberationNotFoundError,
     QueueFullError,
-    RecordMismatchError,
-    ServiceStoppingError,
 )
-from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.budget import Limits, Quorum
-from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
+from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.roll_call import AgentState
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
-from infrastructure.stubs.in_memory_repository import InMemoryRepository
-from infrastructure.stubs.virtual_time import VirtualClock
-from tests.service_fixture import Canned, abandon, build, finished, history, opened, specification
+from tests.service_fixture import Canned, build, finished, history, opened, specification
 from tests.virtual_time import pass_time
 
 
@@ -187,229 +176,10 @@ async def test_somebody_elses_deliberation_is_not_to_be_found() -> None:
         assert (await house.service.get(accepted.id)).id == accepted.id
 
 
-async def test_stopping_lets_calls_in_flight_be_finished_and_leaves_the_rest_to_the_next_process() -> None:
-    orchestrator = Canned({"archon-0": None})
-    first = build(orchestrator, max_running=1)
-    await first.service.start()
-    running = await first.service.submit(specification(2))
-    waiting = await first.service.submit(specification(2))
-    await pass_time(0.5)
-    await first.service.stop(drain_s=1)
-    with pytest.raises(ServiceStoppingError):
-        await first.service.submit(specification(1))
-    left = await first.service.get(running.id)
-    assert (left.status, left.roll_call[AgentState.ANSWERED], left.roll_call.asked) == (
-        DeliberationStatus.RUNNING,
-        1,
-        1,
-    )
-    following = Canned({})
-    async with opened(build(following, first.repository)) as second:
-        gone_on_with = await second.service.wait(running.id, timeout_s=None)
-        ended = await second.service.wait(waiting.id, timeout_s=None)
-    assert gone_on_with.status is ended.status is DeliberationStatus.COMPLETED
-    assert gone_on_with.roll_call[AgentState.ANSWERED] == 2
-    assert sorted(following.calls) == ["archon-0", "archon-0", "archon-1"]
-
-
-async def test_a_deliberation_whose_process_died_is_gone_on_with_and_no_finished_call_is_made_again() -> None:
-    first = build(Canned({"archon-0": None}))
-    await first.service.start()
-    running = await first.service.submit(specification(3))
-    await pass_time(5)
-    await abandon(first)
-    following = Canned({})
-    async with opened(build(following, first.repository)) as second:
-        still = await second.service.get(running.id)
-        assert still.status is DeliberationStatus.RUNNING
-        ended = await second.service.wait(running.id, timeout_s=None)
-        events = await history(second, running.id)
-    assert following.calls == ["archon-0"]
-    assert ended.status is DeliberationStatus.COMPLETED
-    assert (ended.roll_call[AgentState.ANSWERED], ended.usage.calls) == (3, 4)
-    attempts = {record.agent_id: record.attempts for record in ended.rounds[0].records}
-    assert attempts == {"archon-0": 2, "archon-1": 1, "archon-2": 1}
-    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert events[-1].type == "deliberation.completed"
-
-
-async def test_a_call_that_was_cut_off_at_every_attempt_is_not_made_for_ever() -> None:
-    repository = None
-    calls: list[str] = []
-    for _ in range(3):
-        house = build(Canned({"archon-0": None}), repository)
-        repository = house.repository
-        await house.service.start()
-        if not calls:
-            running = await house.service.submit(specification(1))
-        await pass_time(8)
-        await abandon(house)
-        calls.append(running.id)
-    last = Canned({})
-    async with opened(build(last, repository)) as house:
-        ended = await house.service.wait(running.id, timeout_s=None)
-    assert last.calls == []
-    (lost,) = ended.failures
-    assert (lost.state, lost.failure and lost.failure.kind, lost.attempts) == (AgentState.FAILED, "interrupted", 3)
-
-
-async def test_the_deadline_runs_on_while_nobody_works() -> None:
-    first = build(Canned({"archon-0": None}))
-    await first.service.start()
-    running = await first.service.submit(specification(2, limits=Limits(deadline_s=60)))
-    await pass_time(5)
-    await abandon(first)
-    await pass_time(100)
-    following = Canned({})
-    async with opened(build(following, first.repository)) as second:
-        ended = await second.service.wait(running.id, timeout_s=None)
-    assert following.calls == []
-    assert (ended.status, ended.roll_call[AgentState.TIMED_OUT]) == (DeliberationStatus.COMPLETED, 1)
-
-
-async def test_a_holder_whose_lease_was_taken_over_records_nothing_more() -> None:
-    first = build(Canned({"archon-0": None}))
-    await first.service.start()
-    running = await first.service.submit(specification(2, limits=Limits(agent_timeout_s=60)))
-    await pass_time(5)
-    kept = first.repository._kept[running.id]
-    kept.lease_until = VirtualClock().now() - timedelta(seconds=1)
-    claim = await first.repository.claim(running.id, lease="other/1", lease_s=1000)
-    assert claim is not None
-    await pass_time(100)
-    still = await first.service.get(running.id)
-    await first.service.stop(drain_s=0)
-    assert (still.status, still.roll_call.asked) == (DeliberationStatus.RUNNING, 1)
-    assert first.pool.active_count == 0
-
-
-async def test_a_living_process_keeps_its_deliberations_however_many_others_start() -> None:
-    first = build(Canned({"archon-0": None}))
-    await first.service.start()
-    running = await first.service.submit(specification(2, limits=Limits(agent_timeout_s=60)))
-    async with opened(build(Canned({}), first.repository)) as second:
-        ended = await second.service.wait(running.id, timeout_s=None)
-    await first.service.stop(drain_s=0)
-    assert ended.status is DeliberationStatus.COMPLETED
-    assert ended.roll_call[AgentState.TIMED_OUT] == 1
-
-
-async def test_a_cancellation_asked_for_in_another_process_arrives_within_a_heartbeat() -> None:
-    first = build(Canned({"archon-0": None}))
-    await first.service.start()
-    running = await first.service.submit(specification(2))
-    other = build(Canned({}), first.repository)
-    await pass_time(5)
-    await other.service.cancel(running.id)
-    began = asyncio.get_running_loop().time()
-    ended = await other.service.wait(running.id, timeout_s=None)
-    await first.service.stop(drain_s=0)
-    assert ended.status is DeliberationStatus.CANCELLED
-    assert asyncio.get_running_loop().time() - began <= 2.1
-
-
-class Flaky(InMemoryRepository):
-    """A store that is away between two moments."""
-
-    away_from = 1e9
-    away_until = 0.0
-
-    async def append(self, commit: Commit) -> None:
-        if self.away_from <= asyncio.get_running_loop().time() < self.away_until:
-            raise DependencyUnavailableError(dependency="database", problem="it is away")
-        await super().append(commit)
-
-
-async def test_a_store_that_goes_away_makes_a_deliberation_wait_and_loses_nothing() -> None:
-    repository = Flaky(clock=VirtualClock())
-    repository.away_from, repository.away_until = 0.5, 20.0
-    async with opened(build(Canned({}), repository)) as house:
-        ended = await finished(house, specification(5))
-    assert ended.status is DeliberationStatus.COMPLETED
-    assert ended.roll_call[AgentState.ANSWERED] == 5
-    assert asyncio.get_running_loop().time() == pytest.approx(21, abs=2)
-
-
-async def test_a_store_that_stays_away_past_the_deadline_leaves_a_deliberation_to_be_ended_when_it_is_back() -> None:
-    repository = Flaky(clock=VirtualClock())
-    repository.away_from, repository.away_until = 0.5, 100.0
-    async with opened(build(Canned({}), repository)) as house:
-        ended = await finished(house, specification(5, limits=Limits(deadline_s=5)))
-        after = await finished(house, specification(5))
-    assert (ended.status, ended.roll_call[AgentState.TIMED_OUT]) == (DeliberationStatus.INQUORATE, 5)
-    assert {f.failure and f.failure.kind for f in ended.failures} == {"deadline"}
-    assert after.status is DeliberationStatus.COMPLETED
-
-
-class HeldBack(InMemoryRepository):
-    """A store whose commits of records wait until they are let through."""
-
-    def __init__(self) -> None:
-        super().__init__(clock=VirtualClock())
-        self.gate = asyncio.Event()
-
-    async def append(self, commit: Commit) -> WitnessSpan | None:
-        if any(entry.record is not None for entry in commit.entries):
-            await self.gate.wait()
-        return await super().append(commit)
-
-
-async def test_nothing_that_is_not_committed_can_be_seen_anywhere() -> None:
-    repository = HeldBack()
-    async with opened(build(Canned({}), repository)) as house:
-        accepted = await house.service.submit(specification(3))
-        await pass_time(30)
-        assert await repository.records(accepted.id) == []
-        assert (await house.service.get(accepted.id)).roll_call.asked == 0
-        seen = [event.type for event in await repository.events(accepted.id, after=0, limit=500)]
-        assert "agent.ended" not in seen
-        assert house.pool.active_count == 3
-        repository.gate.set()
-        ended = await house.service.wait(accepted.id, timeout_s=None)
-    assert ended.roll_call[AgentState.ANSWERED] == 3
-
-
 async def test_waiting_gives_the_present_state_when_time_is_up() -> None:
     async with opened(build(Canned({"archon-0": None}))) as house:
         accepted = await house.service.submit(specification(1))
         assert (await house.service.wait(accepted.id, timeout_s=3)).status is DeliberationStatus.RUNNING
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        lambda item: replace(item, record=replace(item.record, content="forged")),
-        lambda item: replace(item, record=replace(item.record, state=AgentState.ABSTAINED, answer=None)),
-        lambda item: replace(item, record=replace(item.record, answer="none of the options")),
-        lambda item: replace(item, record=replace(item.record, reasoning="because")),
-        lambda item: replace(item, record=replace(item.record, model="a better one")),
-        lambda item: replace(item, salts=bytes(64)),
-        lambda item: replace(item, witnessed=replace(item.witnessed, leaf_hash=bytes(32))),
-        lambda item: replace(item, witnessed=replace(item.witnessed, entry=item.witnessed.entry + b" ")),
-        lambda item: replace(item, witnessed=LoggedEntry(-1, b"", b"")),
-    ],
-    ids=["content", "state", "answer", "reasoning", "model", "salts", "leaf hash", "entry", "no entry"],
-)
-async def test_outputs_are_read_only_while_they_match_what_was_committed(
-    forged: Callable[[StoredRecord], StoredRecord],
-) -> None:
-    async with opened(build(Canned({}))) as house:
-        ended = await finished(house, specification(2))
-    outputs = DeliberationOutputService(house.repository)
-    assert {output.record.content for output in await outputs.outputs(ended.id)} == {'{"answer": "yes"}'}
-
-    class Forged(InMemoryRepository):
-        async def records(
-            self, deliberation_id: str, *, round_number: int | None = None, after: int = -1
-        ) -> Sequence[StoredRecord]:
-            stored = await house.repository.records(deliberation_id, round_number=round_number, after=after)
-            return [forged(item) for item in stored]
-
-        async def get(self, deliberation_id: str) -> Deliberation | None:
-            return await house.repository.get(deliberation_id)
-
-    with pytest.raises(RecordMismatchError):
-        await DeliberationOutputService(Forged(clock=VirtualClock())).outputs(ended.id)
 
 
 async def test_the_same_seed_gives_the_same_outcome_twice() -> None:
