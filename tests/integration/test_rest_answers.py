@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conclave_fixture import RunningServer, running_server
+from tests.conclave_fixture import RunningServer
 
 QUESTION: dict[str, Any] = {"question": "Shall we?", "agents": {"count": 2}}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

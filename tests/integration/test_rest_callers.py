@@ -12,12 +12,6 @@ from tests.conclave_fixture import Answer, RunningServer, running_server
 QUESTION: dict[str, Any] = {"question": "Shall we?", "agents": {"count": 2}}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        yield running
-
-
 def problem_of(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.problem
 
