@@ -1,28 +1,24 @@
-"""The runs of a data folder, each in a folder of its own, whichever process began it and whatever else lies there."""
+"""The runs of a data folder, each in a folder of its own, whichever process began it and whatever else lies there.
+
+It is one file, because adding, taking over, settling and reading a run rely on each other's order of steps: a process may die between
+any two of them.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import logging
 import os
-import re
-import shutil
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from application.ports.deliberation_repository import IdempotencyKey
 from application.ports.run_registry import RememberedRun, RunPage, Unwanted
 from domain.errors.deliberation import InvalidSpecificationError
-from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.run import RunEndedError, RunKeyTakenError, RunNotFoundError, RunTakenError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.run import JsonValue, Run
@@ -31,7 +27,6 @@ from infrastructure.runs.file_run_record import (
     BUS_FILE,
     CANCEL_FILE,
     EVENTS_FILE,
-    MAX_EVENT_BYTES,
     MAX_RESULT_BYTES,
     POPULATION_FILE,
     RESULT_FILE,
@@ -39,9 +34,11 @@ from infrastructure.runs.file_run_record import (
     EventsFile,
     FileRunRecord,
 )
-from infrastructure.runs.private_files import DIRECTORY, FOLDER_MODE, open_entry, opened_folder, read_file, replace_file
-from infrastructure.runs.run_documents import encode, read_event, read_object, read_run, run_document
+from infrastructure.runs.private_files import DIRECTORY, FOLDER_MODE, opened_folder, read_file, replace_file
+from infrastructure.runs.run_documents import encode, read_object, read_run, run_document
+from infrastructure.runs.run_events import RunEvents
 from infrastructure.runs.run_locks import LAUNCHER, PROCESS, RunLock, is_held
+from infrastructure.runs.runs_folder import RunsFolder, as_unavailable, remove_folder, run_names
 
 __all__ = ["DIED", "MAX_RESULT_IN_PAGE_BYTES", "MAX_RUNS", "REMEMBERED_FOR", "FileRunRegistry"]
 
@@ -52,16 +49,12 @@ REMEMBERED_FOR = timedelta(hours=24)
 DIED = "its process ended before its work did"
 _MAX_RUN_BYTES = 256 * 1024
 MAX_RESULT_IN_PAGE_BYTES = 64 * 1024
-_LOCK_FILE = ".lock"
 _KEY_FILE = "idempotency.json"
 _MAX_KEY_BYTES = 1024
 # The characters of an id that say the millisecond.
 _MOMENT = len("00000000-0000")
 _UNSEEN = ".new-"
 _GONE = ".gone-"
-_BUFFER_BYTES = 256 * 1024
-_MAX_OFFSETS = 1_000
-_SEQUENCE = re.compile(rb'\{"sequence":([0-9]{1,15}),')
 
 
 class _Closable(Protocol):
@@ -84,16 +77,15 @@ class FileRunRegistry:
         self.folder = folder
         self._keep = keep
         self._now = now
-        self._turn = threading.Lock()
+        self._runs = RunsFolder(folder)
+        self._events = RunEvents()
         # Runs that have ended, which change no more.
         self._ended: dict[str, Run] = {}
-        # Where in its file the event after that sequence number of a run begins.
-        self._offsets: OrderedDict[tuple[str, int], int] = OrderedDict()
 
     def prepare(self) -> None:
         """Make the folder, where it is not there. Raises `DependencyUnavailableError`."""
-        with _as_unavailable():
-            self.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        with as_unavailable():
+            self._runs.prepare()
 
     def register(self, run: Run) -> FileRunRecord:
         """As in `RunRegistry`."""
@@ -120,7 +112,7 @@ class FileRunRegistry:
 
     def remembered(self, idempotency: IdempotencyKey) -> RememberedRun | None:
         """As in `RunRegistry`."""
-        with _as_unavailable():
+        with as_unavailable():
             try:
                 with opened_folder(self.folder) as runs:
                     return self._named(_digest(idempotency), runs)
@@ -129,12 +121,16 @@ class FileRunRegistry:
 
     def forget_key(self, run_id: str) -> None:
         """As in `RunRegistry`."""
-        with _as_unavailable(), contextlib.suppress(RunNotFoundError, FileNotFoundError), self._opened(run_id) as found:
+        with (
+            as_unavailable(),
+            contextlib.suppress(RunNotFoundError, FileNotFoundError),
+            self._runs.opened(run_id) as found,
+        ):
             os.unlink(_KEY_FILE, dir_fd=found)
 
     def take_over(self, run_id: str, *, at: datetime) -> FileRunRecord:
         """As in `RunRegistry`."""
-        with _as_unavailable(), self._opened(run_id) as found, self._locked():
+        with as_unavailable(), self._runs.opened(run_id) as found, self._runs.locked():
             run = _stored(run_id, found)
             if run.status is not DeliberationStatus.QUEUED:
                 raise RunTakenError(run_id=run_id, status=run.status.value)
@@ -157,7 +153,7 @@ class FileRunRegistry:
 
     def get(self, run_id: str) -> Run:
         """As in `RunReader`."""
-        with _as_unavailable(), self._opened(run_id) as found:
+        with as_unavailable(), self._runs.opened(run_id) as found:
             run = self._alive_or_ended(_stored(run_id, found), found)
             return _with_result(run, found, limit=MAX_RESULT_BYTES)
 
@@ -173,7 +169,7 @@ class FileRunRegistry:
         if cursor is not None and not is_run_id(cursor):
             raise InvalidSpecificationError.at("/cursor", "is none that a page came with: begin without one")
         items: list[Run] = []
-        with _as_unavailable():
+        with as_unavailable():
             for name in self._names():
                 if cursor is not None and name >= cursor:
                     continue
@@ -183,36 +179,19 @@ class FileRunRegistry:
                         continue
                     if len(items) == limit:
                         return RunPage(items, items[-1].id)
-                    with self._opened(name) as found:
+                    with self._runs.opened(name) as found:
                         items.append(_with_result(run, found, limit=MAX_RESULT_IN_PAGE_BYTES))
         return RunPage(items, None)
 
     def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> Sequence[RunEvent]:
         """As in `RunReader`. What is half-written is not there yet."""
-        events: list[RunEvent] = []
-        with _as_unavailable(), self._opened(run_id) as found:
+        with as_unavailable(), self._runs.opened(run_id) as found:
             _stored(run_id, found)
-            try:
-                file = os.fdopen(open_entry(EVENTS_FILE, os.O_RDONLY, within=found), "rb", buffering=_BUFFER_BYTES)
-            except OSError:
-                return events
-            with file:
-                last, offset = after, self._offset_of(run_id, after)
-                file.seek(offset)
-                while len(events) < limit and (line := _next_line(file)):
-                    offset += len(line)
-                    if _is_before(line, last + 1):
-                        continue
-                    event = read_event(line, run_id=run_id)
-                    if event is not None and event.sequence == last + 1:
-                        events.append(event)
-                        last += 1
-                self._note_offset(run_id, last, offset)
-        return events
+            return self._events.read(run_id, within=found, after=after, limit=limit)
 
     def request_end(self, run_id: str, why: Unwanted = Unwanted.CANCELLED) -> Run:
         """As in `RunRegistry`."""
-        with _as_unavailable(), self._opened(run_id) as found:
+        with as_unavailable(), self._runs.opened(run_id) as found:
             run = self._alive_or_ended(_stored(run_id, found), found)
             if run.status.is_terminal:
                 raise RunEndedError(run_id=run_id, status=run.status.value)
@@ -222,7 +201,7 @@ class FileRunRegistry:
 
     def settle(self, run_id: str, status: DeliberationStatus, *, reason: str) -> Run:
         """As in `RunRegistry`."""
-        with _as_unavailable(), self._opened(run_id) as found, self._locked():
+        with as_unavailable(), self._runs.opened(run_id) as found, self._runs.locked():
             run = self._end_dead(run_id, found, status, at=self._now(), reason=reason, despite_launcher=True)
             return _with_result(run, found, limit=MAX_RESULT_BYTES)
 
@@ -239,8 +218,8 @@ class FileRunRegistry:
             raise ValueError(f"{run_id!r} is no id of a run")
         unseen = f"{_UNSEEN}{run_id}"
         self.prepare()
-        with _as_unavailable():
-            with self._locked() as runs:
+        with as_unavailable():
+            with self._runs.locked() as runs:
                 if idempotency is not None and (taken := self._named(_digest(idempotency), runs)) is not None:
                     raise RunKeyTakenError(run_id=taken.run_id, body_sha256=taken.body_sha256)
                 gone = self._set_aside(runs)
@@ -252,17 +231,17 @@ class FileRunRegistry:
                 except BaseException:
                     if made is not None:
                         made.close()
-                    _remove(unseen, runs)
+                    remove_folder(unseen, within=runs)
                     raise
             with opened_folder(self.folder) as runs:
                 for name in gone:
-                    _remove(name, runs)
+                    remove_folder(name, within=runs)
         return made
 
     def _named(self, digest: str, runs: int) -> RememberedRun | None:
         """The run of the last day that has that key."""
         oldest = new_run_id(self._now() - REMEMBERED_FOR)[:_MOMENT]
-        for name in sorted(filter(is_run_id, os.listdir(runs)), reverse=True):
+        for name in run_names(runs):
             if name[:_MOMENT] < oldest:
                 break
             with contextlib.suppress(OSError), opened_folder(name, within=runs) as found:
@@ -288,55 +267,9 @@ class FileRunRegistry:
             surplus -= 1
         return left
 
-    @contextmanager
-    def _opened(self, run_id: str) -> Iterator[int]:
-        """A descriptor of that run's folder. Raises `RunNotFoundError`, and `OSError` where nobody can tell."""
-        with contextlib.ExitStack() as stack:
-            if not is_run_id(run_id):
-                raise RunNotFoundError(run_id=run_id)
-            try:
-                runs = stack.enter_context(opened_folder(self.folder))
-                found = stack.enter_context(opened_folder(run_id, within=runs))
-            except (FileNotFoundError, NotADirectoryError):
-                raise RunNotFoundError(run_id=run_id) from None
-            except OSError as error:
-                # A link that is not followed.
-                if error.errno in {errno.ELOOP, errno.EMLINK}:
-                    raise RunNotFoundError(run_id=run_id) from None
-                raise
-            yield found
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """A descriptor of the folder of all runs, held against everybody who would add, remove or settle one."""
-        with opened_folder(self.folder) as runs:
-            lock = open_entry(_LOCK_FILE, os.O_RDWR | os.O_CREAT, within=runs)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield runs
-            finally:
-                # Whoever was forked off within holds it on otherwise.
-                fcntl.flock(lock, fcntl.LOCK_UN)
-                os.close(lock)
-
-    def _offset_of(self, run_id: str, after: int) -> int:
-        with self._turn:
-            return self._offsets.get((run_id, after), 0)
-
-    def _note_offset(self, run_id: str, after: int, offset: int) -> None:
-        with self._turn:
-            self._offsets[run_id, after] = offset
-            self._offsets.move_to_end((run_id, after))
-            while len(self._offsets) > _MAX_OFFSETS:
-                self._offsets.popitem(last=False)
-
     def _names(self) -> list[str]:
         """What may be runs, newest first."""
-        try:
-            with opened_folder(self.folder) as runs:
-                names = sorted(filter(is_run_id, os.listdir(runs)), reverse=True)  # noqa: PTH208 - by descriptor
-        except FileNotFoundError:
-            return []
+        names = self._runs.names()
         if len(self._ended) > len(names):
             there = set(names)
             self._ended = {name: run for name, run in self._ended.items() if name in there}
@@ -346,7 +279,7 @@ class FileRunRegistry:
         """The run without its result. Raises `RunNotFoundError` for what is none."""
         run = self._ended.get(run_id)
         if run is None:
-            with self._opened(run_id) as found:
+            with self._runs.opened(run_id) as found:
                 run = self._alive_or_ended(_stored(run_id, found), found)
             if run.status.is_terminal:
                 self._ended[run_id] = run
@@ -357,7 +290,7 @@ class FileRunRegistry:
             return run
         at = _last_sign(found) or self._now()
         try:
-            with self._locked():
+            with self._runs.locked():
                 return self._end_dead(run.id, found, DeliberationStatus.FAILED, at=at, reason=DIED)
         except OSError as error:
             # Seen all the same where nothing can be written.
@@ -431,34 +364,3 @@ def _last_sign(found: int) -> datetime | None:
         return datetime.fromtimestamp(max(seen), UTC) if seen else None
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _next_line(file: BinaryIO) -> bytes:
-    """The next whole line, however long; nothing where there is none."""
-    line = bytearray(file.readline(MAX_EVENT_BYTES + 1))
-    while len(line) > MAX_EVENT_BYTES and not line.endswith(b"\n") and (more := file.readline(MAX_EVENT_BYTES + 1)):
-        line += more
-    return bytes(line) if line.endswith(b"\n") else b""
-
-
-def _is_before(line: bytes, sequence: int) -> bool:
-    """Whether that line is certainly an event that came before, seen without reading all of it."""
-    found = _SEQUENCE.match(line)
-    return found is not None and int(found[1]) < sequence
-
-
-def _remove(name: str, runs: int) -> None:
-    # A link is not followed by this, and what cannot be removed now is tried again with the next run.
-    shutil.rmtree(name, ignore_errors=True, dir_fd=runs)
-
-
-@contextmanager
-def _as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DependencyUnavailableError(
-            dependency="the folder of runs",
-            problem=error.strerror or str(error),
-            remedy="See that CONCLAVE_DATA_DIR is a folder on this machine that this user may write to, with room in it.",
-        ) from error
