@@ -1,29 +1,17 @@
-"""The messages that tests send over the Redis transport, where it keeps them, and a word of where such a test hangs."""
+"""The messages that tests send over the Redis transport, and where it keeps them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from application.ports.message_bus import Message
 from infrastructure.buses.redis_bus import RedisMessageBus
 from tests.patience import PATIENCE_S
 
-__all__ = ["PLACE", "message", "received", "told_where_it_hangs"]
+__all__ = ["PLACE", "message", "received"]
 
 PLACE = "conclave:bus:{conclave}:"
-
-
-@contextmanager
-def told_where_it_hangs() -> Iterator[None]:
-    """What hangs in it says where."""
-    import faulthandler
-
-    faulthandler.dump_traceback_later(4 * PATIENCE_S)
-    yield
-    faulthandler.cancel_dump_traceback_later()
 
 
 def message(number: int = 0, *, to: str = "a", sender: str = "s", **more: Any) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -14,28 +14,9 @@ from application.ports.message_bus import Priority
 from domain.errors.bus import BusUnavailableError, UnknownAgentError
 from domain.errors.configuration import ConfigurationError
 from infrastructure.buses.redis_bus import RedisMessageBus
-from tests.integration.redis_buses import message, received, told_where_it_hangs
+from tests.integration.redis_buses import message, received
 from tests.patience import PATIENCE_S, eventually_in_loop
 from tests.servers.redis import RedisServer
-
-
-@pytest.fixture(autouse=True)
-def enough_time() -> Iterator[None]:
-    with told_where_it_hangs():
-        yield
-
-
-@pytest.fixture
-async def bus(redis_url: str) -> AsyncIterator[RedisMessageBus]:
-    async with RedisMessageBus(redis_url, patience_s=PATIENCE_S) as one:
-        yield one
-
-
-@pytest.fixture
-async def other(redis_url: str) -> AsyncIterator[RedisMessageBus]:
-    """A second object on the same place, as another process has it."""
-    async with RedisMessageBus(redis_url, patience_s=PATIENCE_S) as one:
-        yield one
 
 
 async def test_a_redis_that_is_away_is_said_so_and_what_to_do(redis_server: RedisServer, redis_url: str) -> None:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from domain.errors.bus import BusUnavailableError
 from infrastructure.buses.redis_bus import RedisMessageBus
-from tests.integration.redis_buses import PLACE, message, received, told_where_it_hangs
+from tests.integration.redis_buses import PLACE, message, received
 from tests.patience import PATIENCE_S
 from tests.servers.redis import RedisServer
-
-
-@pytest.fixture(autouse=True)
-def enough_time() -> Iterator[None]:
-    with told_where_it_hangs():
-        yield
-
-
-@pytest.fixture
-async def bus(redis_url: str) -> AsyncIterator[RedisMessageBus]:
-    async with RedisMessageBus(redis_url, patience_s=PATIENCE_S) as one:
-        yield one
 
 
 async def test_a_group_that_was_destroyed_is_made_again_and_what_was_unacknowledged_comes_again(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 import pytest
@@ -12,28 +11,9 @@ import pytest
 from application.ports.message_bus import Message, Priority
 from domain.errors.bus import BusClosedError, InboxFullError, NameTakenError, UnknownAgentError
 from infrastructure.buses.redis_bus import RedisMessageBus
-from tests.integration.redis_buses import message, received, told_where_it_hangs
+from tests.integration.redis_buses import message, received
 from tests.patience import PATIENCE_S
 from tests.servers.redis import RedisServer
-
-
-@pytest.fixture(autouse=True)
-def enough_time() -> Iterator[None]:
-    with told_where_it_hangs():
-        yield
-
-
-@pytest.fixture
-async def bus(redis_url: str) -> AsyncIterator[RedisMessageBus]:
-    async with RedisMessageBus(redis_url, patience_s=PATIENCE_S) as one:
-        yield one
-
-
-@pytest.fixture
-async def other(redis_url: str) -> AsyncIterator[RedisMessageBus]:
-    """A second object on the same place, as another process has it."""
-    async with RedisMessageBus(redis_url, patience_s=PATIENCE_S) as one:
-        yield one
 
 
 async def test_a_message_from_another_object_wakes_the_receiver(bus: RedisMessageBus, other: RedisMessageBus) -> None:

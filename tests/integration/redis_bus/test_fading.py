@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import pytest
@@ -14,22 +14,9 @@ from infrastructure.buses.redis_bus import RedisMessageBus
 from infrastructure.buses.redis_control import RedisControl
 from infrastructure.buses.redis_presence import RedisPresence
 from infrastructure.buses.redis_wire import RedisWire
-from tests.integration.redis_buses import PLACE, message, told_where_it_hangs
+from tests.integration.redis_buses import PLACE, message
 from tests.patience import PATIENCE_S
 from tests.servers.redis import RedisServer
-
-
-@pytest.fixture(autouse=True)
-def enough_time() -> Iterator[None]:
-    with told_where_it_hangs():
-        yield
-
-
-@pytest.fixture
-async def bus(redis_url: str) -> AsyncIterator[RedisMessageBus]:
-    async with RedisMessageBus(redis_url, patience_s=PATIENCE_S) as one:
-        yield one
-
 
 FADING = """
 local found, shortest, longest = {}, 1e15, -1
