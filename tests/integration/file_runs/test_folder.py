@@ -18,17 +18,7 @@ from domain.models.run_event import new_run_id
 from infrastructure.runs.file_run_record import EventsFile
 from infrastructure.runs.file_run_registry import FileRunRegistry
 from infrastructure.runs.private_files import opened_folder
-from tests.integration.kept_runs import AT, COMPLETED, FAILED, a_run
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def registry(folder: Path) -> FileRunRegistry:
-    return FileRunRegistry(folder, now=lambda: AT)
+from tests.integration.file_runs.kept_runs import AT, COMPLETED, FAILED, a_run
 
 
 def ended(registry: FileRunRegistry, number: int = 0, **fields: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +10,7 @@ import pytest
 from infrastructure.runs import file_run_record
 from infrastructure.runs.file_run_record import MAX_EVENT_BYTES, MAX_RESULT_BYTES
 from infrastructure.runs.file_run_registry import MAX_RESULT_IN_PAGE_BYTES, FileRunRegistry
-from tests.integration.kept_runs import AT, COMPLETED, FAILED, a_run
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def registry(folder: Path) -> FileRunRegistry:
-    return FileRunRegistry(folder, now=lambda: AT)
+from tests.integration.file_runs.kept_runs import AT, COMPLETED, FAILED, a_run
 
 
 def test_a_full_disk_costs_notes_but_neither_the_work_nor_its_end(

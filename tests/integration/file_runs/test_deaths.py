@@ -19,7 +19,7 @@ import pytest
 
 from domain.errors.run import RunEndedError, RunNotFoundError
 from infrastructure.runs.file_run_registry import FileRunRegistry
-from tests.integration.kept_runs import AT, COMPLETED, FAILED, RUNNING
+from tests.integration.file_runs.kept_runs import COMPLETED, FAILED, RUNNING
 
 _HOLDER = """
 import os, sys
@@ -43,21 +43,11 @@ sys.stdin.readline()
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def registry(folder: Path) -> FileRunRegistry:
-    return FileRunRegistry(folder, now=lambda: AT)
-
-
 @contextmanager
 def another_process(folder: Path, how: str = "alone") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that holds a run, and the run's id."""
     command = [sys.executable, "-c", _HOLDER, str(folder), how]
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here) as process:
         try:
             assert process.stdout is not None
