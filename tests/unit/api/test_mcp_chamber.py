@@ -76,9 +76,8 @@ def asking(chamber: Chamber, report: Report = silent) -> asyncio.Task[Any]:
     )
 
 
-@pytest.mark.parametrize("call", ["submit", "events", "get"])
-async def test_whoever_is_cancelled_at_any_call_leaves_nothing_running(server: Server, call: str) -> None:
-    server.held = {call}
+async def ask_and_go_away(server: Server) -> None:
+    """Ask, be cancelled while the server is held up at a call, and close while that call goes on."""
     chamber = Chamber(server)
     question = asking(chamber)
     await server.reached.wait()
@@ -87,19 +86,18 @@ async def test_whoever_is_cancelled_at_any_call_leaves_nothing_running(server: S
         await question
     server.goes_on.set()
     await chamber.close()
+
+
+@pytest.mark.parametrize("call", ["submit", "events", "get"])
+async def test_whoever_is_cancelled_at_any_call_leaves_nothing_running(server: Server, call: str) -> None:
+    server.held = {call}
+    await ask_and_go_away(server)
     assert server.cancelled == ["d-1"]
 
 
 async def test_what_was_refused_after_its_asker_went_away_is_not_cancelled(server: Server) -> None:
     server.held = server.cut = {"submit"}
-    chamber = Chamber(server)
-    question = asking(chamber)
-    await server.reached.wait()
-    question.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await question
-    server.goes_on.set()
-    await chamber.close()
+    await ask_and_go_away(server)
     assert server.cancelled == []
 
 

@@ -10,38 +10,38 @@ from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.deliberation_repository import Claim, Commit
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Limits
-from domain.models.deliberation import DeliberationStatus, WitnessSpan
+from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.roll_call import AgentState
 from infrastructure.stubs.in_memory_repository import InMemoryRepository
 from infrastructure.stubs.virtual_time import VirtualClock
-from tests.service_fixture import Canned, build, opened, specification
+from tests.service_fixture import Canned, House, build, opened, specification
 from tests.virtual_time import pass_time, time_passed
 
 
-async def test_stopping_lets_calls_in_flight_be_finished_and_begins_no_other() -> None:
-    orchestrator = Canned({})
-    house = build(orchestrator, slots=2)
+async def _stopped_at_work(house: House) -> Deliberation:
+    """A deliberation of five as a house leaves it that is stopped while the first calls of a second each are in flight."""
     await house.service.start()
     running = await house.service.submit(specification(5))
     await pass_time(0.5)
     await house.service.stop(drain_s=30)
     assert time_passed() == pytest.approx(1, abs=0.1)
-    left = await house.service.get(running.id)
+    return await house.service.get(running.id)
+
+
+async def test_stopping_lets_calls_in_flight_be_finished_and_begins_no_other() -> None:
+    orchestrator = Canned({})
+    house = build(orchestrator, slots=2)
+    left = await _stopped_at_work(house)
     assert (left.status, left.roll_call.asked) == (DeliberationStatus.RUNNING, 2)
     assert (orchestrator.calls, house.pool.active_count) == (["archon-0", "archon-1"], 0)
-    claim = await house.repository.claim(running.id, lease="another/1", lease_s=5)
+    claim = await house.repository.claim(left.id, lease="another/1", lease_s=5)
     assert isinstance(claim, Claim)
     assert {call.agent_id for call in claim.calls} >= {"archon-0", "archon-1"}
 
 
 async def test_stopping_in_the_midst_of_the_last_calls_ends_a_deliberation_as_ever() -> None:
     house = build(Canned({}))
-    await house.service.start()
-    running = await house.service.submit(specification(5))
-    await pass_time(0.5)
-    await house.service.stop(drain_s=30)
-    assert time_passed() == pytest.approx(1, abs=0.1)
-    ended = await house.service.get(running.id)
+    ended = await _stopped_at_work(house)
     assert (ended.status, ended.roll_call[AgentState.ANSWERED]) == (DeliberationStatus.COMPLETED, 5)
 
 
