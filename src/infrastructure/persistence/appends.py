@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Dialect, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Dialect, bindparam, func, or_, select, update
 
-from application.ports.deliberation_repository import IdempotencyKey
-from domain.errors.deliberation import (
-    CallExistsError,
-    DeliberationEndedError,
-    DeliberationExistsError,
-    DeliberationNotFoundError,
-    LeaseLostError,
-    RecordExistsError,
-)
+from domain.errors.deliberation import DeliberationEndedError, DeliberationNotFoundError, LeaseLostError
 from domain.models.deliberation import WitnessSpan
 from domain.models.money import KeyBudget
 from domain.models.spending import Movement
+from infrastructure.persistence.appending import Addition, Appending
 from infrastructure.persistence.bulk_insert import MOST_ROWS, BulkInsert
 from infrastructure.persistence.catalogue import enter_outcome
 from infrastructure.persistence.idempotency import remember
 from infrastructure.persistence.leases import UNFINISHED, LeaseClock, holders
+from infrastructure.persistence.refusals import is_stored, refuse_repeated
 from infrastructure.persistence.rows import STANDING_COLUMNS, RowWriter
-from infrastructure.persistence.sequencer import EncodedEntry, LogTail, Sequencer
+from infrastructure.persistence.sequencer import LogTail, Sequencer
 from infrastructure.persistence.spending import move
 from infrastructure.persistence.tables import (
     agent_records,
@@ -39,7 +32,7 @@ from infrastructure.persistence.tables import (
     witness_entries,
 )
 
-__all__ = ["Addition", "AppendedEntry", "Appending", "Appends", "CallKey", "Numbers"]
+__all__ = ["Appends", "Numbers"]
 
 # Made once, because making a statement takes longer than running it.
 _LAST_POSITION = select(func.max(deliberations.c.position))
@@ -48,7 +41,6 @@ _CHANGE = (
     .where(deliberations.c.id == bindparam("own"), or_(*(deliberations.c.status == status for status in UNFINISHED)))
     .values({name: bindparam(name) for name in STANDING_COLUMNS})
 )
-_STANDING = select(deliberations.c.status, deliberations.c.lease_owner).where(deliberations.c.id == bindparam("own"))
 _FIRST_INDEX = select(deliberations.c.first_index).where(deliberations.c.id == bindparam("own"))
 _WITNESSED = ("last_index", "tree_size", "root_hash")
 _CHANGE_AND_LET_GO = _CHANGE.values(
@@ -62,77 +54,6 @@ class Numbers(NamedTuple):
     sequence: int
     ordinal: int
     lease: str | None = None
-
-
-class CallKey(NamedTuple):
-    """What one call is known by within its deliberation: no two have the same."""
-
-    round_number: int
-    agent_id: str
-    purpose: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """A deliberation to be added: its columns but for position and lease, those of its specification, who holds it, its key, where its
-    topic came from, and the columns of `catalogue` but for the position.
-    """
-
-    deliberation: Mapping[str, Any]
-    specification: Mapping[str, Any]
-    lease: str | None
-    lease_s: float
-    idempotency: IdempotencyKey | None = None
-    origin: str | None = None
-    catalogued: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AppendedEntry:
-    """An entry beside the number of events that it makes, and the row of the agent that it is the end of, if it is one.
-
-    `record` is round, agent, and the values of `agent_records` from `state` on but leaf index and salts. `call` is
-    what the ledger knows an intended call by, `prompt_sha256` (hex) what it commits to, and `foreseen` the values of `calls` from `model`
-    on. `charge` is the row of a call that is over, from `round_number` on, and `movements` are what both do to the budget of the key.
-    """
-
-    entry: EncodedEntry
-    events: int
-    record: tuple[int, str, tuple[Any, ...]] | None = None
-    salts: bytes | None = None
-    call: CallKey | None = None
-    prompt_sha256: str | None = None
-    foreseen: tuple[Any, ...] = ()
-    charge: tuple[Any, ...] | None = None
-    movements: Sequence[Movement] = ()
-
-
-@dataclass(slots=True)
-class Appending:
-    """One call of `add` or `append` as rows that lack only their numbers.
-
-    `standing` holds the columns of `deliberations` that change. `lease` is the one under which it has to be held. `doubtful` says
-    that an earlier try of the same call may have been committed after all. `span` is set where the deliberation ends with it, and
-    `came_out` is then how, as the catalogue has it: the outcome's status, and what the decision adds to the texts.
-    """
-
-    deliberation_id: str
-    entries: Sequence[AppendedEntry]
-    lease: str | None = None
-    addition: Addition | None = None
-    standing: Mapping[str, Any] | None = None
-    doubtful: bool = False
-    span: WitnessSpan | None = None
-    came_out: tuple[str, str] | None = None
-
-    def places(self) -> list[tuple[int, str]]:
-        """The rounds and agents whose ends are among the entries."""
-        return [(entry.record[0], entry.record[1]) for entry in self.entries if entry.record is not None]
-
-    def calls(self) -> list[CallKey]:
-        """The calls that are intended in the entries."""
-        return [entry.call for entry in self.entries if entry.call is not None]
 
 
 class Appends:
@@ -178,7 +99,7 @@ class Appends:
         added: list[tuple[Addition, int]] = []
         changed: list[tuple[Appending, Mapping[str, Any], int]] = []
         for item in items:
-            if item.doubtful and self._is_stored(connection, item):
+            if item.doubtful and is_stored(connection, item):
                 continue
             deliberation_id = item.deliberation_id
             if deliberation_id in ended:
@@ -240,7 +161,7 @@ class Appends:
         """Write this one. Raises `DeliberationExistsError`, `IdempotencyKeyTakenError`, `RecordExistsError`, `CallExistsError`,
         `LeaseLostError`, `DeliberationEndedError`, `DeliberationNotFoundError` and `BudgetExceededError`, or what the database refused.
         """
-        self._refuse_repeated(connection, item)
+        refuse_repeated(connection, item)
         self.write(connection, [item], {})
 
     def lock(self, connection: Connection, deliberation_ids: Collection[str]) -> None:
@@ -343,70 +264,3 @@ class Appends:
                 raise DeliberationEndedError(deliberation_id=deliberation_id, status=status)
             if item.came_out is not None:
                 enter_outcome(connection, deliberation_id, *item.came_out)
-
-    def _is_stored(self, connection: Connection, item: Appending) -> bool:
-        first = next((appended.entry for appended in item.entries), None)
-        own = item.deliberation_id
-        if first is None:
-            return False
-        if first.data is None:
-            # An end is stored with its deliberation, which ends once.
-            status = connection.execute(select(deliberations.c.status).where(deliberations.c.id == own)).scalar()
-            return status is not None and status == first.document["status"]
-        same = select(witness_entries.c.idx).where(
-            witness_entries.c.deliberation_id == own, witness_entries.c.leaf_hash == first.leaf
-        )
-        return connection.execute(same).first() is not None
-
-    def _refuse_repeated(self, connection: Connection, item: Appending) -> None:
-        """Raise the error that names what is already there, which the message of a database does not tell reliably."""
-        own = item.deliberation_id
-        if item.addition is not None:
-            if connection.execute(select(deliberations.c.id).where(deliberations.c.id == own)).first() is not None:
-                raise DeliberationExistsError(deliberation_id=own)
-            return
-        if item.doubtful and self._is_stored(connection, item):
-            return
-        self._refuse_closed(connection, item)
-        self._refuse_repeated_calls(connection, item)
-        places = item.places()
-        if not places:
-            return
-        place = tuple_(agent_records.c.round_number, agent_records.c.agent_id)
-        stored = select(agent_records.c.round_number, agent_records.c.agent_id).where(
-            agent_records.c.deliberation_id == own, place.in_(places)
-        )
-        repeated = {(number, agent_id) for number, agent_id in connection.execute(stored)}
-        for at, (round_number, agent_id) in enumerate(places):
-            if (round_number, agent_id) in repeated or (round_number, agent_id) in places[:at]:
-                raise RecordExistsError(deliberation_id=own, round_number=round_number, agent_id=agent_id)
-
-    def _refuse_closed(self, connection: Connection, item: Appending) -> None:
-        """What has ended, or is another's, says so first: what the other has stored since is no business of this one."""
-        own = item.deliberation_id
-        found = connection.execute(_STANDING, {"own": own}).first()
-        if found is None:
-            raise DeliberationNotFoundError(deliberation_id=own)
-        if found.status not in UNFINISHED:
-            raise DeliberationEndedError(deliberation_id=own, status=found.status)
-        if item.lease is not None and found.lease_owner != item.lease:
-            raise LeaseLostError(deliberation_id=own, lease=item.lease)
-
-    def _refuse_repeated_calls(self, connection: Connection, item: Appending) -> None:
-        intended = item.calls()
-        if not intended:
-            return
-        key = tuple_(calls.c.round_number, calls.c.agent_id, calls.c.purpose, calls.c.attempt)
-        question = select(calls.c.round_number, calls.c.agent_id, calls.c.purpose, calls.c.attempt)
-        stored = question.where(
-            calls.c.deliberation_id == item.deliberation_id, key.in_([tuple(each) for each in intended])
-        )
-        repeated = {CallKey(*row) for row in connection.execute(stored)}
-        for at, each in enumerate(intended):
-            if each in repeated or each in intended[:at]:
-                raise CallExistsError(
-                    deliberation_id=item.deliberation_id,
-                    round_number=each.round_number,
-                    agent_id=each.agent_id,
-                    attempt=each.attempt,
-                )

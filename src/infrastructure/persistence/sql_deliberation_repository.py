@@ -35,7 +35,8 @@ from domain.models.spending import Movement
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
-from infrastructure.persistence.appends import Addition, AppendedEntry, Appending, Appends, CallKey, Numbers
+from infrastructure.persistence.appending import Addition, AppendedEntry, Appending, CallKey
+from infrastructure.persistence.appends import Appends, Numbers
 from infrastructure.persistence.catalogue import catalogue_values, count_found, outcome_values
 from infrastructure.persistence.database import Database
 from infrastructure.persistence.documents import is_storable
