@@ -16,7 +16,7 @@ from api.rest.sessions import SESSION_S, Session, Sessions
 from application.pages.visible_text import visible, visible_lines
 from application.services.api_keys import Role
 
-__all__ = ["PAGE_CSP", "Viewing", "give_cookie", "open_templates", "render", "render_fragment"]
+__all__ = ["PAGE_CSP", "Viewing", "give_cookie", "open_templates", "prepare_templates", "render", "render_fragment"]
 
 PAGE_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -24,6 +24,8 @@ PAGE_CSP = (
 )
 _HTML = "text/html; charset=utf-8"
 _SHOWN_CHARACTERS = 4000
+# What a search is shown with: the page with the hardest limit on its time, and most of what the first view of any other needs.
+_FIRST_NEEDED = ("layout.html", "macros.html", "archive.html", "archive_hits.html")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,12 @@ def open_templates(app: FastAPI) -> None:
     templates.filters["visible"] = _visible
     templates.filters["visible_lines"] = _visible_lines
     app.state.templates = templates
+
+
+def prepare_templates(app: FastAPI) -> None:
+    """Compile what is needed first, so that the first search of a server's life need not wait for it."""
+    for name in _FIRST_NEEDED:
+        app.state.templates.get_template(name)
 
 
 def render(request: Request, template: str, *, title: str, status_code: int = 200, **context: object) -> Response:

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from api.conclave import Conclave
+from api.dashboard.rendering import prepare_templates
 from api.rest.application import create_app
 from api.rest.connection import BoundedConnection
 from domain.errors.configuration import ConfigurationError
@@ -180,8 +181,9 @@ class RestServer(HttpServer):
         front: Front | None = None,
     ) -> None:
         """Bind the port. Raises `ConfigurationError` when it is taken, or not on loopback while there are no keys."""
+        self._app = create_app(conclave)
         super().__init__(
-            create_app(conclave),
+            self._app,
             host=host,
             port=port,
             local_only=not conclave.keys,
@@ -190,6 +192,11 @@ class RestServer(HttpServer):
         )
         self._conclave = conclave
         self._drain_s = drain_s
+
+    async def run(self, *, on_listening: Callable[[tuple[str, ...]], None] | None = None) -> None:
+        """As `HttpServer.run`; the room is ready for its first visitor before anybody can be one."""
+        prepare_templates(self._app)
+        await super().run(on_listening=on_listening)
 
     async def _wind_up(self) -> None:
         """Take no more work while still answering, so that whoever asks learns of it."""
