@@ -10,7 +10,7 @@
 
 from conclave_client.awaiting import AsyncConclave
 from conclave_client.blocking import Conclave
-from conclave_client.deliberation import Deliberation, Outcome, Output, RollCall
+from conclave_client.deliberation import Deliberation, RollCall
 from conclave_client.errors import (
     ConclaveClientError,
     ConflictError,
@@ -33,6 +33,8 @@ from conclave_client.errors import (
     WaitTimeoutError,
     WebhookRefusedError,
 )
+from conclave_client.outcome import Outcome
+from conclave_client.output import Output
 from conclave_client.records import Bundle, Event, Halt, Pool, Quote, Readiness, Recount, Resolution, Run, RunEvent
 from conclave_client.terms import Terms
 

@@ -14,10 +14,11 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 from conclave_client.answer import Answer
-from conclave_client.deliberation import Deliberation, Output
+from conclave_client.deliberation import Deliberation
 from conclave_client.document import Document, read_document
 from conclave_client.errors import UnusableArgumentError, WaitTimeoutError
 from conclave_client.exchange import Call, Emit, Exchange, Followed, Pause, Plan, StreamPlan
+from conclave_client.output import Output
 from conclave_client.records import (
     Alive,
     Bundle,

@@ -1,4 +1,4 @@
-"""A deliberation, what came of it and what it is worth, as the server shows it.
+"""A deliberation as the server shows it: what was asked of whom, and how far it has come.
 
 Texts that were erased read as None. `at` and its like are RFC 3339; states and kinds are plain strings, because a newer server
 may know more of them. The server describes the same documents in `api.rest`: a client stands alone and imports nothing of it, and a
@@ -10,43 +10,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conclave_client.document import Document, named
+from conclave_client.document import Document
+from conclave_client.outcome import Outcome
 from conclave_client.worth import Worth
 
 __all__ = [
     "AgentsAsked",
     "AnswerKind",
-    "Ballot",
-    "Change",
-    "Claim",
-    "Cluster",
     "Control",
     "Deliberation",
-    "Dissent",
     "Failure",
     "Fallback",
     "KeptBallot",
     "Limits",
-    "Outcome",
-    "Output",
-    "OutputFailure",
-    "Position",
     "Protocol",
     "Quorum",
-    "Robustness",
     "RollCall",
     "Round",
     "Rule",
     "Sampling",
     "Saved",
     "Statement",
-    "Synthesis",
     "TokenUsage",
     "WitnessSpan",
 ]
-
-Ballot = str | float | tuple[str, ...]
-"""One agent's answer: an option, a verdict, a text, a number, or options in order."""
 
 _ENDED = frozenset({"completed", "inquorate", "cancelled", "halted", "failed"})
 
@@ -175,92 +162,6 @@ class Statement(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Position(Document):
-    """A losing position: who holds it, and why."""
-
-    answer: str
-    count: int
-    agents: tuple[str, ...]
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dissent(Document):
-    """The minority report; `percentage` is of those who answered, None without a decision."""
-
-    percentage: float | None
-    positions: tuple[Position, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change(Document):
-    """An agent that changed its answer after the blind round."""
-
-    agent_id: str
-    before: str = named("from")
-    after: str = named("to")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Robustness(Document):
-    """How firmly the decision stands; `votes_to_flip` is the fewest ballots that would make another win outright."""
-
-    rules_agreeing: tuple[str, ...]
-    votes_to_flip: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster(Document):
-    """Agents whose texts say much the same."""
-
-    name: str
-    agents: tuple[str, ...]
-    representative: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim(Document):
-    """One sentence of one agent's text, and all agents whose text says it."""
-
-    cluster: str
-    text: str | None
-    agents: tuple[str, ...]
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synthesis(Document):
-    """What texts come to: clusters, the largest first, and what is claimed in each."""
-
-    method: str
-    chosen: str | None
-    clusters: tuple[Cluster, ...]
-    claims: tuple[Claim, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(Document):
-    """What the rule made of the ballots; `status` is `decided`, `tied` or `no_majority`."""
-
-    status: str
-    decision: str | float | None
-    rule: str
-    tally: Mapping[str, float]
-    margin: float | None
-    spread: float | None
-    dissent: Dissent
-    blind_tally: Mapping[str, float]
-    changed: tuple[Change, ...]
-    effective_votes: float | None
-    robustness: Robustness
-    ranking: tuple[str, ...] | None = None
-    places: Mapping[str, int] | None = None
-    tie_break: str | None = None
-    outliers: tuple[str, ...] | None = None
-    synthesis: Synthesis | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Control(Document):
     """One model, asked the same as often as all agents are called: a deliberation of its own."""
 
@@ -367,38 +268,3 @@ class Deliberation(Document):
     def decision(self) -> str | float | None:
         """What was decided, None where nothing was."""
         return None if self.outcome is None else self.outcome.decision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFailure(Document):
-    """Why an agent has no usable output."""
-
-    kind: str
-    message: str | None
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output(Document):
-    """How one agent ended in one round."""
-
-    agent_id: str
-    round: int
-    attempt: int
-    state: str
-    content: str | None
-    truncated: bool
-    answer: str | float | tuple[str, ...] | None
-    confidence: float | None
-    reasoning: str | None
-    failure: OutputFailure | None
-    started_at: str | None
-    finished_at: str | None
-    duration_seconds: float
-    model_asked: str | None
-    model: str | None
-    fell_back: bool
-    usage: TokenUsage
-    leaf_index: int
-    leaf_hash: str
-    erased: bool

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conclave_client.deliberation import Outcome, Rule
+from conclave_client.deliberation import Rule
 from conclave_client.document import Document, named
+from conclave_client.outcome import Outcome
 
 __all__ = [
     "AgentScore",

@@ -12,15 +12,17 @@ import pytest
 
 from api.rest.examples import EXAMPLES
 from api.rest.schemas import component_schemas
-from conclave_client import deliberation, records, worth
-from conclave_client.deliberation import Deliberation, Output
+from conclave_client import deliberation, outcome, output, records, worth
+from conclave_client.deliberation import Deliberation
 from conclave_client.document import Document, UnexpectedDocumentError, read_document
+from conclave_client.output import Output
 from conclave_client.records import Event, Halt, Pool, Quote, Resolution, Run
 
 SCHEMAS = component_schemas()
+MODULES = (deliberation, outcome, output, records, worth)
 KINDS: Mapping[str, type[Document]] = {
     name: getattr(module, name)
-    for module in (deliberation, records, worth)
+    for module in MODULES
     for name in module.__all__
     if isinstance(getattr(module, name), type) and name in SCHEMAS
 }
@@ -71,7 +73,7 @@ def annotated(hint: Any) -> Iterator[Any]:
 def documents() -> Iterator[tuple[str, type[Document]]]:
     for name in SCHEMAS:
         called = RENAMED.get(name, name)
-        found = [getattr(module, called, None) for module in (deliberation, records, worth)]
+        found = [getattr(module, called, None) for module in MODULES]
         kind = next((each for each in found if isinstance(each, type)), None)
         if kind is not None and not name.endswith(("Request", "Page")):
             yield name, kind
