@@ -1,8 +1,10 @@
-"""`conclave population`: up to ten million simulated agents in columns, tick after tick."""
+"""`conclave population`: up to ten million simulated agents in columns, tick after tick.
+
+It is long because every option of `run` stands in it three times: imported, declared, and handed on as the field that it sets.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,24 +75,10 @@ if TYPE_CHECKING:
     from api.bootstrap.population import OpenedPopulation
     from application.ports.run_observer import RunObserver
     from application.services.stop_signal import StopSignal
-    from domain.errors.population import InvalidPopulationError
     from domain.models.population import PopulationSpecification
     from domain.models.run import JsonValue, RunEnding
 
 __all__ = ["add_to"]
-
-# Fields that are named otherwise than their options.
-_OPTIONS = {
-    "tick_interval_s": "tick-interval",
-    "snapshot_ticks": "snapshot-every",
-    "ask_deadline_s": "ask-deadline",
-    "fold_ticks": "fold-every",
-    "external_deadline_s": "external-deadline",
-    "commands": "command",
-    "deliberation": "from",
-    "archetypes": "from",
-}
-_FIELD = re.compile(r"(?<!\S)/[a-z_]+(?![\w/.])")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -166,10 +154,12 @@ def run(
 
     Writes ticks.jsonl, snapshots, an event log, report.json and report.html. What comes out is simulated: these are not people.
     """
-    spec = _specification(
+    from api.cli.population_fields import address_of, kind_of, shard_count, specification
+
+    spec = specification(
         agents=agents,
         ticks=ticks,
-        shards=_counted(shards),
+        shards=shard_count(shards),
         engine=engine,
         kernel=kernel,
         workers=workers,
@@ -215,14 +205,14 @@ def run(
         external=external,
         external_to=external_to,
         external_deadline_s=external_deadline,
-        bus=_kind_of(bus),
+        bus=kind_of(bus),
         bus_name=bus_name,
     )
 
     def opened(settings: Any) -> AbstractContextManager[OpenedPopulation]:
         from api.bootstrap.population import open_population
 
-        return open_population(settings, _seeded(settings, spec, from_deliberation), out=out, bus_url=_address_of(bus))
+        return open_population(settings, _seeded(settings, spec, from_deliberation), out=out, bus_url=address_of(bus))
 
     _run(opened, as_json=as_json)
 
@@ -234,8 +224,9 @@ def resume(
 
     def opened(settings: Any) -> AbstractContextManager[OpenedPopulation]:
         from api.bootstrap.population import resume_population
+        from api.cli.population_fields import address_of
 
-        return resume_population(settings, folder, from_tick=from_tick, bus_url=_address_of(bus))
+        return resume_population(settings, folder, from_tick=from_tick, bus_url=address_of(bus))
 
     _run(opened, as_json=as_json)
 
@@ -253,10 +244,11 @@ def bench(
     from api.bootstrap import load_settings
     from api.bootstrap.population import bench_population
     from api.cli.exit_codes import ExitCode
+    from api.cli.population_fields import specification
     from api.cli.rendered_population import render_bench
     from api.cli.terminal import print_document, progress_console, result_console
 
-    _specification(kernel=kernel)
+    specification(kernel=kernel)
     watched = progress_console()
 
     def say(what: str) -> None:
@@ -287,9 +279,11 @@ def plan(
 
     Exit code 0 where it fits, 1 otherwise.
     """
-    spec = _specification(
+    from api.cli.population_fields import shard_count, specification
+
+    spec = specification(
         agents=agents,
-        shards=_counted(shards),
+        shards=shard_count(shards),
         kernel=kernel,
         degree=degree,
         graph=graph,
@@ -313,6 +307,7 @@ def plan(
 
 def _run(opened: Callable[[Any], AbstractContextManager[OpenedPopulation]], *, as_json: bool) -> None:
     from api.bootstrap import configure_logging, load_settings
+    from api.cli.population_fields import bad_parameter
     from api.cli.quiet_log import keep_log_quiet
     from api.cli.recorded_run import run_recorded
     from api.cli.rendered_population import render_population, show_progress
@@ -348,7 +343,7 @@ def _run(opened: Callable[[Any], AbstractContextManager[OpenedPopulation]], *, a
             )
     except InvalidPopulationError as error:
         # Known only once what it names was looked at.
-        raise _bad_parameter(error) from error
+        raise bad_parameter(error) from error
     raise typer.Exit(code)
 
 
@@ -363,50 +358,3 @@ def _seeded(settings: Any, spec: PopulationSpecification, deliberation_id: str |
 
     archetypes, decision = run_in_loop(beginning_from(settings, deliberation_id))
     return replace(spec, archetypes=tuple(archetypes), decision=decision, deliberation=deliberation_id)
-
-
-def _kind_of(bus: str | None) -> str:
-    """The transport that is meant, not where it lies: addresses may hold passwords, and are written nowhere."""
-    if bus == "memory":
-        raise typer.BadParameter("--bus memory reaches no other process: take shm, file or redis")
-    return "redis" if _address_of(bus) else bus or "shm"
-
-
-def _address_of(bus: str | None) -> str | None:
-    return bus if bus is not None and "://" in bus else None
-
-
-def _counted(shards: int | None) -> int:
-    """0 stands for one a core, and is nothing to ask for."""
-    if shards is None:
-        return 0
-    from domain.models.population import MAX_SHARDS
-
-    if not 1 <= shards <= MAX_SHARDS:
-        raise typer.BadParameter(f"--shards must be a whole number from 1 to {MAX_SHARDS}")
-    return shards
-
-
-def _specification(**given: Any) -> PopulationSpecification:
-    from domain.errors.population import InvalidPopulationError
-    from domain.models.population import PopulationSpecification
-
-    try:
-        return PopulationSpecification(**given)
-    except InvalidPopulationError as error:
-        raise _bad_parameter(error) from error
-
-
-def _bad_parameter(error: InvalidPopulationError) -> typer.BadParameter:
-    """What is wrong, each field by the option that sets it."""
-    return typer.BadParameter(
-        "; ".join(
-            f"{_option_of(problem.pointer)} {_FIELD.sub(lambda found: _option_of(found[0]), problem.message)}".strip()
-            for problem in error.problems
-        )
-    )
-
-
-def _option_of(pointer: str) -> str:
-    name = pointer[1:].partition("/")[0]
-    return "--" + _OPTIONS.get(name, name).replace("_", "-") if name else ""
