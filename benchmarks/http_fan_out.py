@@ -3,7 +3,8 @@
     python -m benchmarks.http_fan_out [--repetitions 11] [--latency-ms 50] [--out FILE]
 
 Every contender asks the same test LLM server, which runs in a process of its own, through aiohttp; the peers call it from
-inside their agents. The last table is ten deliberations at a time through the whole service.
+inside their agents. The last table is ten deliberations at a time through the whole service, beside as many bare calls of which no more
+are in flight than the pool of 72 lets be: what a machine needs for those is out of reach for whoever records anything.
 """
 
 from __future__ import annotations
@@ -64,6 +65,20 @@ def bare(model: HttpModel) -> Run:
     return run
 
 
+def bare_in_turn(model: HttpModel, *, at_once: int) -> Run:
+    """As many calls as ten deliberations make, at most `at_once` of them in flight: the floor for a pool of that size."""
+    leave = asyncio.Semaphore(at_once)
+
+    async def one() -> None:
+        async with leave:
+            assert await model.answer()
+
+    async def run() -> None:
+        await asyncio.gather(*(one() for _ in range(AGENTS * DELIBERATIONS)))
+
+    return run
+
+
 def ours(orchestrator: OpenAIOrchestrator) -> Run:
     """The fan-out service in memory, over the shipped orchestrator."""
     service = ConcurrentDeliberationService(
@@ -107,7 +122,10 @@ async def main(repetitions: int, latency_ms: float, out: Path | None) -> None:
             title = f"{AGENTS} HTTP calls answered after {latency_ms:g} ms"
             report(title, contenders, agents=AGENTS, ideal_ms=latency_ms, out=out)
         async with AsyncExitStack() as stack:
-            ten: list[Contender] = []
+            session = await stack.enter_async_context(_session(AGENTS))
+            model = HttpModel(session=session, url=f"{server.base_url}/chat/completions")
+            name = f"bare calls on aiohttp, {AGENTS} at a time"
+            ten = [Contender(name, bare_in_turn(model, at_once=AGENTS))]
             for slots in (AGENTS, AGENTS * DELIBERATIONS):
                 client = OpenAIOrchestrator(base_url=server.base_url, max_connections=slots)
                 await stack.enter_async_context(client)
