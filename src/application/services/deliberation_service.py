@@ -1,11 +1,14 @@
-"""Accepts deliberations, shows them as they are committed, and passes them to whoever works on them."""
+"""Accepts deliberations, shows them as they are committed, and passes them to whoever works on them.
+
+It is one file, because accepting, counting and cancelling each look at the same three in turn: the store, the queue, and the worker of
+this process, which may hold what neither of the others says.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 from application.ports.clock import Clock, SystemClock
@@ -24,7 +27,6 @@ from application.ports.process_registry import ProcessRegistry
 from application.ports.tracing import Tracer
 from application.ports.work_queue import Job, WorkQueue
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
-from application.services.deliberation_run import DeliberationRun
 from application.services.deliberation_worker import (
     LEASE_S,
     DeliberationWorker,
@@ -32,6 +34,7 @@ from application.services.deliberation_worker import (
     cancelled_before_its_start,
 )
 from application.services.event_feed import EventFeed
+from application.services.following import Following
 from application.services.text_synthesis import TextSynthesis
 from application.services.topic_balance import TopicBalance
 from application.services.track_record_service import TrackRecordService
@@ -54,14 +57,8 @@ from domain.witness.entry import accepted, salt_at
 __all__ = ["DeliberationService", "OrchestratorIdentity"]
 
 _logger = logging.getLogger(__name__)
-_HEARTBEAT_S = 1.0
-# Where others do the work nothing announces it here, so it is looked for more often.
-_LOOK_S = 0.25
-_EVENT_PAGE = 500
 _RETRY_AFTER_S = 5
 _PUT_AGAIN_S = 0.5
-# What a run that ended like this holds is what is stored; one that was stopped may have been asked to cancel elsewhere.
-_SHOWN_AS_ENDED = frozenset({DeliberationStatus.COMPLETED, DeliberationStatus.INQUORATE})
 
 
 class DeliberationService:
@@ -110,6 +107,7 @@ class DeliberationService:
         self._queued = 0
         self._cancels = 0
         self._stopping = False
+        self._following = Following(reader, self.feed, worker=worker, is_stopping=lambda: self._stopping)
         self._later: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -361,82 +359,15 @@ class DeliberationService:
         await self._give_to_queue(deliberation)
 
     async def wait(self, deliberation_id: str, *, timeout_s: float | None) -> Deliberation:
-        """The deliberation once it ended, or as it is after `timeout_s` seconds."""
-        run: DeliberationRun | None = None
-        with self.feed.listen(deliberation_id) as news:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    while True:
-                        news.clear()
-                        here = False
-                        if self._worker is not None:
-                            run = self._worker.run_of(deliberation_id) or run
-                            here = self._worker.is_here(deliberation_id)
-                        # Reading a deliberation is dear beside an event of it, so nothing is read while it is known to run.
-                        if not here:
-                            ended = None if run is None else run.deliberation
-                            # Where the news of its commit was lost, only the store knows where its record stands.
-                            if ended is not None and ended.status in _SHOWN_AS_ENDED and ended.witness is not None:
-                                return ended
-                            found = await self.get(deliberation_id)
-                            if found.status.is_terminal or self._stopping:
-                                return found
-                        await self._next_news(news)
-            except TimeoutError:
-                return await self.get(deliberation_id)
+        """The deliberation once it ended, or as it is after `timeout_s` seconds. Raises `DeliberationNotFoundError`."""
+        return await self._following.wait(deliberation_id, timeout_s=timeout_s)
 
-    async def events(self, deliberation_id: str, *, after: int = 0) -> AsyncIterator[Event | None]:
-        """Every event with a greater sequence than `after`, as it is committed, up to the terminal one.
+    def events(self, deliberation_id: str, *, after: int = 0) -> AsyncIterator[Event | None]:
+        """As in `Following`."""
+        return self._following.events(deliberation_id, after=after)
 
-        Yields None when nothing happened for a heartbeat (1 s), so that a caller can notice a reader that has gone away. Ends
-        early when the service stops.
-        """
-        async with aclosing(self.gathered_events(deliberation_id, after=after)) as pages:
-            async for page in pages:
-                for event in page:
-                    yield event
-                if not page:
-                    yield None
-
-    async def gathered_events(
+    def gathered_events(
         self, deliberation_id: str, *, after: int = 0, gather: Callable[[], Awaitable[None]] | None = None
     ) -> AsyncGenerator[Sequence[Event], None]:
-        """The same events, each list all that is committed by then; an empty one where nothing happened for a heartbeat.
-
-        `gather` is waited for between news and the look that it leads to, so that what happens meanwhile is read at once.
-        """
-        with self.feed.listen(deliberation_id) as news:
-            while True:
-                news.clear()
-                found: list[Event] = []
-                while page := await self._reader.events(deliberation_id, after=after, limit=_EVENT_PAGE):
-                    found += page
-                    after = found[-1].sequence
-                    if len(page) < _EVENT_PAGE:
-                        break
-                if found:
-                    yield found
-                    if found[-1].is_terminal:
-                        return
-                if self._stopping or (not found and await self._has_ended_before(deliberation_id, after)):
-                    return
-                if not await self._next_news(news):
-                    yield []
-                elif gather is not None:
-                    await gather()
-
-    async def _has_ended_before(self, deliberation_id: str, after: int) -> bool:
-        """Whether a reader that asks for more after the terminal event would wait for ever."""
-        found = await self._reader.get(deliberation_id)
-        if found is None or not found.status.is_terminal:
-            return False
-        return not await self._reader.events(deliberation_id, after=after, limit=1)
-
-    async def _next_news(self, news: asyncio.Event) -> bool:
-        """Wait for an announcement, or for one heartbeat, since another process may have written without announcing."""
-        try:
-            async with asyncio.timeout(_LOOK_S if self._worker is None else _HEARTBEAT_S):
-                await news.wait()
-        except TimeoutError:
-            return False
-        return True
+        """As in `Following`."""
+        return self._following.gathered_events(deliberation_id, after=after, gather=gather)

@@ -39,7 +39,7 @@ async def test_without_anything_new_a_look_finds_nothing_and_says_so_each_heartb
 
 
 async def test_more_events_than_a_page_has_come_at_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.services.deliberation_service._EVENT_PAGE", 3)
+    monkeypatch.setattr("application.services.following._EVENT_PAGE", 3)
     async with opened(build(Canned({}))) as house:
         ended = await finished(house, specification(5))
         looks = [page async for page in house.service.gathered_events(ended.id)]
