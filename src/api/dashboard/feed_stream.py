@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.dashboard.live_feed import LatestWatch, LiveFeed, Viewer, frame
-from api.rest.event_stream import PING_S, SIGNED_OUT, StreamPlaces, waiting_for
+from api.rest.event_stream import PING_S, SIGNED_OUT, Reader, StreamPlaces, reading
 
 __all__ = ["FeedStream"]
 
@@ -50,37 +50,21 @@ class FeedStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to the end (ASGI)."""
-        with self._places.place():
-            leaving = asyncio.create_task(_wait_until_gone(receive))
-            try:
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                telling = _Telling(self._feed, send, leaving, ping_s=self._ping_s)
-                with waiting_for(self._until, telling.sign_out):
-                    await telling.tell(self._deliberation_id, self._sees)
-            finally:
-                leaving.cancel()
+        with self._places.place(), reading(receive, self._until) as reader:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            telling = _Telling(self._feed, send, reader, ping_s=self._ping_s)
+            await telling.tell(self._deliberation_id, self._sees)
 
 
 class _Telling:
     """One reader, from its first byte to its last."""
 
-    def __init__(self, feed: LiveFeed, send: Send, leaving: asyncio.Task[None], *, ping_s: float) -> None:
+    def __init__(self, feed: LiveFeed, send: Send, reader: Reader, *, ping_s: float) -> None:
         self._feed = feed
         self._send = send
-        self._leaving = leaving
+        self._reader = reader
         self._ping_s = ping_s
-        self._wake = asyncio.Event()
-        self._is_signed_out = False
-        leaving.add_done_callback(lambda _: self._wake.set())
-
-    def _is_over(self) -> bool:
-        """Whether nobody reads any more, or nobody may."""
-        return self._leaving.done() or self._is_signed_out
-
-    def sign_out(self) -> None:
-        """Tell nothing more but that."""
-        self._is_signed_out = True
-        self._wake.set()
+        self._wake = reader.wake
 
     async def tell(self, deliberation_id: str | None, sees: str | None) -> None:
         await self._say(_HINT)
@@ -91,12 +75,12 @@ class _Telling:
                 await self._follow_latest(watch)
             has_ended = False
         if not has_ended:
-            await self._say(SIGNED_OUT if self._is_signed_out else _TO_BE_CONTINUED)
+            await self._say(SIGNED_OUT if self._reader.is_signed_out() else _TO_BE_CONTINUED)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _follow_latest(self, watch: LatestWatch) -> None:
         shown: str | None = None
-        while not (self._is_over() or watch.is_over):
+        while not (self._reader.is_over() or watch.is_over):
             self._wake.clear()
             latest = watch.latest
             if latest is None:
@@ -114,9 +98,9 @@ class _Telling:
         """Tell everything of one deliberation; whether it was told to its end. Who `stays` waits there until it is not wanted any more."""
         viewer = Viewer(self._wake)
         with self._feed.viewing(deliberation_id, viewer) as broadcaster:
-            while not self._is_over():
+            while not self._reader.is_over():
                 self._wake.clear()
-                while not self._is_over() and (content := broadcaster.next_frame(viewer)) is not None:
+                while not self._reader.is_over() and (content := broadcaster.next_frame(viewer)) is not None:
                     await self._say(content)
                 if not is_wanted():
                     return False
@@ -141,8 +125,3 @@ class _Telling:
 
 def _is_latest(watch: LatestWatch, deliberation_id: str) -> bool:
     return watch.latest == deliberation_id and not watch.is_over
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

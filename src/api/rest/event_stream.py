@@ -18,7 +18,7 @@ from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import FieldProblem
 from domain.errors.dependency import DependencyUnavailableError
 
-__all__ = ["MAX_STREAMS", "PING_S", "SIGNED_OUT", "EventStream", "StreamPlaces", "last_event_id", "waiting_for"]
+__all__ = ["MAX_STREAMS", "PING_S", "SIGNED_OUT", "EventStream", "Reader", "StreamPlaces", "last_event_id", "reading"]
 
 _logger = logging.getLogger(__name__)
 
@@ -99,15 +99,10 @@ class EventStream(Response):
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to the end (ASGI)."""
         async with aclosing(self._events):
-            with self._places.place():
-                leaving = asyncio.create_task(_wait_until_gone(receive))
-                try:
-                    with waiting_for(self._until) as signed_out:
-                        await self._stream(send, leaving, signed_out)
-                finally:
-                    leaving.cancel()
+            with self._places.place(), reading(receive, self._until) as reader:
+                await self._stream(send, reader)
 
-    async def _stream(self, send: Send, leaving: asyncio.Task[None], signed_out: asyncio.Event) -> None:
+    async def _stream(self, send: Send, reader: Reader) -> None:
         now = self._monotonic or asyncio.get_running_loop().time
         has_ended = False
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -115,7 +110,7 @@ class EventStream(Response):
         spoken = now()
         try:
             async for event in self._events:
-                if leaving.done() or signed_out.is_set():
+                if reader.is_over():
                     break
                 if event is not None:
                     await send(_chunk(_frame(event, self._document(event))))
@@ -130,28 +125,41 @@ class EventStream(Response):
             # The reader comes back with the last id it saw, and by then the store may have too.
             _logger.warning("an event stream was cut: %s", error)
         if not has_ended:
-            await send(_chunk(SIGNED_OUT if signed_out.is_set() else _TO_BE_CONTINUED))
+            await send(_chunk(SIGNED_OUT if reader.is_signed_out() else _TO_BE_CONTINUED))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class Reader:
+    """Who reads a stream; `wake` is set once it reads no more, or may not."""
+
+    def __init__(self, leaving: asyncio.Future[None], signing_out: asyncio.Future[None] | None) -> None:
+        self.wake = asyncio.Event()
+        self._leaving = leaving
+        self._signing_out = signing_out
+        for end in (leaving, signing_out):
+            if end is not None:
+                end.add_done_callback(lambda _: self.wake.set())
+
+    def is_signed_out(self) -> bool:
+        """Whether the session has ended by which it was let in."""
+        return self._signing_out is not None and self._signing_out.done()
+
+    def is_over(self) -> bool:
+        """Whether it has left, or is signed out."""
+        return self._leaving.done() or self.is_signed_out()
+
+
 @contextmanager
-def waiting_for(
-    until: Callable[[], Awaitable[None]] | None, then: Callable[[], None] = lambda: None
-) -> Iterator[asyncio.Event]:
-    """Within, what is set, and `then` called, once `until` has returned; without one it never is."""
-    over = asyncio.Event()
-
-    async def wait(end: Callable[[], Awaitable[None]]) -> None:
-        await end()
-        over.set()
-        then()
-
-    waiting = None if until is None else asyncio.create_task(wait(until))
+def reading(receive: Receive, until: Callable[[], Awaitable[None]] | None) -> Iterator[Reader]:
+    """Within it, whoever is at the other end of `receive`, and signed out once `until` has returned; without that, never."""
+    leaving = asyncio.ensure_future(_wait_until_gone(receive))
+    signing_out = None if until is None else asyncio.ensure_future(until())
     try:
-        yield over
+        yield Reader(leaving, signing_out)
     finally:
-        if waiting is not None:
-            waiting.cancel()
+        leaving.cancel()
+        if signing_out is not None:
+            signing_out.cancel()
 
 
 def last_event_id(request: Request) -> int:
