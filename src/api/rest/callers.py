@@ -77,11 +77,11 @@ Admin = Annotated[Caller, Depends(_admin)]
 
 def _caller(request: Request, needed: Role) -> Caller:
     conclave: Conclave = request.app.state.conclave
-    session = None if "authorization" in request.headers else session_of(request)
+    session = _speaking_session(request)
     if not conclave.keys:
         caller = Caller(None, Role.ADMIN)
     else:
-        key = session.key if session is not None else _bearer(request, conclave)
+        key = _key_of(request, session)
         if key is None:
             raise RequestRefusedError(
                 "unauthenticated",
@@ -109,9 +109,7 @@ def end_of_session(request: Request) -> Callable[[], Awaitable[None]] | None:
     """What waits for the end of the session by which the request was let in; None where it was let in by something else."""
     conclave: Conclave = request.app.state.conclave
     sessions: Sessions = request.app.state.sessions
-    if not conclave.keys or "authorization" in request.headers:
-        return None
-    session = session_of(request)
+    session = _speaking_session(request) if conclave.keys else None
     return None if session is None else partial(sessions.over, session)
 
 
@@ -130,12 +128,19 @@ def visitor(request: Request) -> Caller | None:
     conclave: Conclave = request.app.state.conclave
     if not conclave.keys:
         return Caller(None, Role.ADMIN)
-    session = None if "authorization" in request.headers else session_of(request)
-    key = session.key if session is not None else _bearer(request, conclave)
+    key = _key_of(request, _speaking_session(request))
     return None if key is None else Caller(key.name, key.role)
 
 
-def _bearer(request: Request, conclave: Conclave) -> ApiKey | None:
+def _speaking_session(request: Request) -> Session | None:
+    """The session that says who calls: none where the header Authorization does, whatever cookie comes with it."""
+    return None if "authorization" in request.headers else session_of(request)
+
+
+def _key_of(request: Request, session: Session | None) -> ApiKey | None:
+    if session is not None:
+        return session.key
+    conclave: Conclave = request.app.state.conclave
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     return conclave.keys.find(secret.strip()) if scheme.lower() == "bearer" else None
 
