@@ -172,7 +172,6 @@ def _page(request: Request, target: str, *, problem: str = "", ended: bool = Fal
         next=target,
         problem=problem,
         ended=ended,
-        stays=visitor(request) is not None,
     )
 
 
