@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -35,8 +34,6 @@ __all__ = [
     "rotate_webhook_key",
     "show_webhook_keys",
 ]
-
-_logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 1_000
 

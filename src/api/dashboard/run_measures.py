@@ -30,8 +30,11 @@ def number_at(found: Mapping[str, Any], *path: str) -> float | None:
 
 
 def quantiles(run: Run, series: RunSeries, line: str) -> tuple[float | None, float | None]:
-    """What half and what 95 % of a line lie below, in its unit: as the result says, and until there is one as the rows do."""
-    told, scale = _TOLD.get(line, ("", 1.0))
+    """What half and what 95 % of a line lie below, in its unit: as the result says, and until there is one as the rows do.
+
+    The line is `tick_ms`, `duration_ms` or `latency_ms`.
+    """
+    told, scale = _TOLD[line]
     p50, p95 = (number_at(run.result or {}, told, name) for name in ("p50", "p95"))
     if p50 is not None and p95 is not None:
         return p50 * scale, p95 * scale

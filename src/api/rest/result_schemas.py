@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from api.requests import AnswerName, ProtocolName
 from api.rest.schema_document import Document, Status
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
 class Answer(Document):
     """The kind of answer, with its options, range or unit."""
 
-    kind: Literal["choice", "approval", "ranking", "verdict", "score", "probability", "number", "text"]
+    kind: AnswerName
     options: list[str] | None = Field(default=None, description="For choice, approval and ranking.")
     min: float | None = Field(default=None, description="For a score.")
     max: float | None = Field(default=None, description="For a score.")
@@ -39,7 +40,7 @@ class Answer(Document):
 class Protocol(Document):
     """How many rounds, who is asked at one time, and who sees what of the others."""
 
-    kind: Literal["poll", "delphi", "peer_review", "debate", "common_ground"]
+    kind: ProtocolName
     wave_size: int | None = Field(
         default=None, description="Of a poll: agents asked at one time, where that is bounded."
     )
