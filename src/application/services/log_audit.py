@@ -19,6 +19,7 @@ from application.services.log_check import (
     accepted_restores,
     require_follows,
     require_nothing_beyond,
+    sound_entries,
 )
 from application.services.log_tree import LogTree
 from application.services.record_check import require_recorded
@@ -26,7 +27,6 @@ from domain.errors.deliberation import RecordMismatchError
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.checkpoint import Checkpoint, VerifierKey
 from domain.witness.merkle import CompactRange
-from domain.witness.proof import verify_leaf
 from domain.witness.tile import TILE_HEIGHT
 
 __all__ = ["AuditReport", "audit"]
@@ -290,25 +290,20 @@ def _refused(error: RecordMismatchError) -> VerificationRefusedError:
 
 def _leaves(entries: Sequence[LoggedEntry], start: int, end: int) -> list[bytes]:
     leaves = []
-    for index, entry in enumerate(entries, start):
-        if entry.index != index:
-            raise VerificationRefusedError("the entry is missing", index=index)
-        verify_leaf(index=index, entry=entry.entry, stored_leaf=entry.leaf_hash)
+    for entry in sound_entries(entries, start, end):
         if (says := _deliberation_of(entry.entry)) != entry.deliberation_id:
             raise VerificationRefusedError(
                 "the entry is filed under another deliberation than it says",
-                index=index,
+                index=entry.index,
                 evidence={"filed_under": str(entry.deliberation_id), "entry_says": str(says)},
             )
         if entry.deliberation_id is None and entry.sequence is not None:
             raise VerificationRefusedError(
                 "the entry is of no deliberation and has a sequence",
-                index=index,
+                index=entry.index,
                 evidence={"stored": str(entry.sequence)},
             )
         leaves.append(entry.leaf_hash)
-    if len(leaves) != end - start:
-        raise VerificationRefusedError("the entry is missing", index=start + len(leaves))
     return leaves
 
 

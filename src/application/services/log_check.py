@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from application.ports.witness_log import Head, WitnessLogReader
+from application.ports.witness_log import Head, LoggedEntry, WitnessLogReader
 from application.services.administration import administrative_entries, named_keys
 from application.services.log_tree import LogTree
 from domain.errors.witness import LogUnverifiedError, VerificationRefusedError
@@ -25,6 +25,7 @@ __all__ = [
     "open_with_named_keys",
     "require_follows",
     "require_nothing_beyond",
+    "sound_entries",
     "unverified",
 ]
 
@@ -229,6 +230,20 @@ async def require_nothing_beyond(reader: WitnessLogReader, head: Head, page: int
             )
 
 
+def sound_entries(found: Sequence[LoggedEntry], start: int, end: int) -> Iterator[LoggedEntry]:
+    """What was found from index `start` on, before `end`, one entry after the other.
+
+    Raises `VerificationRefusedError` at the first that is missing, or does not hash to its stored leaf.
+    """
+    for index, entry in enumerate(found, start):
+        if entry.index != index:
+            raise VerificationRefusedError("the entry is missing", index=index)
+        verify_leaf(index=index, entry=entry.entry, stored_leaf=entry.leaf_hash)
+        yield entry
+    if len(found) != end - start:
+        raise VerificationRefusedError("the entry is missing", index=start + len(found))
+
+
 def unverified(error: VerificationRefusedError, *, remedy: str = _REPAIR) -> LogUnverifiedError:
     """The same finding, as what stops the service."""
     place = "" if error.index is None else f"entry {error.index}: "
@@ -237,13 +252,8 @@ def unverified(error: VerificationRefusedError, *, remedy: str = _REPAIR) -> Log
 
 async def _require_sound_edge(reader: WitnessLogReader, head: Head) -> None:
     start = max(0, head.tree_size - _EDGE)
-    entries = await reader.entries(start, head.tree_size)
-    for index, entry in enumerate(entries, start):
-        if entry.index != index:
-            raise VerificationRefusedError("the entry is missing", index=index)
-        verify_leaf(index=index, entry=entry.entry, stored_leaf=entry.leaf_hash)
-    if len(entries) != head.tree_size - start:
-        raise VerificationRefusedError("the entry is missing", index=start + len(entries))
+    for _ in sound_entries(await reader.entries(start, head.tree_size), start, head.tree_size):
+        pass
     await require_nothing_beyond(reader, head)
 
 

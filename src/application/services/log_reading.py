@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from application.ports.witness_log import Head, LoggedEntry, WitnessLogReader
-from application.services.log_check import require_follows, unverified
+from application.services.log_check import require_follows, sound_entries, unverified
 from application.services.log_tree import LogTree
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.proof import verify_consistency, verify_inclusion, verify_leaf
 from domain.witness.tile import Tile, entry_bundle
 
-__all__ = ["ConsistencyProof", "InclusionProof", "LogReading", "require_sound"]
+__all__ = ["ConsistencyProof", "InclusionProof", "LogReading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +56,22 @@ class LogReading:
 
     async def entries(self, start: int, end: int) -> Sequence[LoggedEntry]:
         """The entries from `start` on, before `end`, which is at most the log's size. Raises `LogUnverifiedError` if one is damaged."""
-        entries = await self._log.entries(start, end)
-        present = [each.index for each in entries]
-        missing = next((index for index in range(start, end) if index - start >= len(present)), None)
-        misplaced = next((index for index, found in enumerate(present, start) if index != found), missing)
-        if misplaced is not None:
-            raise unverified(VerificationRefusedError("the entry is missing", index=misplaced))
-        require_sound(entries)
-        return entries
+        try:
+            return list(sound_entries(await self._log.entries(start, end), start, end))
+        except VerificationRefusedError as error:
+            raise unverified(error) from error
 
     async def entries_of(self, deliberation_id: str) -> Sequence[LoggedEntry]:
         """All entries of a deliberation, ascending; none where it is not known. Raises `LogUnverifiedError` if one is damaged."""
         found = sorted(await self._log.entries_of(deliberation_id), key=lambda each: each.index)
-        require_sound(found)
+        _require_sound(found)
         return found
 
     async def sequels(self, deliberation_id: str, kind: str) -> Sequence[LoggedEntry]:
         """The entries of that type of a deliberation, ascending. Raises `LogUnverifiedError` for one that is damaged."""
         mark = f'"type":"{kind}"'.encode()
         found = [each for each in await self._log.entries_of(deliberation_id) if mark in each.entry]
-        require_sound(found)
+        _require_sound(found)
         return [each for each in found if json.loads(each.entry).get("type") == kind]
 
     async def inclusion(self, *, index: int, tree_size: int) -> InclusionProof:
@@ -128,7 +124,7 @@ class LogReading:
         return b"".join(hashes)
 
 
-def require_sound(entries: Sequence[LoggedEntry]) -> None:
+def _require_sound(entries: Sequence[LoggedEntry]) -> None:
     """Returns if each hashes to its stored leaf. Raises `LogUnverifiedError` at the first that does not."""
     try:
         for each in entries:

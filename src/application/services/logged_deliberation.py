@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from application.ports.witness_log import Disclosure, LoggedEntry, WitnessLogReader
 from application.services.log_check import unverified
-from application.services.log_reading import require_sound
+from application.services.log_reading import LogReading
 from domain.errors.deliberation import DeliberationNotFoundError
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.entry import commitment
@@ -30,10 +30,9 @@ class LoggedDeliberation:
         """All of it as it is stored. Raises `DeliberationNotFoundError`, and `LogUnverifiedError` where a part is damaged."""
         # Texts first: every one of them then belongs to an entry that is read after it.
         disclosures = await log.disclosures_of(deliberation_id)
-        entries = sorted(await log.entries_of(deliberation_id), key=lambda each: each.index)
+        entries = await LogReading(log).entries_of(deliberation_id)
         if not entries:
             raise DeliberationNotFoundError(deliberation_id=deliberation_id)
-        require_sound(entries)
         documents = [json.loads(each.entry) for each in entries]
         if any(document["type"] == "erased" for document in documents):
             disclosures = await log.disclosures_of(deliberation_id)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from application.ports.witness_log import Disclosure
+from application.services.log_reading import LogReading
 from domain.errors.deliberation import DeliberationNotFoundError
 from domain.errors.witness import LogUnverifiedError
 from domain.witness.checkpoint import open_checkpoint
@@ -92,6 +93,15 @@ async def test_an_export_ends_at_the_first_tampered_entry() -> None:
     tampered(log, 7)
     with pytest.raises(LogUnverifiedError, match="entry 7"):
         _ = [line async for line in service(log).export()]
+
+
+@pytest.mark.parametrize(("tampered_with", "missing"), [(200, 7), (7, 200)])
+async def test_of_entries_the_first_is_named_that_is_missing_or_tampered(tampered_with: int, missing: int) -> None:
+    log = FakeWitnessLog.of(600)
+    tampered(log, tampered_with)
+    del log.stored[missing]
+    with pytest.raises(LogUnverifiedError, match="entry 7: "):
+        await LogReading(log).entries(0, 600)
 
 
 async def test_an_erasure_is_witnessed_and_its_reason_is_a_text_beside_it() -> None:
