@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -189,8 +189,8 @@ class GlanceComparison(EntryComparison):
         if outcome is None:
             return
         for position in outcome.dissent.positions:
-            given = [self._reasoning(self._counted[own], spoken) for own in position.agents if own in self._counted]
-            if tuple([reason for reason in given if reason])[:MAX_REASONS] != position.reasons:
+            given = (self._reasoning(self._counted[own], spoken) for own in position.agents if own in self._counted)
+            if tuple(islice(filter(None, given), MAX_REASONS)) != position.reasons:
                 self._refuse("outcome reasons", None, "", "")
         if outcome.synthesis is not None:
             self._compare_claims(outcome, outcome.synthesis, spoken)
