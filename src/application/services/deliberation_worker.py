@@ -1,4 +1,8 @@
-"""Works on deliberations: takes them from the queue, holds them under leases, and goes on where another worker left off."""
+"""Works on deliberations: takes them from the queue, holds them under leases, and goes on where another worker left off.
+
+It is one file, because taking, renewing, sweeping, cancelling and stopping all decide by the same few tables of what this process holds:
+what it expects, runs, keeps at the door and has refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The inside of a memory bus: how messages get into inboxes, are taken out, come again and end as dead letters."""
+"""The inside of a memory bus: how messages get into inboxes, are taken out, come again and end as dead letters.
+
+It is one file, because every step changes the room of an inbox and the counts together, and at this rate each call between two objects
+would be felt.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The bus between processes of one machine: messages lie in shared memory, and no server moves them."""
+"""The bus between processes of one machine: messages lie in shared memory, and no server moves them.
+
+It is one file, because it has every call of the contract, each a section under the segment's mutex beside what then waits in this object;
+how messages lie in the segment, go in and are read is in the modules around it.
+"""
 
 from __future__ import annotations
 
