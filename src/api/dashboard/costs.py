@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from application.ports.model_desk import ModelDesk
 from application.ports.usage_reader import UsageItem
-from application.services.price_check import first_request
+from application.services.price_check import first_request, has_price
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import Deliberation
@@ -29,13 +27,11 @@ def has_unknown_price(deliberation: Deliberation, desk: ModelDesk) -> bool:
     specification = deliberation.specification
     first_of = {agent.model: agent for agent in specification.roster.agents}
     for agent in first_of.values():
-        request = first_request(specification, agent, key_name=deliberation.key_name)
         try:
-            holds = [desk.foresee(replace(request, model=model)).hold for model in desk.route(agent.model)]
+            if not has_price(desk, first_request(specification, agent, key_name=deliberation.key_name)):
+                return True
         except AgentInvocationError:
             # A model that nobody knows any more has no price either.
-            return True
-        if any(hold.cost is None for hold in holds):
             return True
     return False
 

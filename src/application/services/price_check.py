@@ -14,7 +14,7 @@ from domain.models.deliberation import Specification
 from domain.models.money import KeyBudget
 from domain.models.spending import budget_of
 
-__all__ = ["first_request", "require_prices"]
+__all__ = ["first_request", "has_price", "require_prices"]
 
 _UNKNOWN = "names no model and no route that is known here"
 _UNPRICED = "asks a model without a known price, so no limit on money could be kept: set none, or give it a price in the providers file"
@@ -33,6 +33,12 @@ def first_request(specification: Specification, agent: Agent, *, key_name: str |
         seed=specification.seed,
         key_name=key_name,
     )
+
+
+def has_price(desk: ModelDesk, request: AgentRequest) -> bool:
+    """Whether every model that is asked for this request has a known price. Raises `AgentInvocationError` where one is not known at all."""
+    holds = [desk.foresee(replace(request, model=model)).hold for model in desk.route(request.model)]
+    return all(hold.cost is not None for hold in holds)
 
 
 def require_prices(
@@ -66,8 +72,8 @@ def _pointer(specification: Specification, number: int) -> str:
 
 def _problem(desk: ModelDesk, request: AgentRequest, *, needs_price: bool) -> str | None:
     try:
-        holds = [desk.foresee(replace(request, model=model)).hold for model in desk.route(request.model)]
+        is_priced = has_price(desk, request)
     except AgentInvocationError as error:
         # A refusal repeats nothing of the request, whoever words it.
         return _UNKNOWN if request.model is not None and request.model in error.message else error.message
-    return _UNPRICED if needs_price and any(hold.cost is None for hold in holds) else None
+    return _UNPRICED if needs_price and not is_priced else None

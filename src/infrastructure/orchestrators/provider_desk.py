@@ -116,10 +116,6 @@ class ProviderDesk:
             return f"is no model of {provider}; there is {', '.join(offered)}"
         return None
 
-    def has_price(self, model: str | None) -> bool:
-        """Whether every model that is asked for a member naming this one has a known price."""
-        return all(self.price_of(each) is not None for each in self.route(model))
-
     def price_of(self, model: str | None) -> Price | None:
         """What the model of that full name takes, None where nobody knows. Raises `AgentInvocationError` for an unknown one."""
         provider, name = self._split(model)

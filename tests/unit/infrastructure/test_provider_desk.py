@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from application.services.price_check import has_price
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Sampling, Usage
 from infrastructure.orchestrators.prices import PriceList
@@ -93,9 +94,9 @@ def test_a_route_has_a_price_when_all_its_models_have_one() -> None:
     routes = {"dear": ["openai/small", "openai/team/large"], "half": ["openai/small", "local/x"]}
     prices = {"openai/small": PRICE, "openai/team/large": PRICE}
     desk = Desk(prices=prices, routes=routes, default_model="half").desk
-    assert desk.has_price("dear")
-    assert not desk.has_price("half")
-    assert not desk.has_price(None)
+    assert has_price(desk, asking("dear"))
+    assert not has_price(desk, asking("half"))
+    assert not has_price(desk, asking(None))
     assert desk.price_of("local/x") is None
 
 
