@@ -85,7 +85,7 @@ class Anchorage:
         """Have every anchor say what it holds."""
         await asyncio.gather(*(self._ask(anchor) for anchor in self.anchors))
 
-    async def publish(self, note: str, checkpoint: Checkpoint) -> bool:
+    async def publish(self, checkpoint: Checkpoint, note: str) -> bool:
         """Give it to every anchor that has it not yet; whether one of them holds what has to be compared with the log."""
         behind = [anchor for anchor in self.anchors if self._held.get(anchor.name) != checkpoint]
         return any(await asyncio.gather(*(self._publish_to(anchor, note, checkpoint) for anchor in behind)))

@@ -17,6 +17,7 @@ from application.services.log_check import (
     SignatureTools,
     SignedHead,
     accepted_restores,
+    open_with_named_keys,
     require_follows,
     require_nothing_beyond,
     sound_entries,
@@ -155,11 +156,8 @@ class _Walk:
                 yield checkpoint
 
     async def _open(self, note: str) -> Checkpoint:
-        try:
-            return self._opener.open(note)
-        except VerificationRefusedError:
-            self._opener = await self._opener.widened(self._reader)
-            return self._opener.open(note)
+        checkpoint, self._opener = await open_with_named_keys(self._reader, self._opener, note)
+        return checkpoint
 
     async def _compare(self, checkpoint: Checkpoint) -> None:
         derived = self._tree.root()

@@ -135,7 +135,7 @@ async def check_log(
         await require_follows(tree, head, None)
         stored = []
         if note is not None:
-            checkpoint = await open_with_named_keys(reader, checkpoints, note)
+            checkpoint, _ = await open_with_named_keys(reader, checkpoints, note)
             stored.append(SignedHead("the newest stored checkpoint", checkpoint))
     except VerificationRefusedError as error:
         return LogCheck(head, unverified(error))
@@ -160,12 +160,18 @@ async def check_log(
     return LogCheck(head, unverified(worst, remedy=_ACCEPT), lost, restores)
 
 
-async def open_with_named_keys(reader: WitnessLogReader, checkpoints: CheckpointReader, note: str) -> Checkpoint:
-    """The checkpoint, signed with a key of `checkpoints` or else with one that the log names; raises like `open`."""
+async def open_with_named_keys(
+    reader: WitnessLogReader, checkpoints: CheckpointReader, note: str
+) -> tuple[Checkpoint, CheckpointReader]:
+    """The checkpoint, signed with a key of `checkpoints` or else with one that the log names, and what has opened it.
+
+    The log is read only where none of `checkpoints` fits. Raises like `open`.
+    """
     try:
-        return checkpoints.open(note)
+        return checkpoints.open(note), checkpoints
     except VerificationRefusedError:
-        return (await checkpoints.widened(reader)).open(note)
+        widened = await checkpoints.widened(reader)
+        return widened.open(note), widened
 
 
 async def require_follows(tree: LogTree, head: Head, signed: SignedHead | None) -> None:

@@ -22,16 +22,16 @@ _ACCEPTED = b'"deliberation.accepted"'
 
 async def exported_log(
     log: WitnessLogReader,
-    signed_head: Callable[[], Awaitable[tuple[str, Checkpoint]]],
+    signed_head: Callable[[], Awaitable[tuple[Checkpoint, str]]],
     *,
     key: VerifierKey,
     with_texts: bool,
 ) -> AsyncIterator[str]:
-    """The log up to the head that `signed_head` gives as a note and opened, without newlines, a page in memory at a time.
+    """The log up to the head that `signed_head` gives with its note, without newlines, a page in memory at a time.
 
     Raises `LogUnverifiedError` at the first entry that is missing or damaged, and at the end if the root differs.
     """
-    note, checkpoint = await signed_head()
+    checkpoint, note = await signed_head()
     reading, size = LogReading(log), checkpoint.tree_size
     header = {"version": 1, "kind": "log", "checkpoint": note, "public_key": str(key)}
     yield _line({**header, "tree_size": size})

@@ -12,6 +12,7 @@ from application.services.log_check import (
     SignatureTools,
     SignedHead,
     check_log,
+    open_with_named_keys,
     require_follows,
 )
 from application.services.log_tree import LogTree
@@ -65,18 +66,15 @@ class SignedHistory:
 
     async def open(self, note: str) -> Checkpoint:
         """The checkpoint; the keys that the log names are read once one is needed. Raises `VerificationRefusedError`."""
-        try:
-            return self._reader.open(note)
-        except VerificationRefusedError:
-            self._reader = await self._reader.widened(self._log)
-            return self._reader.open(note)
+        checkpoint, self._reader = await open_with_named_keys(self._log, self._reader, note)
+        return checkpoint
 
-    async def sign(self) -> str:
-        """The note of the present head, signed and stored where the newest is of an older one. Raises `VerificationRefusedError`."""
+    async def sign(self) -> tuple[Checkpoint, str]:
+        """The present head and its note, signed and stored where the newest is of an older one. Raises `VerificationRefusedError`."""
         stored = await self._log.latest_checkpoint()
         head = await self._log.head()
         if self._newest is not None and Head(self._newest[0].tree_size, self._newest[0].root_hash) == head:
-            return self._newest[1]
+            return self._newest
         tree = LogTree(self._log)
         await require_follows(tree, head, None)
         if self._newest is not None and await self.is_abandoned(tree, head, self._newest[0]):
@@ -88,12 +86,12 @@ class SignedHistory:
         for signed in signed_before:
             await require_follows(tree, head, signed)
         if last is not None and last[0].tree_size == head.tree_size and self._reader.is_present(last[1]):
-            note = last[1]
+            self._newest = last
         else:
             note = self._signer.sign(head.tree_size, head.root_hash)
             await self._log.add_checkpoint(head.tree_size, note)
-        self._newest = await self.open(note), note
-        return note
+            self._newest = await self.open(note), note
+        return self._newest
 
     async def is_abandoned(self, tree: LogTree, head: Head, checkpoint: Checkpoint) -> bool:
         """Whether an operator has accepted that what was signed there is lost, and the log does not go on from it."""

@@ -110,20 +110,8 @@ class WitnessService(LogReading):
 
         Raises `LogUnverifiedError` where the head does not follow from what was signed before.
         """
-        self._require_well()
-        async with self._signing:
-            try:
-                return await self._history.sign()
-            except VerificationRefusedError as error:
-                # A restore that another process has accepted may explain it; only the whole check reads those.
-                await self._recheck(finding=error)
-            self._require_well()
-            try:
-                return await self._history.sign()
-            except VerificationRefusedError as error:
-                problem = unverified(error)
-                self._note_problem(problem)
-                raise problem from error
+        _, note = await self._signed_now()
+        return note
 
     async def bundle(self, deliberation_id: str) -> dict[str, Any]:
         """The offline verification bundle, every proof of which leads to the root of its checkpoint.
@@ -131,7 +119,7 @@ class WitnessService(LogReading):
         Raises `DeliberationNotFoundError`, and `LogUnverifiedError` where what is stored does not hash to what was recorded.
         """
         told = await LoggedDeliberation.read(self._log, deliberation_id)
-        proofs, note, _ = await self._proven(told.entries)
+        proofs, _, note = await self._proven(told.entries)
         return {
             "version": 1,
             "checkpoint": note,
@@ -146,7 +134,7 @@ class WitnessService(LogReading):
     async def minutes(self, deliberation_id: str) -> str:
         """The procedural record in Markdown, from entries that are proven to be in the log. Raises like `bundle`."""
         told = await LoggedDeliberation.read(self._log, deliberation_id)
-        _, note, checkpoint = await self._proven(told.entries)
+        _, checkpoint, note = await self._proven(told.entries)
         # They count the ballots again, which takes longer than an event loop should be held.
         return await asyncio.to_thread(
             write_minutes,
@@ -258,10 +246,22 @@ class WitnessService(LogReading):
             self._note_problem(check.problem)
         return check
 
-    async def _signed_now(self) -> tuple[str, Checkpoint]:
-        """The checkpoint of the present head as its note, and opened."""
-        note = await self.checkpoint()
-        return note, await self._history.open(note)
+    async def _signed_now(self) -> tuple[Checkpoint, str]:
+        """The checkpoint of the present head, and its note. Raises like `checkpoint`."""
+        self._require_well()
+        async with self._signing:
+            try:
+                return await self._history.sign()
+            except VerificationRefusedError as error:
+                # A restore that another process has accepted may explain it; only the whole check reads those.
+                await self._recheck(finding=error)
+            self._require_well()
+            try:
+                return await self._history.sign()
+            except VerificationRefusedError as error:
+                problem = unverified(error)
+                self._note_problem(problem)
+                raise problem from error
 
     async def _add(self, statements: Sequence[tuple[Mapping[str, Any], Sequence[Disclosure]]]) -> Sequence[LoggedEntry]:
         return await self._log.append(
@@ -269,9 +269,9 @@ class WitnessService(LogReading):
             disclosures=[each for _, disclosures in statements for each in disclosures],
         )
 
-    async def _proven(self, entries: Sequence[LoggedEntry]) -> tuple[list[list[bytes]], str, Checkpoint]:
+    async def _proven(self, entries: Sequence[LoggedEntry]) -> tuple[list[list[bytes]], Checkpoint, str]:
         # Signed after the entries were read, so that it covers them all.
-        note, checkpoint = await self._signed_now()
+        checkpoint, note = await self._signed_now()
         size = checkpoint.tree_size
         try:
             proofs = await LogTree(self._log).inclusion_proofs([each.index for each in entries], size)
@@ -281,7 +281,7 @@ class WitnessService(LogReading):
                 )
         except VerificationRefusedError as error:
             raise unverified(error) from error
-        return proofs, note, checkpoint
+        return proofs, checkpoint, note
 
     def _statement(
         self, kind: str, reason: str | None, key_name: str | None, **facts: Any

@@ -52,6 +52,20 @@ async def test_a_head_that_did_not_move_is_signed_once() -> None:
     assert list(log.notes) == [3]
 
 
+async def test_the_signature_of_a_head_that_did_not_move_is_checked_once() -> None:
+    log = log_with_a_deliberation()
+    checked: list[bytes] = []
+
+    def check(public_key: bytes, signature: bytes, signed: bytes) -> bool:
+        checked.append(signed)
+        return verify_signature(public_key, signature, signed)
+
+    witness = WitnessService(log=log, signer=signer(), tools=Tools(check))
+    await witness.bundle("d-1")
+    await witness.minutes("d-1")
+    assert len(checked) == 1
+
+
 async def test_a_log_that_grows_is_signed_again_by_whichever_process_comes_first() -> None:
     log = FakeWitnessLog.of(300)
     one, other = service(log), service(log)
