@@ -52,7 +52,7 @@ def test_a_head_is_the_answer_without_its_body(server: RunningServer, path: str)
     assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.body))
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/v1/pool", "/nothing", "/static/docs.js", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/v1/pool", "/nothing", "/static/reference.js", "/metrics"])
 def test_every_answer_is_guarded(server: RunningServer, path: str) -> None:
     headers = server.ask("GET", path).headers
     assert headers["x-content-type-options"] == "nosniff"

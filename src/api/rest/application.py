@@ -16,8 +16,7 @@ from api.rest.halt import add_halt
 from api.rest.health import add_health
 from api.rest.hindsight import add_hindsight
 from api.rest.money import add_money
-from api.rest.openapi import describe_application
-from api.rest.pages import add_pages
+from api.rest.openapi import add_openapi
 from api.rest.problems import answer_problems
 from api.rest.records import add_records
 from api.rest.rosters import add_rosters
@@ -67,7 +66,6 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
     add_money(app)
     add_halt(app)
     add_health(app)
-    add_pages(app)
+    add_openapi(app)
     add_dashboard(app)
-    app.openapi = lambda: describe_application(app)  # type: ignore[method-assign]
     return app

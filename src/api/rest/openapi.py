@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.requests import Request
+from starlette.responses import Response
 
 from api.rest.examples import EXAMPLES, TEXTS
+from api.rest.json_response import JsonResponse
 from api.rest.operation import reference
 from api.rest.problems import PROBLEMS, problem_document
 from api.rest.schemas import component_schemas
 
-__all__ = ["describe_application"]
+__all__ = ["add_openapi", "describe_application", "openapi"]
 
 _DESCRIPTION = (
     "Puts one question to up to 72 agents at once and accounts for every one of them. Errors are problem documents (RFC 9457). "
@@ -73,6 +77,19 @@ _WEBHOOK_HEADERS = {
     "Signature-Input": "What is signed, when, and by which key (RFC 9421); the label is `conclave`, the tag `conclave-webhook`.",
     "Signature": "An Ed25519 signature by a key of `/v1/webhooks/keys`.",
 }
+
+
+def add_openapi(app: FastAPI) -> None:
+    """Put the document into `app`; it needs no key."""
+    app.openapi = lambda: describe_application(app)  # type: ignore[method-assign]
+    app.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False, response_model=None)
+
+
+async def openapi(request: Request) -> Response:
+    """The document, as it is served."""
+    # The first time it takes longer to make than an event loop should be held.
+    document = await asyncio.to_thread(describe_application, request.app)
+    return JsonResponse(document, headers={"Cache-Control": "no-cache"})
 
 
 def describe_application(app: FastAPI) -> dict[str, Any]:

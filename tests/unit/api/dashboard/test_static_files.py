@@ -13,8 +13,6 @@ import pytest
 DASHBOARD = Path(str(files("api.dashboard")))
 STATIC = DASHBOARD / "static"
 VENDOR = STATIC / "vendor"
-# What draws the OpenAPI document lies beside that.
-REFERENCE = Path(str(files("api.rest"))) / "static"
 TEMPLATES = sorted((DASHBOARD / "templates").rglob("*.html"))
 SCRIPTS = sorted(path for path in STATIC.glob("*.js"))
 MOST_BYTES = 200_000
@@ -85,17 +83,11 @@ def test_the_dark_theme_is_the_same_whoever_chose_it() -> None:
     assert set(DARK) == set(LIGHT)
 
 
-def place_of(name: str) -> Path:
-    """Where the file lies that is served under that name."""
-    found = STATIC / name
-    return found if found.exists() else REFERENCE / name
-
-
 def loaded_by(*names: str) -> set[str]:
     """The files of these names and the modules that they import, wherever they do."""
     found = set(names)
     for name in names:
-        text = place_of(name).read_text(encoding="utf-8")
+        text = (STATIC / name).read_text(encoding="utf-8")
         found |= loaded_by(*({*_IMPORT.findall(text)} - {name})) if name.count("/") == 0 else set()
     return found
 
@@ -105,7 +97,7 @@ def test_no_page_takes_more_than_200_kb_with_all_that_it_loads(path: Path) -> No
     layout = (DASHBOARD / "templates/layout.html").read_text(encoding="utf-8")
     page = path.read_text(encoding="utf-8")
     files = loaded_by(*_STATIC.findall(layout), *_STATIC.findall(page))
-    sizes = {name: place_of(name).stat().st_size for name in files}
+    sizes = {name: (STATIC / name).stat().st_size for name in files}
     assert sum(sizes.values()) + len(layout) + len(page) < MOST_BYTES, sizes
 
 

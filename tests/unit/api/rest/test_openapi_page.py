@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 
 from api.main import create_app
-from api.rest import openapi, pages
+from api.rest import openapi
 from tests.conclave_fixture import open_stub_conclave
 
 
@@ -27,7 +27,7 @@ async def test_the_document_is_made_beside_the_event_loop_and_once(monkeypatch: 
     async with open_stub_conclave() as conclave:
         app: FastAPI = create_app(conclave)
         request = Request({"type": "http", "app": app, "headers": []})
-        answers = [await pages.openapi(request) for _ in range(2)]
+        answers = [await openapi.openapi(request) for _ in range(2)]
     assert {json.loads(bytes(answer.body))["info"]["title"] for answer in answers} == {"Conclave"}
     assert len(threads) == 1
     assert threading.get_ident() not in threads

@@ -1,22 +1,14 @@
-"use strict";
-
 // Draws the OpenAPI document. Everything is put in as text, never as markup.
 
-function make(tag, text, options = {}) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (options.class) element.className = options.class;
-  if (options.id) element.id = options.id;
-  element.append(...(options.children ?? []));
-  return element;
-}
+import { api, element } from "/static/page.js";
 
+const code = (text) => element("code", { text });
+const title = (tag, text) => element(tag, { text });
+const remark = (text) => element("p", { class: "muted", text });
 const nameOf = (reference) => reference.slice(reference.lastIndexOf("/") + 1);
 
 function linkTo(reference) {
-  const link = make("a", nameOf(reference));
-  link.href = `#schema-${encodeURIComponent(nameOf(reference))}`;
-  return link;
+  return element("a", { text: nameOf(reference), attributes: { href: `#schema-${encodeURIComponent(nameOf(reference))}` } });
 }
 
 // What a value may be, as text and links in one line.
@@ -48,67 +40,56 @@ function boundsOf(schema) {
 }
 
 function entry(name, schema, notes, description) {
-  const term = make("dt", undefined, { children: [make("code", name), " ", ...typeOf(schema)] });
+  const term = element("dt", {}, code(name), " ", ...typeOf(schema));
   const remarks = [...notes, ...boundsOf(schema)].join(", ");
   const text = [remarks, description ?? schema.description].filter(Boolean).join(". ");
-  return text ? [term, make("dd", text)] : [term];
+  return text ? [term, element("dd", { text })] : [term];
 }
 
 function fieldsOf(schema) {
   const required = new Set(schema.required ?? []);
-  return make("dl", undefined, {
-    children: Object.entries(schema.properties ?? {}).flatMap(([name, field]) =>
-      entry(name, field, required.has(name) ? ["required"] : [])),
-  });
+  const fields = Object.entries(schema.properties ?? {});
+  return element("dl", {}, ...fields.flatMap(([name, field]) => entry(name, field, required.has(name) ? ["required"] : [])));
 }
 
 function bodyOf(content) {
   return Object.entries(content ?? {}).map(([mediaType, body]) =>
-    make("p", undefined, { children: [...typeOf(body.schema ?? {}), " as ", make("code", mediaType)] }));
+    element("p", {}, ...typeOf(body.schema ?? {}), " as ", code(mediaType)));
 }
 
 function operationOf(path, method, operation) {
-  const summary = make("summary", undefined, {
-    children: [make("span", method.toUpperCase(), { class: "method" }), make("code", path), ` ${operation.summary ?? ""}`],
-  });
-  const parts = [summary, make("p", operation.description, { class: "muted" })];
+  const verb = element("span", { class: "method", text: method.toUpperCase() });
+  const parts = [element("summary", {}, verb, code(path), ` ${operation.summary ?? ""}`), remark(operation.description)];
   if (operation.parameters?.length) {
-    parts.push(make("h3", "Parameters"), make("dl", undefined, {
-      children: operation.parameters.flatMap((parameter) =>
-        entry(parameter.name, parameter.schema ?? {}, [`in ${parameter.in}`], parameter.description)),
-    }));
+    const entries = operation.parameters.flatMap((parameter) =>
+      entry(parameter.name, parameter.schema ?? {}, [`in ${parameter.in}`], parameter.description));
+    parts.push(title("h3", "Parameters"), element("dl", {}, ...entries));
   }
-  if (operation.requestBody) parts.push(make("h3", "Body"), ...bodyOf(operation.requestBody.content));
-  parts.push(make("h3", "Answers"), make("dl", undefined, {
-    children: Object.entries(operation.responses).flatMap(([status, answer]) => [
-      make("dt", undefined, { children: [make("code", status), ` ${answer.description}`] }),
-      make("dd", undefined, { children: bodyOf(answer.content) }),
-    ]),
-  }));
-  return make("details", undefined, { children: parts });
+  if (operation.requestBody) parts.push(title("h3", "Body"), ...bodyOf(operation.requestBody.content));
+  const answers = Object.entries(operation.responses).flatMap(([status, answer]) => [
+    element("dt", {}, code(status), ` ${answer.description}`),
+    element("dd", {}, ...bodyOf(answer.content)),
+  ]);
+  parts.push(title("h3", "Answers"), element("dl", {}, ...answers));
+  return element("details", {}, ...parts);
 }
 
 function draw(openapi) {
   document.getElementById("summary").textContent = `${openapi.info.title} ${openapi.info.version}. ${openapi.info.description}`;
   const content = document.getElementById("reference");
   for (const tag of openapi.tags) {
-    content.append(make("h2", tag.name), make("p", tag.description, { class: "muted" }));
+    content.append(title("h2", tag.name), remark(tag.description));
     for (const [path, operations] of Object.entries(openapi.paths)) {
       for (const [method, operation] of Object.entries(operations)) {
         if (operation.tags?.includes(tag.name)) content.append(operationOf(path, method, operation));
       }
     }
   }
-  content.append(make("h2", "Documents"));
+  content.append(title("h2", "Documents"));
   for (const [name, schema] of Object.entries(openapi.components.schemas).sort()) {
-    content.append(make("details", undefined, {
-      id: `schema-${encodeURIComponent(name)}`,
-      children: [
-        make("summary", undefined, { children: [make("code", name)] }),
-        make("p", schema.description, { class: "muted" }),
-        fieldsOf(schema),
-      ],
-    }));
+    const summary = element("summary", {}, code(name));
+    const attributes = { id: `schema-${encodeURIComponent(name)}` };
+    content.append(element("details", { attributes }, summary, remark(schema.description), fieldsOf(schema)));
   }
   openTarget();
 }
@@ -126,11 +107,9 @@ async function start() {
   addEventListener("hashchange", openTarget);
   const summary = document.getElementById("summary");
   try {
-    const response = await fetch("/openapi.json");
-    if (!response.ok) throw new Error(`the server answered ${response.status}`);
-    draw(await response.json());
+    draw((await api("GET", "/openapi.json")).document);
   } catch (error) {
-    summary.textContent = `The description could not be read: ${error.message}. Reload the page to try again.`;
+    summary.textContent = `The description could not be read: ${error.title ?? error.message}. Reload the page to try again.`;
   }
 }
 
