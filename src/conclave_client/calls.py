@@ -100,9 +100,6 @@ def deliberate(
     It is sent under `idempotency_key`, a random one unless given, and so is accepted once however often the connection breaks. The
     same key and question later, within 24 h, give the same deliberation. See `Terms` for the rest.
     """
-    key = uuid4().hex if idempotency_key is None else idempotency_key
-    if not _KEY.fullmatch(key):
-        raise UnusableArgumentError("idempotency_key", "must be 1 to 255 printable ASCII characters")
     if wait_s is not None and not 0 <= wait_s <= MAX_WAIT_S:
         raise UnusableArgumentError("wait_s", f"must be from 0 to {MAX_WAIT_S:g} seconds; wait() waits longer")
     return Call(
@@ -111,7 +108,7 @@ def deliberate(
         read=lambda answer: answer.document(Deliberation),
         statuses=(200, 202),
         body=request_body(question, terms),
-        headers={"Idempotency-Key": key},
+        headers=_once(idempotency_key),
         extra_time_s=wait_s or 0.0,
     )
 
@@ -302,10 +299,21 @@ def pool() -> Call[Pool]:
     return _document(Pool, "/v1/pool")
 
 
-def start_run(kind: str, arguments: Mapping[str, Any] | None = None) -> Call[Run]:
-    """Start a `swarm`, `pantheon`, `soak` or `population` on the server; `arguments` are those of the command line."""
-    body = {"kind": kind, "arguments": dict(arguments or {})}
-    return _document(Run, "/v1/runs", "POST", 202, body=body, repeatable=False)
+def start_run(
+    kind: str, arguments: Mapping[str, Any] | None = None, *, idempotency_key: str | None = None
+) -> Call[Run]:
+    """Start a `swarm`, `pantheon`, `soak` or `population` on the server; `arguments` are those of the command line.
+
+    Sent under `idempotency_key`, a random one unless given, it is started once however often the connection breaks.
+    """
+    return Call(
+        method="POST",
+        path="/v1/runs",
+        read=lambda answer: answer.document(Run),
+        statuses=(202,),
+        body={"kind": kind, "arguments": dict(arguments or {})},
+        headers=_once(idempotency_key),
+    )
 
 
 def get_run(run_id: str) -> Call[Run]:
@@ -438,6 +446,14 @@ def _items(kind: type[_Document], path: str) -> Call[tuple[_Document, ...]]:
 
 def _text(path: str, media_type: str) -> Call[str]:
     return Call(method="GET", path=path, read=Answer.text, media_type=media_type)
+
+
+def _once(idempotency_key: str | None) -> Mapping[str, str]:
+    """The header under which a request may be sent again, and does what it asks for once."""
+    key = uuid4().hex if idempotency_key is None else idempotency_key
+    if not _KEY.fullmatch(key):
+        raise UnusableArgumentError("idempotency_key", "must be 1 to 255 printable ASCII characters")
+    return {"Idempotency-Key": key}
 
 
 def _deliberation(deliberation_id: str) -> str:

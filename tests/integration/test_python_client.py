@@ -165,7 +165,8 @@ def test_a_deliberation_is_stopped(alice: Flavour, llm_server: LlmServer) -> Non
 
 
 def test_a_run_is_started_and_followed(alice: Flavour) -> None:
-    started = alice.call("runs.start", "pantheon", {"task": "Say hello"})
+    started = alice.call("runs.start", "pantheon", {"task": "Say hello"}, idempotency_key="hello")
+    assert alice.call("runs.start", "pantheon", {"task": "Say hello"}, idempotency_key="hello").id == started.id
     events = list(alice.each("runs.events", started.id))
     assert events[-1].type == "run.completed"
     found = alice.call("runs.get", started.id)

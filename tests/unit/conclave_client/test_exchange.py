@@ -24,6 +24,7 @@ from conclave_client.errors import (
     TooManyError,
     UnauthenticatedError,
     UnavailableError,
+    UnusableArgumentError,
     WaitTimeoutError,
 )
 from conclave_client.exchange import Call, Lost
@@ -112,13 +113,26 @@ def test_a_halt_is_not_waited_for() -> None:
     assert len(far.asked) == 1
 
 
-@pytest.mark.parametrize("call", [calls.recount("d-1", "threshold"), calls.start_run("swarm"), calls.halt("x")])
+@pytest.mark.parametrize("call", [calls.recount("d-1", "threshold"), calls.halt("x")])
 def test_what_must_not_be_done_twice_is_not_asked_for_again_in_doubt(call: Call[Any]) -> None:
     for doubtful in (CUT, refused(503, "dependency-unavailable")):
         far = FarEnd([doubtful])
         with pytest.raises((ConnectionLostError, UnavailableError)):
             far.carry_out(call.plan(far.exchange()))
         assert len(far.asked) == 1
+
+
+def test_a_run_is_asked_for_again_in_doubt_under_the_same_key() -> None:
+    far = FarEnd([CUT, refused(503, "dependency-unavailable"), answered(EXAMPLES["Run"], status=202)])
+    assert far.carry_out(calls.start_run("swarm").plan(far.exchange())).kind == "pantheon"
+    assert len({asked.headers["Idempotency-Key"] for asked in far.asked}) == 1
+    assert len(far.asked) == 3
+
+
+@pytest.mark.parametrize("key", ["", "two\nlines", "k" * 256, "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_refused_before_anything_is_sent(key: str) -> None:
+    with pytest.raises(UnusableArgumentError, match="idempotency_key"):
+        calls.start_run("swarm", idempotency_key=key)
 
 
 def test_what_was_not_done_is_asked_for_again() -> None:
