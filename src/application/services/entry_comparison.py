@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, NoReturn
 
 from application.ports.witness_log import LoggedEntry
 from domain.errors.deliberation import RecordMismatchError
 from domain.models.deliberation import Deliberation
+from domain.models.outcome import Outcome
+from domain.voting.synthesis import decision_of, sentences_of
+from domain.voting.tally import MAX_REASONS
 from domain.witness.entry import accepted, time_text
 
 __all__ = ["Document", "EntryComparison", "document_of", "drawn_from", "text_of_time"]
@@ -29,7 +33,13 @@ class EntryComparison:
         self._shown = shown
         self._told: list[tuple[LoggedEntry, Document]] = []
 
-    def _compare_accepted(self, entry: LoggedEntry, recorded: Document, salts: bytes | None) -> None:
+    def _compare_accepted(self, salts: bytes | None, first_index: int | None) -> bool:
+        """What it was accepted as, where that stands in the log, and whether its texts are erased, which is given back."""
+        entry, recorded = self._only("deliberation.accepted") or self._refuse("acceptance", None, "stored", None)
+        erased = bool(self._of("erased"))
+        self._equal("erased", self._shown.erased, erased)
+        self._equal("erased", salts is None, erased)
+        self._equal("witness span", first_index, entry.index, entry)
         made = self._made(lambda: accepted(self._shown, salts=drawn_from(salts)).document)
         skipped: frozenset[str] = frozenset()
         if salts is None:
@@ -38,6 +48,38 @@ class EntryComparison:
             if _has_texts(self._shown):
                 self._refuse("erased texts", entry, "none", "some")
         self._compare(entry, recorded, made, skipped)
+        return erased
+
+    def _compare_start(self) -> Sequence[tuple[LoggedEntry, Document]]:
+        """When it began; the entries with which its rounds did."""
+        starts = self._of("round.started")
+        entry, recorded = starts[0] if starts else (None, {})
+        self._equal("started_at", text_of_time(self._shown.started_at), recorded.get("at"), entry)
+        return starts
+
+    def _compare_quotes(
+        self, outcome: Outcome, reason_of: Callable[[str], str | None], answer_of: Callable[[str], str | None]
+    ) -> None:
+        """The words of agents in the outcome: reasons, claims, and the decision that is made of these.
+
+        The two tell what an agent, by id, said with the ballot that counted of it, None for nothing.
+        """
+        for position in outcome.dissent.positions:
+            # No more are looked at than are shown.
+            given = filter(None, map(reason_of, position.agents))
+            if tuple(islice(given, MAX_REASONS)) != position.reasons:
+                self._refuse("outcome reasons", None, "", "")
+        synthesis = outcome.synthesis
+        if synthesis is None:
+            return
+        for claim in synthesis.claims:
+            answer = answer_of(claim.source)
+            said = [] if answer is None else sentences_of(answer)
+            found = said[claim.sentence] if claim.sentence < len(said) else None
+            if claim.text != found:
+                self._refuse("outcome claims", None, found, claim.text)
+        chosen = synthesis.chosen
+        self._equal("outcome decision", outcome.decision, None if chosen is None else decision_of(synthesis, chosen))
 
     def _compare_span(self, ended: LoggedEntry, first_index: int | None, root_hash: str | None) -> None:
         """Where in the log it stands, and the root of the tree that its end was shown with."""
@@ -50,12 +92,11 @@ class EntryComparison:
             self._refuse("witness span", ended, f"more than {ended.index}", witness.tree_size)
         self._equal("witness span", witness.root_hash, root_hash, ended)
 
-    def _made(self, make: Any) -> Document:
+    def _made(self, make: Callable[[], Document]) -> Document:
         try:
-            made: Document = make()
+            return make()
         except (ValueError, TypeError, LookupError, AttributeError):
             self._refuse("form", None, "", "unreadable")
-        return made
 
     def _compare(self, entry: LoggedEntry, recorded: Document, made: Document, skipped: frozenset[str]) -> None:
         for name in {**made, **recorded}:

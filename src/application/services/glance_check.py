@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -19,12 +19,9 @@ from application.ports.witness_log import LoggedEntry
 from application.services.entry_comparison import Document, EntryComparison, drawn_from, text_of_time
 from domain.errors.deliberation import RecordMismatchError
 from domain.models.deliberation import Deliberation
-from domain.models.outcome import Outcome, Synthesis
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord, Round
 from domain.protocols.round_format import answers_question
-from domain.voting.synthesis import decision_of, sentences_of
-from domain.voting.tally import MAX_REASONS
 from domain.witness.entry import (
     RECORD_TEXTS,
     agent_ended,
@@ -166,16 +163,9 @@ class GlanceComparison(EntryComparison):
     def compare(self) -> Collection[Place]:
         """All but the words of agents; the places whose words are shown, or committed to in what is shown."""
         shown, stored = self._shown, self._stored
-        accepted_at, first = self._only("deliberation.accepted") or self._refuse("acceptance", None, "stored", None)
+        self._compare_accepted(stored.salts, stored.first_index)
+        starts = self._compare_start()
         ended, recorded = self._only("deliberation.ended") or self._refuse("status", None, "unfinished", shown.status)
-        erased = bool(self._of("erased"))
-        self._equal("erased", shown.erased, erased)
-        self._equal("erased", stored.salts is None, erased)
-        self._equal("witness span", stored.first_index, accepted_at.index, accepted_at)
-        self._compare_accepted(accepted_at, first, stored.salts)
-        starts = self._of("round.started")
-        started = starts[0] if starts else (None, {})
-        self._equal("started_at", text_of_time(shown.started_at), started[1].get("at"), started[0])
         endings = [self._endings_of(kept) for kept in stored.rounds]
         self._compare_ended(ended, recorded, starts, endings)
         self._compare_span(ended, stored.first_index, stored.root_hash)
@@ -185,15 +175,13 @@ class GlanceComparison(EntryComparison):
         """What agents said, at those places that `compare` gave: the reasons of the outcome, its claims, and why agents failed."""
         for lost in self._shown.failures:
             self._compare_failure(lost, spoken)
-        outcome = self._shown.outcome
-        if outcome is None:
-            return
-        for position in outcome.dissent.positions:
-            given = (self._reasoning(self._counted[own], spoken) for own in position.agents if own in self._counted)
-            if tuple(islice(filter(None, given), MAX_REASONS)) != position.reasons:
-                self._refuse("outcome reasons", None, "", "")
-        if outcome.synthesis is not None:
-            self._compare_claims(outcome, outcome.synthesis, spoken)
+        outcome, counted = self._shown.outcome, self._counted
+        if outcome is not None:
+            self._compare_quotes(
+                outcome,
+                lambda own: self._reasoning(counted[own], spoken) if own in counted else None,
+                lambda own: self._answer(counted[own], spoken) if own in counted else None,
+            )
 
     def _take(self, index: int, document: Document) -> None:
         try:
@@ -295,18 +283,6 @@ class GlanceComparison(EntryComparison):
                 raise self._unwitnessed(place)
         if said != shown:
             self._refuse("failures", None, "", "")
-
-    def _compare_claims(self, outcome: Outcome, synthesis: Synthesis, spoken: Mapping[Place, Spoken]) -> None:
-        """Each claim is the sentence that the record has at its place, and the decision is those of the cluster that was chosen."""
-        for claim in synthesis.claims:
-            place = self._counted.get(claim.source)
-            answer = None if place is None else self._answer(place, spoken)
-            said = [] if answer is None else sentences_of(answer)
-            found = said[claim.sentence] if claim.sentence < len(said) else None
-            if claim.text != found:
-                self._refuse("outcome claims", None, found, claim.text)
-        chosen = synthesis.chosen
-        self._equal("outcome decision", outcome.decision, None if chosen is None else decision_of(synthesis, chosen))
 
     def _unwitnessed(self, place: Place) -> RecordMismatchError:
         number, agent_id = place

@@ -23,13 +23,10 @@ from domain.errors.deliberation import RecordMismatchError
 from domain.models.budget import Usage
 from domain.models.deliberation import DeliberationStatus
 from domain.models.money import usd
-from domain.models.outcome import Outcome, Synthesis
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.roll_call import RollCall
 from domain.models.round import AgentRecord
 from domain.protocols.proceedings import Proceedings
-from domain.voting.synthesis import decision_of, sentences_of
-from domain.voting.tally import MAX_REASONS
 from domain.witness.entry import NOBODY, agent_ended, deliberation_ended, record_of
 from domain.witness.happenings import event_count
 from domain.witness.merkle import leaf_hash
@@ -70,23 +67,16 @@ class _Comparison(EntryComparison):
 
     def run(self) -> None:
         self._read_entries()
-        accepted_at, first = self._only("deliberation.accepted") or self._refuse("acceptance", None, "stored", None)
-        ended = self._only("deliberation.ended")
-        erased = bool(self._of("erased"))
-        self._equal("erased", self._shown.erased, erased)
-        self._equal("erased", self._stored.salts is None, erased)
-        self._equal("witness span", self._stored.first_index, accepted_at.index, accepted_at)
-        self._compare_accepted(accepted_at, first, self._stored.salts)
+        erased = self._compare_accepted(self._stored.salts, self._stored.first_index)
         self._compare_records(erased=erased)
         self._compare_calls()
         self._compare_charges()
-        starts = self._of("round.started")
-        started = starts[0] if starts else (None, {})
-        self._equal("started_at", text_of_time(self._shown.started_at), started[1].get("at"), started[0])
+        starts = self._compare_start()
+        ended = self._only("deliberation.ended")
         if ended is None:
             self._compare_unfinished(begun=bool(starts))
         else:
-            self._compare_ended(*ended)
+            self._compare_ended(*ended, starts)
         glance = replace(
             self._shown, rounds=(), failures=tuple(_without_words(record) for record in self._shown.failures)
         )
@@ -185,20 +175,22 @@ class _Comparison(EntryComparison):
         if [(each.number, list(each.records)) for each in shown.rounds] != sorted(by_round.items()):
             self._refuse("rounds", None, "", "")
 
-    def _compare_ended(self, entry: LoggedEntry, recorded: Document) -> None:
+    def _compare_ended(
+        self, entry: LoggedEntry, recorded: Document, starts: Sequence[tuple[LoggedEntry, Document]]
+    ) -> None:
         shown = self._shown
         # First, because without it the rest of an unfinished one could not even be made.
         self._equal("status", shown.status.value, recorded.get("status"), entry)
         self._equal("finished_at", text_of_time(shown.finished_at), recorded.get("at"), entry)
         before = [each.leaf_hash for each, _ in self._told if each.index < entry.index]
         self._equal("record_sha256", recorded.get("record_sha256"), hashlib.sha256(b"".join(before)).hexdigest(), entry)
-        for start, told in self._of("round.started"):
+        for start, told in starts:
             self._compare_round_before(start, told)
         made = self._made(lambda: deliberation_ended(shown, cause=shown.reason).document)
         self._compare(entry, recorded, made, frozenset({"record_sha256", "certificate"}))
         self._compare_certificate(entry, recorded, made, before)
         self._compare_derived([record for each in shown.rounds for record in each.records])
-        self._compare_reasons()
+        self._compare_words()
         self._compare_span(entry, self._stored.first_index, self._stored.root_hash)
 
     def _compare_certificate(
@@ -228,38 +220,22 @@ class _Comparison(EntryComparison):
             self._refuse("failures", None, "", "")
         self._equal("models", list(shown.models), sorted({record.model for record in records if record.model}))
 
-    def _compare_reasons(self) -> None:
+    def _compare_words(self) -> None:
         outcome = self._shown.outcome
         if outcome is None:
             return
-        records = [record for each in self._shown.rounds for record in each.records]
-        proceedings = Proceedings(self._shown, records)
-        # Of each the ballot that counted, which may be of an earlier round.
-        said = {agent_id: record.reasoning for agent_id, record in proceedings.counted(proceedings.last or 0).items()}
-        for position in outcome.dissent.positions:
-            given = (said.get(agent_id) for agent_id in position.agents)
-            reasons = tuple(reason for reason in given if reason)[:MAX_REASONS]
-            if reasons != position.reasons:
-                self._refuse("outcome reasons", None, "", "")
-        if outcome.synthesis is not None:
-            self._compare_claims(outcome, outcome.synthesis)
+        proceedings = Proceedings(self._shown, [record for each in self._shown.rounds for record in each.records])
+        # Of each the ballot that counted: whoever failed later keeps the one of an earlier round.
+        counted = proceedings.counted(proceedings.last or 0)
 
-    def _compare_claims(self, outcome: Outcome, synthesis: Synthesis) -> None:
-        """Each claim is the sentence that the record has at its place, and the decision is those of the cluster that was chosen."""
-        records = [record for each in self._shown.rounds for record in each.records]
-        proceedings = Proceedings(self._shown, records)
-        # Of each the text that counted: whoever failed later keeps the one of an earlier round.
-        said = {agent: record.answer for agent, record in proceedings.counted(proceedings.last or 0).items()}
-        for claim in synthesis.claims:
-            answer = said.get(claim.source)
-            spoken = sentences_of(answer) if isinstance(answer, str) else []
-            found = spoken[claim.sentence] if claim.sentence < len(spoken) else None
-            if claim.text != found:
-                self._refuse("outcome claims", None, found, claim.text)
-        chosen = synthesis.chosen
-        decision = None if chosen is None else decision_of(synthesis, chosen)
-        if outcome.decision != decision:
-            self._refuse("outcome decision", None, decision, outcome.decision)
+        def reason_of(agent_id: str) -> str | None:
+            return counted[agent_id].reasoning if agent_id in counted else None
+
+        def answer_of(agent_id: str) -> str | None:
+            answer = counted[agent_id].answer if agent_id in counted else None
+            return answer if isinstance(answer, str) else None
+
+        self._compare_quotes(outcome, reason_of, answer_of)
 
 
 def _unwitnessed(deliberation_id: str, item: StoredRecord, found: bytes) -> RecordMismatchError:
