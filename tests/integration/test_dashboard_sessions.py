@@ -269,6 +269,16 @@ def test_in_the_place_of_a_form_stands_who_may_use_it(
     assert "takes a key with the role" not in allowed
 
 
+def test_the_page_of_what_runs_leads_whoever_may_not_cancel_it_to_another_key_and_back() -> None:
+    hanging = [f"archon-{number}" for number in range(1, 73)]
+    with running_server(keys=KEYS, orchestrator=AgentOrchestratorStub(hanging=hanging)) as server:
+        headers = signed_in(server, "bob")
+        own = server.post(QUESTION, headers=headers).document["id"]
+        page = server.ask("GET", f"/deliberations/{own}", headers={"Cookie": headers["Cookie"]}).body.decode()
+    assert "Cancelling takes a key with the role operator." in page
+    assert f'href="/sign-in?other=yes&amp;next=/deliberations/{own}"' in page
+
+
 @pytest.mark.parametrize("path", ["/v1/deliberations/{own}/events", "/room/feed?deliberation={own}", "/room/feed"])
 def test_a_stream_ends_with_the_session_that_opened_it_and_with_no_other(path: str) -> None:
     hanging = [f"archon-{number}" for number in range(1, 73)]
