@@ -37,7 +37,6 @@ class FeedStream(Response):
         deliberation_id: str | None = None,
         sees: str | None = None,
         until: Callable[[], Awaitable[None]] | None = None,
-        ping_s: float = PING_S,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -46,24 +45,22 @@ class FeedStream(Response):
         self._deliberation_id = deliberation_id
         self._sees = sees
         self._until = until
-        self._ping_s = ping_s
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to the end (ASGI)."""
         with self._places.place(), reading(receive, self._until) as reader:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            telling = _Telling(self._feed, send, reader, ping_s=self._ping_s)
+            telling = _Telling(self._feed, send, reader)
             await telling.tell(self._deliberation_id, self._sees)
 
 
 class _Telling:
     """One reader, from its first byte to its last."""
 
-    def __init__(self, feed: LiveFeed, send: Send, reader: Reader, *, ping_s: float) -> None:
+    def __init__(self, feed: LiveFeed, send: Send, reader: Reader) -> None:
         self._feed = feed
         self._send = send
         self._reader = reader
-        self._ping_s = ping_s
         self._wake = reader.wake
 
     async def tell(self, deliberation_id: str | None, sees: str | None) -> None:
@@ -113,7 +110,7 @@ class _Telling:
 
     async def _wait(self, alive: Callable[[], bytes]) -> None:
         try:
-            async with asyncio.timeout(self._ping_s):
+            async with asyncio.timeout(PING_S):
                 await self._wake.wait()
         except TimeoutError:
             await self._say(alive())

@@ -74,7 +74,7 @@ class Viewer:
 class Broadcaster:
     """Follows one deliberation: reads what happens once, encodes it once, and passes the same bytes to all its viewers.
 
-    What happens within `gather_s` seconds is read and told together. Nothing is told that is not committed, and outcomes only as
+    What happens within `GATHER_S` seconds is read and told together. Nothing is told that is not committed, and outcomes only as
     they match their leaves. Once it `is_over` nothing follows: the deliberation ended, or it could not be followed any further.
     """
 
@@ -84,7 +84,6 @@ class Broadcaster:
         deliberation_id: str,
         *,
         draw: Draw,
-        gather_s: float = GATHER_S,
         clock: Clock | None = None,
     ) -> None:
         self.deliberation_id = deliberation_id
@@ -95,7 +94,6 @@ class Broadcaster:
         self.looks = 0
         self._conclave = conclave
         self._draw = draw
-        self._gather_s = gather_s
         self._clock = clock if clock is not None else SystemClock()
         self._viewers: set[Viewer] = set()
         self._task: asyncio.Task[None] | None = None
@@ -210,7 +208,7 @@ class Broadcaster:
                     return
 
     async def _gather(self) -> None:
-        await asyncio.sleep(self._gather_s)
+        await asyncio.sleep(GATHER_S)
 
     async def _end(self, state: ChamberState) -> None:
         deliberation = await self._conclave.deliberations.get(self.deliberation_id)
@@ -265,13 +263,12 @@ class Broadcaster:
 class LatestWatch:
     """Looks once a second which deliberation is the latest of those that a caller sees, for everybody who sees the same."""
 
-    def __init__(self, conclave: Conclave, sees: str | None, *, look_s: float = _LOOK_S) -> None:
+    def __init__(self, conclave: Conclave, sees: str | None) -> None:
         self.latest: str | None = None
         self.is_over = False
         self.ready = asyncio.Event()
         self._conclave = conclave
         self._sees = sees
-        self._look_s = look_s
         self._wakes: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -300,7 +297,7 @@ class LatestWatch:
                 self.ready.set()
                 if is_news:
                     self._wake_all()
-                await asyncio.sleep(self._look_s)
+                await asyncio.sleep(_LOOK_S)
         except ConclaveError as error:
             _logger.warning("it cannot be seen now which deliberation is the latest: %s", error)
         finally:
@@ -316,12 +313,9 @@ class LatestWatch:
 class LiveFeed:
     """Every broadcaster and every watch of this process, each there as long as somebody needs it."""
 
-    def __init__(
-        self, conclave: Conclave, *, draw: Draw, gather_s: float = GATHER_S, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, conclave: Conclave, *, draw: Draw, clock: Clock | None = None) -> None:
         self._conclave = conclave
         self._draw = draw
-        self._gather_s = gather_s
         self._clock = clock
         self.broadcasters: dict[str, Broadcaster] = {}
         self.watches: dict[str | None, LatestWatch] = {}
@@ -332,7 +326,7 @@ class LiveFeed:
         found = self.broadcasters.get(deliberation_id)
         if found is None or found.is_over:
             found = self.broadcasters[deliberation_id] = Broadcaster(
-                self._conclave, deliberation_id, draw=self._draw, gather_s=self._gather_s, clock=self._clock
+                self._conclave, deliberation_id, draw=self._draw, clock=self._clock
             )
         found.join(viewer)
         try:

@@ -67,7 +67,7 @@ class _Event(Protocol):
 class EventStream(Response):
     """`text/event-stream` (HTML, section 9.2) of events: `id` is the sequence, `event` the type, `data` the document.
 
-    A comment every `ping_s` seconds of silence keeps the connection alive. Ends when `events` does, within a second of the reader's
+    A comment every `PING_S` seconds of silence keeps the connection alive. Ends when `events` does, within a second of the reader's
     leaving, or, with `SIGNED_OUT`, of the return of `until`. The last comment tells who should come back that it was not the end:
     neither after the terminal event, nor where `had_ended` says that what is followed was over before and `events` gave all that it
     had.
@@ -83,8 +83,6 @@ class EventStream(Response):
         document: Callable[[Any], dict[str, Any]] = event_document,
         had_ended: bool = False,
         until: Callable[[], Awaitable[None]] | None = None,
-        ping_s: float = PING_S,
-        monotonic: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -93,8 +91,6 @@ class EventStream(Response):
         self._document = document
         self._had_ended = had_ended
         self._until = until
-        self._ping_s = ping_s
-        self._monotonic = monotonic
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream to the end (ASGI)."""
@@ -103,7 +99,7 @@ class EventStream(Response):
                 await self._stream(send, reader)
 
     async def _stream(self, send: Send, reader: Reader) -> None:
-        now = self._monotonic or asyncio.get_running_loop().time
+        now = asyncio.get_running_loop().time
         has_ended = False
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send(_chunk(b"retry: %d\n\n" % _RETRY_MS))
@@ -116,7 +112,7 @@ class EventStream(Response):
                     await send(_chunk(_frame(event, self._document(event))))
                     has_ended = event.is_terminal
                     spoken = now()
-                elif now() - spoken >= self._ping_s:
+                elif now() - spoken >= PING_S:
                     await send(_chunk(b": ping\n\n"))
                     spoken = now()
             else:

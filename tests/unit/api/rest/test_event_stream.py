@@ -44,9 +44,9 @@ class Reader:
         return b"".join(message.get("body", b"") for message in self.messages).decode()
 
 
-async def stream(events: AsyncGenerator[Event | None, None], reader: Reader, *, ping_s: float = 15.0) -> StreamPlaces:
+async def stream(events: AsyncGenerator[Event | None, None], reader: Reader) -> StreamPlaces:
     places = StreamPlaces()
-    await EventStream(events, places=places, ping_s=ping_s)(SCOPE, reader.receive, reader.send)
+    await EventStream(events, places=places)(SCOPE, reader.receive, reader.send)
     return places
 
 
