@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
 from domain.models.roll_call import AgentState
+from infrastructure.retry_after import retry_after_s, seconds_in
 
-__all__ = ["NAMES_OF_ONE", "SettingNames", "complaint_in", "error_object_refusal", "refusal", "retry_after_s"]
+__all__ = ["NAMES_OF_ONE", "SettingNames", "complaint_in", "error_object_refusal", "refusal"]
 
 _MAX_COMPLAINT = 200
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 # A gateway that gave up waiting (504, and 524 of Cloudflare) says nothing of the model, which may have written its answer.
 _MAY_BE_PAID = frozenset({504, 524})
 
@@ -139,31 +137,6 @@ def error_object_refusal(error: object, *, host: str) -> AgentInvocationError:
     return _failed(said, "provider_error", retry=not (isinstance(code, int) and 400 <= code < 500))
 
 
-def retry_after_s(headers: Mapping[str, str], *, now: Callable[[], datetime] = _now) -> float | None:
-    """Seconds that the provider asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
-
-    A date is compared with the provider's own `Date` where it sends one, so that clocks need not agree.
-    """
-    milliseconds = headers.get("retry-after-ms", "").strip()
-    if _NUMBER.fullmatch(milliseconds):
-        return float(milliseconds) / 1000
-    value = headers.get("Retry-After", "").strip()
-    if _NUMBER.fullmatch(value):
-        return float(value)
-    moment = _date(value)
-    if moment is None:
-        return None
-    return max(0.0, (moment - (_date(headers.get("Date", "")) or now())).total_seconds())
-
-
-def _date(value: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 def complaint_in(body: bytes) -> str:
     """What a provider says is wrong, on one line of at most 200 printable characters; empty where it says nothing readable."""
     if body.lstrip().startswith(b"<"):
@@ -227,8 +200,9 @@ def _wait_in(body: bytes) -> float | None:
     details = error.get("details") if isinstance(error, dict) else None
     for detail in details if isinstance(details, list) else []:
         delay = detail.get("retryDelay") if isinstance(detail, dict) else None
-        if isinstance(delay, str) and delay.endswith("s") and _NUMBER.fullmatch(delay[:-1]):
-            return float(delay[:-1])
+        seconds = seconds_in(delay[:-1]) if isinstance(delay, str) and delay.endswith("s") else None
+        if seconds is not None:
+            return seconds
     return None
 
 

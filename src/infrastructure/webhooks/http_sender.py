@@ -12,7 +12,7 @@ from yarl import URL
 from application.ports.clock import Clock, SystemClock
 from application.ports.webhook_sender import WebhookMessage, WebhookReceiver, WebhookReply
 from domain.errors.dependency import DependencyUnavailableError
-from infrastructure.orchestrators.provider_refusal import retry_after_s
+from infrastructure.retry_after import retry_after_s
 from infrastructure.webhooks.key_ring import WebhookKeyRing
 from infrastructure.webhooks.message_signature import SignedRequest, sign_request
 
