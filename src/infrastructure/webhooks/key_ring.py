@@ -92,7 +92,8 @@ class WebhookKeyRing:
             finally:
                 with suppress(FileNotFoundError):
                     draft.unlink()
-            self._sync()
+            with opened_folder(self._folder) as folder:
+                os.fsync(folder)
             return self.signing_key()
 
     def _retired(self) -> list[tuple[dict[str, Any], datetime]]:
@@ -120,13 +121,6 @@ class WebhookKeyRing:
                 replace_file(_RETIRED, json.dumps(document).encode(), within=folder, synced=True)
         except OSError as error:
             raise _refused(f"{str(self._folder / _RETIRED)!r} cannot be written ({error.strerror})") from error
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
