@@ -1,4 +1,7 @@
-"""Markdown of texts from outside, none of which can stand for anything but itself: no markup, no link, no other line or order."""
+"""Markdown of texts from outside, none of which can stand for anything but itself: no markup, no link, no other line or order.
+
+What a reader would not see is spelt out, as on all pages.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from application.pages.visible_text import visible, visible_document
+
 __all__ = ["NOTHING", "block", "inline", "table"]
 
 NOTHING = "–"
 """What stands where there is nothing."""
 
-# Controls and marks of direction could make a reader see another order or another line than stands there.
-_UNSEEN = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _MARKUP = re.compile(r"[\\`*_\[\]|~#$!^]")
 # A list item, the line under a heading, a rule, or the second line of a table.
@@ -30,17 +33,15 @@ def inline(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = " ".join(_UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value)).split())
-    return _unmarked(_escaped(text)) or NOTHING
+    return _unmarked(_escaped(visible(str(value)))) or NOTHING
 
 
 def block(text: str) -> Iterator[str]:
     """A text line by line; what would begin a block, such as a list or an underlined heading, is escaped."""
     lines = text.splitlines() or [""]
     for number, line in enumerate(lines):
-        written = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", line)
-        indented = len(written) - len(written.lstrip())
-        rest = _unmarked(_escaped(written.strip()))
+        indented = len(line) - len(line.lstrip())
+        rest = _unmarked(_escaped(visible_document(line.strip())))
         # Two spaces at the end keep the line apart from the next.
         yield "&nbsp;" * indented + rest + ("  " if rest and number < len(lines) - 1 else "")
 
