@@ -6,8 +6,10 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from application.ports.run_series import RunSeries
 from domain.models.run import Run, RunKind
@@ -37,6 +39,8 @@ _EVENTS_OF: dict[RunKind, str] = {
     RunKind.PANTHEON: "pantheon.cycle_ended",
 }
 _SAMPLES = "samples.jsonl"
+
+_Book = TypeVar("_Book")
 
 
 class FileRunSeries:
@@ -72,6 +76,24 @@ class FileRunSeries:
             return followed.series()
 
 
+class _FollowedBook(Generic[_Book]):
+    """What is kept of a growing file; where the file turns out to be another one, it is begun anew."""
+
+    def __init__(self, name: str, new: Callable[[], _Book]) -> None:
+        self.book = new()
+        self._new = new
+        self._lines = FollowedLines(name)
+        self._generation = self._lines.generation
+
+    def look(self, folder: int, take: Callable[[_Book, bytes], None], *, limit: int) -> bool:
+        """Take the next lines, of at most `limit` bytes; whether those were all there are. Raises `OSError`."""
+        for line in self._lines.look(folder, limit=limit):
+            if self._lines.generation != self._generation:
+                self.book, self._generation = self._new(), self._lines.generation
+            take(self.book, line)
+        return self._lines.is_whole
+
+
 class _Followed:
     """One run, as far as it was read."""
 
@@ -80,70 +102,46 @@ class _Followed:
         self.is_whole = True
         self._run_id = run_id
         self._kind = kind
-        self._rows = FollowedLines(_ROWS[kind][0]) if kind in _ROWS else None
-        self._row_book: SeriesBook | None = None
-        self._row_generation = 0
-        self._samples = FollowedLines(_SAMPLES)
-        self._opinions = OpinionBook()
-        self._opinion_generation = 0
-        self._events = FollowedLines(EVENTS_FILE)
-        self._event_book = self._new_event_book()
-        self._event_generation = self._events.generation
+        self._rows: _FollowedBook[SeriesBook] | None = None
+        if kind in _ROWS:
+            name, shape = _ROWS[kind]
+            self._rows = _FollowedBook(name, lambda: SeriesBook(shape))
+        self._opinions = _FollowedBook(_SAMPLES, OpinionBook)
+        self._events = _FollowedBook(EVENTS_FILE, lambda: SeriesBook(EVENTS[_EVENTS_OF[kind]]))
 
     def look(self, folder: int, *, limit: int) -> None:
-        if self._has_rows(folder, limit):
-            return
+        if self._rows is not None:
+            with suppress(OSError):
+                self._read_rows(self._rows, folder, limit)
+            if self._rows.book.is_begun:
+                return
         try:
-            for line in self._events.look(folder, limit=limit):
-                if self._events.generation != self._event_generation:
-                    self._event_book, self._event_generation = self._new_event_book(), self._events.generation
-                event = read_event(line, run_id=self._run_id)
-                if event is not None and event.type == _EVENTS_OF[self._kind]:
-                    self._event_book.take_row({**event.data, "at": event.at.isoformat()})
+            self.is_whole = self._events.look(folder, self._take_event, limit=limit)
         except OSError:
             self.is_whole = True
-            return
-        self.is_whole = self._events.is_whole
 
     def series(self) -> RunSeries:
-        book = self._event_book
-        if self._row_book is not None and self._row_book.is_begun:
-            book = self._row_book
-        return book.series(
-            is_whole=self.is_whole, opinions=self._opinions.distributions, moments=self._opinions.moments
-        )
+        book = self._events.book
+        if self._rows is not None and self._rows.book.is_begun:
+            book = self._rows.book
+        opinions = self._opinions.book
+        return book.series(is_whole=self.is_whole, opinions=opinions.distributions, moments=opinions.moments)
 
-    def _new_event_book(self) -> SeriesBook:
-        return SeriesBook(EVENTS[_EVENTS_OF[self._kind]])
+    def _take_event(self, book: SeriesBook, line: bytes) -> None:
+        event = read_event(line, run_id=self._run_id)
+        if event is not None and event.type == _EVENTS_OF[self._kind]:
+            book.take_row({**event.data, "at": event.at.isoformat()})
 
-    def _has_rows(self, folder: int, limit: int) -> bool:
-        """Whether the run has written rows; then those are read."""
-        if self._rows is None:
-            return False
+    def _read_rows(self, rows: _FollowedBook[SeriesBook], folder: int, limit: int) -> None:
+        """The rows that the run has written. Raises `OSError` where it has written none."""
         with ExitStack() as stack:
-            try:
-                within = stack.enter_context(opened_folder(OUTPUT_FOLDER, within=folder))
-                if self._kind is RunKind.SWARM:
-                    within = stack.enter_context(opened_folder(_session_in(within), within=within))
-                self._read_rows(within, limit)
-            except OSError:
-                return self._row_book is not None and self._row_book.is_begun
-        return self._row_book is not None and self._row_book.is_begun
-
-    def _read_rows(self, folder: int, limit: int) -> None:
-        assert self._rows is not None  # noqa: S101 - asked before
-        for line in self._rows.look(folder, limit=limit):
-            if self._row_book is None or self._rows.generation != self._row_generation:
-                self._row_book, self._row_generation = SeriesBook(_ROWS[self._kind][1]), self._rows.generation
-            self._row_book.take(line)
-        self.is_whole = self._rows.is_whole
-        if self._kind is not RunKind.POPULATION:
-            return
-        for line in self._samples.look(folder, limit=limit):
-            if self._samples.generation != self._opinion_generation:
-                self._opinions, self._opinion_generation = OpinionBook(), self._samples.generation
-            self._opinions.take(line)
-        self.is_whole = self.is_whole and self._samples.is_whole
+            within = stack.enter_context(opened_folder(OUTPUT_FOLDER, within=folder))
+            if self._kind is RunKind.SWARM:
+                within = stack.enter_context(opened_folder(_session_in(within), within=within))
+            self.is_whole = rows.look(within, SeriesBook.take, limit=limit)
+            if self._kind is RunKind.POPULATION:
+                are_all = self._opinions.look(within, OpinionBook.take, limit=limit)
+                self.is_whole = self.is_whole and are_all
 
 
 def _session_in(folder: int) -> str:
