@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection, select
 
-from domain.witness.merkle import CompactRange, node_hash
-from domain.witness.proof import NodeSource
-from domain.witness.tile import TILE_HEIGHT, TILE_WIDTH
+from domain.witness.merkle import CompactRange
+from domain.witness.tile import TILE_WIDTH
 from infrastructure.persistence.rows import stored_bytes
 from infrastructure.persistence.tables import witness_head
 
-__all__ = ["folded", "roots_at", "spans_of"]
+__all__ = ["RightEdges", "roots_at"]
 
 _LEAVES = "SELECT idx, leaf_hash FROM witness_entries WHERE idx >= %d AND idx < %d"
 _NODES = "SELECT tile_level, place, hash FROM witness_nodes WHERE tile_level = %d AND place >= %d AND place < %d"
@@ -30,7 +29,8 @@ def roots_at(connection: Connection, sizes: Iterable[int | None]) -> dict[int, s
         return {}
     length = connection.execute(select(witness_head.c.tree_size).where(witness_head.c.id == 1)).scalar() or 0
     known = sorted(size for size in wanted if size <= length)
-    edges = _Edges(*_read(connection, _together(span for size in known for span in spans_of(size))))
+    leaves, nodes = _read(connection, _together(span for size in known for span in _spans_of(size)))
+    edges = RightEdges(leaves.__getitem__, nodes.__getitem__)
     found = {}
     for size in known:
         try:
@@ -40,26 +40,25 @@ def roots_at(connection: Connection, sizes: Iterable[int | None]) -> dict[int, s
     return found
 
 
-class _Edges:
+class RightEdges:
     """The right edges of trees that are asked for in ascending order: hashes that two of them have in common are folded once."""
 
-    def __init__(self, leaves: Mapping[int, bytes], nodes: Mapping[tuple[int, int], bytes]) -> None:
-        self._leaves = leaves
-        self._nodes = nodes
+    def __init__(self, leaf: Callable[[int], bytes], node: Callable[[tuple[int, int]], bytes]) -> None:
+        """`leaf` gives the stored hash at a place, `node` that of a node above by tile level and place."""
+        self._leaf = leaf
+        self._node = node
         # By tile level: where its last tile begins, and what of it was folded so far.
         self._tiles: dict[int, tuple[int, CompactRange]] = {}
 
     def root(self, tree_size: int) -> bytes:
-        """The root of the first so many leaves. Raises `KeyError` and `ValueError` where a hash is missing, or is none."""
+        """The root of the first so many leaves. Raises what `leaf` and `node` raise, `ValueError` where a hash is none."""
         edge: list[bytes] = []
-        for level, start, end in spans_of(tree_size):
+        for level, start, end in _spans_of(tree_size):
             begun, tile = self._tiles.get(level, (start, CompactRange()))
             if begun != start:
                 tile = CompactRange()
             places = range(start + tile.size, end)
-            tile.extend(
-                [self._nodes[level, place] for place in places] if level else [self._leaves[place] for place in places]
-            )
+            tile.extend([self._node((level, place)) for place in places] if level else list(map(self._leaf, places)))
             self._tiles[level] = start, tile
             edge[:0] = tile.hashes
         return CompactRange(tree_size, edge).root()
@@ -73,7 +72,7 @@ def _together(spans: Iterable[tuple[int, int, int]]) -> set[tuple[int, int, int]
     return {(level, start, end) for (level, start), end in ends.items()}
 
 
-def spans_of(tree_size: int) -> Iterator[tuple[int, int, int]]:
+def _spans_of(tree_size: int) -> Iterator[tuple[int, int, int]]:
     """Tile level, start and end of the stored hashes that the root of so many leaves follows from."""
     level, width = 0, tree_size
     while width:
@@ -81,22 +80,6 @@ def spans_of(tree_size: int) -> Iterator[tuple[int, int, int]]:
         if start < width:
             yield level, start, width
         level, width = level + 1, width // TILE_WIDTH
-
-
-def folded(stored: Callable[[int, int], bytes]) -> NodeSource:
-    """Any node of the tree, made of the hashes that are `stored` by tile level and place."""
-    made: dict[tuple[int, int], bytes] = {}
-
-    def node(height: int, index: int) -> bytes:
-        if height % TILE_HEIGHT == 0:
-            return stored(height // TILE_HEIGHT, index)
-        found = made.get((height, index))
-        if found is None:
-            found = node_hash(node(height - 1, 2 * index), node(height - 1, 2 * index + 1))
-            made[height, index] = found
-        return found
-
-    return node
 
 
 def _read(

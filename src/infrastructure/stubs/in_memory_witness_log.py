@@ -11,8 +11,7 @@ from domain.errors.witness import EntryRecordedError
 from domain.witness.entry import sealed
 from domain.witness.happenings import event_count
 from domain.witness.merkle import CompactRange, leaf_hash
-from domain.witness.proof import root_at
-from infrastructure.persistence.roots import folded
+from infrastructure.persistence.roots import RightEdges
 from infrastructure.persistence.sequencer import encode
 
 __all__ = ["InMemoryWitnessLog"]
@@ -60,9 +59,8 @@ class InMemoryWitnessLog:
         """The root of the first so many leaves, None where there are fewer."""
         if not 0 < tree_size <= self._tree.size:
             return None
-        return root_at(
-            tree_size, folded(lambda level, place: self._nodes[level][place] if level else self.logged[place].leaf_hash)
-        )
+        edges = RightEdges(lambda place: self.logged[place].leaf_hash, lambda node: self._nodes[node[0]][node[1]])
+        return edges.root(tree_size)
 
     async def head(self) -> Head:
         """As in `WitnessLogReader`."""
