@@ -45,10 +45,8 @@ def quantiles(run: Run, series: RunSeries, line: str) -> tuple[float | None, flo
 def message_rate(run: Run, series: RunSeries) -> float | None:
     """Messages that were delivered a second: all of the run so far, over the sum of the times that its ticks took.
 
-    The result says so. Before there is one the rows do, each weighed by its time; what a run told now and then is such a rate itself.
+    The result says so, and before there is one the mean of the line.
     """
     told = number_at(run.result or {}, _RATE)
     summary = series.summaries.get(_RATE)
-    if told is not None or summary is None:
-        return told
-    return summary.last if series.source == "events" else summary.mean
+    return told if told is not None or summary is None else summary.mean

@@ -45,6 +45,8 @@ class RowShape:
     source: str = "rows"
     # A rate counts as much in its mean as the time lasted that it holds for, which stands in another line.
     weights: Mapping[str, str] = field(default_factory=dict)
+    # Each value of such a line is a mean from the start on already, so that the last one is that of all.
+    running: frozenset[str] = frozenset()
 
 
 def _per_second(row: Mapping[str, Any]) -> float | None:
@@ -113,6 +115,7 @@ EVENTS: Mapping[str, RowShape] = {
         {"tick_ms": _at("tick_ms"), "messages_per_second": _at("messages_per_second")},
         {},
         source="events",
+        running=frozenset({"messages_per_second"}),
     ),
     "soak.cycle_ended": RowShape(
         "cycle",
@@ -193,7 +196,8 @@ class SeriesBook:
         positions, lines = self._decimation.points()
         given = dict(zip(self.shape.lines, lines, strict=True))
         summaries = {
-            name: _summary(sketch, self._last[name], self._weighed.get(name)) for name, sketch in self._sketches.items()
+            name: _summary(sketch, self._last[name], self._mean_of_rate(name))
+            for name, sketch in self._sketches.items()
         }
         ticks, means, variances = moments
         return RunSeries(
@@ -210,6 +214,13 @@ class SeriesBook:
             is_whole=is_whole,
             source=self.shape.source,
         )
+
+    def _mean_of_rate(self, name: str) -> float | None:
+        """The mean over the whole time; None where the line is no rate, and each row counts as much."""
+        if name in self.shape.running:
+            return self._last[name]
+        total, time = self._weighed.get(name, (0.0, 0.0))
+        return total / time if time else None
 
     def _mark(self, position: float, kind: str, total: float) -> None:
         """`total` is counted from the start of the run, so that a mark is what came since the row before."""
@@ -274,10 +285,9 @@ def _distribution(row: Mapping[str, Any]) -> Distribution | None:
     return Distribution(int(tick), mean, variance, counts)
 
 
-def _summary(sketch: QuantileSketch, last: float, weighed: Sequence[float] | None) -> LineSummary | None:
+def _summary(sketch: QuantileSketch, last: float, mean_of_rate: float | None) -> LineSummary | None:
     mean, p50, p95 = sketch.mean, sketch.quantile(0.5), sketch.quantile(0.95)
     if mean is None or p50 is None or p95 is None:
         return None
-    if weighed is not None and weighed[1]:
-        mean = weighed[0] / weighed[1]
+    mean = mean if mean_of_rate is None else mean_of_rate
     return LineSummary(sketch.count, sketch.least, sketch.greatest, mean, p50, p95, last)

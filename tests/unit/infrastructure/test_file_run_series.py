@@ -212,6 +212,20 @@ def test_a_run_whose_rows_lie_elsewhere_is_drawn_from_its_events(tmp_path: Path)
     assert (found.source, list(found.positions), found.lines["duration_ms"]) == ("events", [1, 2], [5.0, 10.0])
 
 
+def test_a_rate_that_events_tell_from_the_start_on_is_over_all_the_time_as_it_was_told_last(tmp_path: Path) -> None:
+    site = Site(tmp_path, RunKind.POPULATION)
+    told = [
+        {"sequence": at, "type": "population.progress", "tick": 10 * at, "tick_ms": 1.0, "messages_per_second": rate}
+        for at, rate in enumerate((4e6, 2e6, 3e6), start=1)
+    ]
+    rows = [{"at": AT.isoformat(), "run_id": site.run.id, **row} for row in told]
+    (site.folder / "events.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = site.read()
+    rate = found.summaries["messages_per_second"]
+    assert (found.source, rate.mean, rate.greatest, rate.last) == ("events", 3e6, 4e6, 3e6)
+    assert found.summaries["tick_ms"].mean == 1.0
+
+
 def test_events_that_were_replaced_are_read_anew(tmp_path: Path) -> None:
     site = Site(tmp_path, RunKind.SOAK)
     events = site.folder / "events.jsonl"
