@@ -15,7 +15,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, event, func, select
 
-from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import RememberedKey
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.idempotency import IdempotencyKeyTakenError

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.deliberation import (
     DeliberationEndedError,
     QueueFullError,

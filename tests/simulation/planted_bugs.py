@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from application.ports.agent_orchestrator import AgentRequest
-from application.ports.deliberation_repository import Commit, IdempotencyKey
+from application.ports.deliberation_repository import Commit
+from application.ports.idempotency import IdempotencyKey
 from application.ports.model_desk import Forecast
 from application.services import deliberation_run
 from application.services.batch import AttemptEnd, CallEnd, StopCause

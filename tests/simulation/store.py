@@ -14,7 +14,6 @@ from application.ports.clock import Clock
 from application.ports.deliberation_repository import (
     Claim,
     Commit,
-    IdempotencyKey,
     Page,
     RememberedKey,
     Renewal,
@@ -22,6 +21,7 @@ from application.ports.deliberation_repository import (
     StoredRecord,
     Waiting,
 )
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event

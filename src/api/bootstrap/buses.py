@@ -48,11 +48,12 @@ def make_bus(
             return MemoryMessageBus(**limits)
         case "redis":
             from infrastructure.buses.redis_bus import RedisMessageBus
+            from infrastructure.redis_pool import REDIS_VARIABLE
 
             address = url or settings.redis_url
             if address is None:
                 raise ConfigurationError(
-                    variable="CONCLAVE_REDIS_URL",
+                    variable=REDIS_VARIABLE,
                     problem="it is not set, and the transport redis needs a server",
                     remedy="Set it to the redis:// address of a Redis or Valkey, or take another transport.",
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from api.rest.problems import RequestRefusedError
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.deliberation import FieldProblem
 
 __all__ = ["IDEMPOTENCY_KEY", "MAX_KEY_CHARACTERS", "RUN_IDEMPOTENCY_KEY", "key_of", "read_idempotency_key"]

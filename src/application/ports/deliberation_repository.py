@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from application.ports.idempotency import IdempotencyKey
 from application.ports.witness_log import LoggedEntry
 from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
 from domain.models.event import Event
@@ -21,7 +22,6 @@ __all__ = [
     "DeliberationReader",
     "DeliberationRepository",
     "DeliberationStore",
-    "IdempotencyKey",
     "Leases",
     "LedgerCall",
     "LedgerCharge",
@@ -45,15 +45,6 @@ class Commit:
     entries: Sequence[Entry] = ()
     deliberation: Deliberation | None = None
     lease: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """What a caller calls its request: the key it sent, the name of its own key as `scope` ('' without), SHA-256 (hex) of the body."""
-
-    scope: str
-    key: str
-    body_sha256: str
 
 
 @dataclass(frozen=True, slots=True)

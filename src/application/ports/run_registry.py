@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
 from domain.models.population_counts import PopulationCounts

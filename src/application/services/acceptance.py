@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from application.ports.deliberation_repository import DeliberationReader, IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import DeliberationReader, RememberedKey
+from application.ports.idempotency import IdempotencyKey
 from application.services.deliberation_service import DeliberationService
 from application.services.requests_in_progress import RequestsInProgress
 from domain.errors.idempotency import IdempotencyKeyReusedError, IdempotencyKeyTakenError

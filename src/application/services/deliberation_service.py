@@ -17,11 +17,11 @@ from application.ports.deliberation_repository import (
     DeliberationReader,
     DeliberationRepository,
     DeliberationStore,
-    IdempotencyKey,
     Leases,
     Page,
 )
 from application.ports.halt_checker import HaltChecker
+from application.ports.idempotency import IdempotencyKey
 from application.ports.metrics import Metrics, NullMetrics
 from application.ports.process_registry import ProcessRegistry
 from application.ports.tracing import Tracer

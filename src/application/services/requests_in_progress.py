@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.idempotency import IdempotencyInProgressError
 
 __all__ = ["RequestsInProgress"]

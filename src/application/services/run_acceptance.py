@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from application.ports.run_registry import RememberedRun
 from application.services.requests_in_progress import RequestsInProgress
 from application.services.run_service import RunService

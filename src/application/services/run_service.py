@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from application.ports.clock import Clock, SystemClock
-from application.ports.deliberation_repository import IdempotencyKey
 from application.ports.halt_checker import HaltChecker
+from application.ports.idempotency import IdempotencyKey
 from application.ports.run_registry import (
     RememberedRun,
     RunAnnouncement,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from domain.models.deliberation import WitnessSpan
 from domain.models.spending import Movement
 from infrastructure.persistence.sequencer import EncodedEntry

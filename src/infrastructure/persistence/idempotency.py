@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, text, tuple_
 
-from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import RememberedKey
+from application.ports.idempotency import REMEMBERED_FOR, IdempotencyKey
 from domain.errors.idempotency import IdempotencyKeyTakenError
 from infrastructure.persistence.leases import LeaseClock
 from infrastructure.persistence.tables import Moment, idempotency_keys
 
-__all__ = ["REMEMBERED_FOR", "find", "forget_body", "remember"]
+__all__ = ["find", "forget_body", "remember"]
 
-REMEMBERED_FOR = timedelta(hours=24)
 # More than come, so that what has expired never piles up, and few enough that nobody waits for them.
 _FORGOTTEN_FOR_EACH = 32
 

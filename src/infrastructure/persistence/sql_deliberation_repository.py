@@ -15,7 +15,6 @@ from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import (
     Claim,
     Commit,
-    IdempotencyKey,
     Page,
     RememberedKey,
     Renewal,
@@ -23,6 +22,7 @@ from application.ports.deliberation_repository import (
     StoredRecord,
     Waiting,
 )
+from application.ports.idempotency import IdempotencyKey
 from application.ports.metrics import Metrics, NullMetrics
 from application.services.continuation import held_in
 from domain.errors.deliberation import RecordMismatchError

@@ -17,7 +17,7 @@ from domain.models.message import BusStats
 from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, Run
 from domain.models.run_event import RunEvent, may_be_noted, run_event_type
-from infrastructure.runs.private_files import open_entry, read_file, replace_file
+from infrastructure.private_files import open_entry, read_file, replace_file
 from infrastructure.runs.run_documents import (
     bus_document,
     encode,

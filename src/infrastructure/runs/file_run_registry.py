@@ -12,17 +12,18 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import REMEMBERED_FOR, IdempotencyKey
 from application.ports.run_registry import RememberedRun, RunPage, Unwanted
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.run import RunEndedError, RunKeyTakenError, RunNotFoundError, RunTakenError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.run import JsonValue, Run
-from domain.models.run_event import RunEvent, is_run_id, new_run_id, run_event_type
+from domain.models.run_event import RunEvent, is_run_id, run_event_type, was_begun_before
+from infrastructure.private_files import DIRECTORY, FOLDER_MODE, opened_folder, read_file, replace_file
 from infrastructure.runs.file_run_record import (
     BUS_FILE,
     CANCEL_FILE,
@@ -34,25 +35,22 @@ from infrastructure.runs.file_run_record import (
     EventsFile,
     FileRunRecord,
 )
-from infrastructure.runs.private_files import DIRECTORY, FOLDER_MODE, opened_folder, read_file, replace_file
 from infrastructure.runs.run_documents import encode, read_object, read_run, run_document
 from infrastructure.runs.run_events import RunEvents
 from infrastructure.runs.run_locks import LAUNCHER, PROCESS, RunLock, is_held
 from infrastructure.runs.runs_folder import RunsFolder, as_unavailable, remove_folder, run_names
 
-__all__ = ["DIED", "MAX_RESULT_IN_PAGE_BYTES", "MAX_RUNS", "REMEMBERED_FOR", "FileRunRegistry"]
+__all__ = ["DIED", "MAX_RESULT_IN_PAGE_BYTES", "MAX_RUNS", "FileRunRegistry"]
 
 _logger = logging.getLogger(__name__)
 
 MAX_RUNS = 1_000
-REMEMBERED_FOR = timedelta(hours=24)
 DIED = "its process ended before its work did"
 _MAX_RUN_BYTES = 256 * 1024
 MAX_RESULT_IN_PAGE_BYTES = 64 * 1024
 _KEY_FILE = "idempotency.json"
 _MAX_KEY_BYTES = 1024
 # The characters of an id that say the millisecond.
-_MOMENT = len("00000000-0000")
 _UNSEEN = ".new-"
 _GONE = ".gone-"
 
@@ -240,9 +238,9 @@ class FileRunRegistry:
 
     def _named(self, digest: str, runs: int) -> RememberedRun | None:
         """The run of the last day that has that key."""
-        oldest = new_run_id(self._now() - REMEMBERED_FOR)[:_MOMENT]
+        oldest = self._now() - REMEMBERED_FOR
         for name in run_names(runs):
-            if name[:_MOMENT] < oldest:
+            if was_begun_before(name, oldest):
                 break
             with contextlib.suppress(OSError), opened_folder(name, within=runs) as found:
                 told = read_object(read_file(_KEY_FILE, within=found, limit=_MAX_KEY_BYTES)) or {}

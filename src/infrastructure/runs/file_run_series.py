@@ -14,9 +14,9 @@ from typing import Generic, TypeVar
 from application.ports.run_series import RunSeries
 from domain.models.run import Run, RunKind
 from domain.models.run_event import is_run_id
+from infrastructure.private_files import opened_folder
 from infrastructure.runs.file_run_record import EVENTS_FILE
 from infrastructure.runs.followed_lines import FollowedLines
-from infrastructure.runs.private_files import opened_folder
 from infrastructure.runs.run_documents import read_event
 from infrastructure.runs.run_processes import OUTPUT_FOLDER
 from infrastructure.runs.series_books import CYCLES, EVENTS, MESSAGES, TICKS, OpinionBook, RowShape, SeriesBook

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from infrastructure.runs.private_files import open_entry
+from infrastructure.private_files import open_entry
 
 __all__ = ["MAX_LINE_BYTES", "FollowedLines"]
 

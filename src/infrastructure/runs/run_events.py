@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from domain.models.run_event import RunEvent
+from infrastructure.private_files import open_entry
 from infrastructure.runs.file_run_record import EVENTS_FILE, MAX_EVENT_BYTES
-from infrastructure.runs.private_files import open_entry
 from infrastructure.runs.run_documents import read_event
 
 __all__ = ["RunEvents"]

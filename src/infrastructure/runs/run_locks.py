@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from infrastructure.runs.private_files import open_entry
+from infrastructure.private_files import open_entry
 
 __all__ = ["LAUNCHER", "PROCESS", "RunLock", "is_held"]
 

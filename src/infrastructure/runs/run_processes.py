@@ -17,8 +17,8 @@ from pathlib import Path
 
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.run import Run
+from infrastructure.private_files import opened_folder
 from infrastructure.runs.bounded_log import BoundedLog
-from infrastructure.runs.private_files import opened_folder
 
 __all__ = ["OUTPUT_FOLDER", "ProcessLauncher", "RunningProcess", "environment_of_runs"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.run import RunNotFoundError
 from domain.models.run_event import is_run_id
-from infrastructure.runs.private_files import FOLDER_MODE, open_entry, opened_folder
+from infrastructure.private_files import FOLDER_MODE, open_entry, opened_folder
 
 __all__ = ["RunsFolder", "as_unavailable", "remove_folder", "run_names"]
 

@@ -14,7 +14,6 @@ from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import (
     Claim,
     Commit,
-    IdempotencyKey,
     LedgerCharge,
     Page,
     RememberedKey,
@@ -23,6 +22,7 @@ from application.ports.deliberation_repository import (
     StoredRecord,
     Waiting,
 )
+from application.ports.idempotency import REMEMBERED_FOR, IdempotencyKey
 from application.services.continuation import intended_call
 from application.services.record_check import require_recorded
 from domain.errors.deliberation import (
@@ -55,7 +55,6 @@ __all__ = ["InMemoryRepository"]
 
 _MAX_POSITION_DIGITS = 18
 _COUNTED_TOPICS = 10_000
-_REMEMBERED = timedelta(hours=24)
 
 
 class InMemoryRepository:
@@ -386,7 +385,7 @@ class InMemoryRepository:
         found, until = self._keys.get(place, (None, now))
         if found is not None and until > now:
             raise IdempotencyKeyTakenError(deliberation_id=found.deliberation_id, body_sha256=found.body_sha256)
-        self._keys[place] = RememberedKey(deliberation_id, idempotency.body_sha256), now + _REMEMBERED
+        self._keys[place] = RememberedKey(deliberation_id, idempotency.body_sha256), now + REMEMBERED_FOR
 
     def _unfinished(self, deliberation_id: str) -> KeptDeliberation:
         kept = self._kept.get(deliberation_id)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import REMEMBERED_FOR, IdempotencyKey
 from application.ports.run_registry import RememberedRun, RunPage, Unwanted
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.errors.run import RunEndedError, RunKeyTakenError, RunNotFoundError, RunTakenError
@@ -15,14 +15,12 @@ from domain.models.deliberation import DeliberationStatus
 from domain.models.message import BusStats
 from domain.models.population_counts import PopulationCounts
 from domain.models.run import JsonValue, Run
-from domain.models.run_event import RunEvent, is_run_id, may_be_noted, new_run_id, run_event_type
+from domain.models.run_event import RunEvent, is_run_id, may_be_noted, run_event_type, was_begun_before
 
 __all__ = ["InMemoryRunRegistry"]
 
 _DIED = "its process ended before its work did"
 _MAX_EVENTS = 100_000
-_REMEMBERED_FOR = timedelta(hours=24)
-_MOMENT = len("00000000-0000")
 
 
 class InMemoryRunRegistry:
@@ -61,11 +59,11 @@ class InMemoryRunRegistry:
 
     def remembered(self, idempotency: IdempotencyKey) -> RememberedRun | None:
         """As in `RunRegistry`."""
-        oldest = new_run_id(self.now() - _REMEMBERED_FOR)[:_MOMENT]
+        oldest = self.now() - REMEMBERED_FOR
         with self.turn:
             for run_id, named in self.keys.items():
                 is_same = (named.scope, named.key) == (idempotency.scope, idempotency.key)
-                if is_same and run_id in self.runs and run_id[:_MOMENT] >= oldest:
+                if is_same and run_id in self.runs and not was_begun_before(run_id, oldest):
                     return RememberedRun(run_id, named.body_sha256)
         return None
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from domain.models.run_event import is_run_id
+from infrastructure.private_files import opened_folder, read_file
 from infrastructure.runs.file_run_record import RUN_FILE
-from infrastructure.runs.private_files import opened_folder, read_file
 from infrastructure.runs.run_documents import read_object, read_run
 from infrastructure.runs.run_locks import LAUNCHER, PROCESS, is_held
 

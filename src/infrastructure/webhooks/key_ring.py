@@ -17,7 +17,7 @@ from typing import Any
 from application.ports.clock import Clock, SystemClock
 from domain.base64url import base64url, from_base64url
 from domain.errors.configuration import ConfigurationError
-from infrastructure.runs.private_files import opened_folder, replace_file
+from infrastructure.private_files import opened_folder, replace_file
 from infrastructure.witness.ed25519 import SigningKey
 from infrastructure.witness.key_file import open_signing_key
 

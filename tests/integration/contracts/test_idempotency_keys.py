@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import RememberedKey
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.idempotency import IdempotencyKeyTakenError
 from domain.models.deliberation import Deliberation
 from domain.witness.entry import accepted

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from application.ports.run_registry import RememberedRun, RunRegistry
 from domain.errors.run import RunKeyTakenError
 from domain.models.deliberation import DeliberationStatus

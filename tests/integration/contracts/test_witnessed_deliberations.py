@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from application.ports.deliberation_repository import Commit, IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import Commit, RememberedKey
+from application.ports.idempotency import IdempotencyKey
 from domain.errors.deliberation import DeliberationNotFoundError, IllegalTransitionError
 from domain.witness.entry import commitment
 from domain.witness.happenings import event_count

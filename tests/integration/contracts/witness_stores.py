@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, make_url, select
 
-from application.ports.deliberation_repository import IdempotencyKey
+from application.ports.idempotency import IdempotencyKey
 from application.ports.witness_log import Disclosure, Erasure, LoggedEntry, WitnessLog
 from domain.models.deliberation import Deliberation
 from domain.witness.entry import accepted, commitment, time_text

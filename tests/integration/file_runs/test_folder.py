@@ -15,9 +15,9 @@ import pytest
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.run import RunNotFoundError
 from domain.models.run_event import new_run_id
+from infrastructure.private_files import opened_folder
 from infrastructure.runs.file_run_record import EventsFile
 from infrastructure.runs.file_run_registry import FileRunRegistry
-from infrastructure.runs.private_files import opened_folder
 from tests.integration.file_runs.kept_runs import AT, COMPLETED, FAILED, a_run
 
 

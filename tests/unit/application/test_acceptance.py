@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from application.ports.deliberation_repository import IdempotencyKey, RememberedKey
+from application.ports.deliberation_repository import RememberedKey
+from application.ports.idempotency import IdempotencyKey
 from application.services.acceptance import Acceptance
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import (

@@ -17,6 +17,7 @@ from infrastructure.population.tiers.lz4_slab import Lz4Slab, slab_bytes
 from infrastructure.population.tiers.places import Places
 from infrastructure.population.tiers.shared_slots import SharedSlots
 from infrastructure.population.tiers.tiered_states import Stores
+from infrastructure.redis_pool import REDIS_VARIABLE
 
 __all__ = ["MOST_WAITING", "open_stores", "slots_of", "tier_bytes", "warm_address"]
 
@@ -108,7 +109,7 @@ def warm_address() -> str:
     address = load_settings().redis_url
     if address is None:
         raise ConfigurationError(
-            variable="CONCLAVE_REDIS_URL",
+            variable=REDIS_VARIABLE,
             problem="it is not set, and the warm tier redis needs a server",
             remedy="Set it to the redis:// address of a Redis or Valkey, or leave the warm tier to lz4.",
         )

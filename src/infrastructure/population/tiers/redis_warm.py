@@ -10,6 +10,7 @@ from application.ports.state_store import StateBatch, StateRecord
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.population import StateConflictError
 from infrastructure.population.tiers.batches import opened
+from infrastructure.redis_pool import REDIS_VARIABLE
 from infrastructure.redis_server import RedisServer
 
 __all__ = ["RedisWarm"]
@@ -41,7 +42,7 @@ class RedisWarm:
         """Ask once whether it is there. Raises `ConfigurationError` for an address that is none, `DependencyUnavailableError`."""
         self.size = size
         self._name = name
-        self._server = RedisServer(url, patience_s=_PATIENCE_S, variable="CONCLAVE_REDIS_URL")
+        self._server = RedisServer(url, patience_s=_PATIENCE_S, variable=REDIS_VARIABLE)
         self._redis = self._server.commands
         self._script = self._redis.register_script(_SCRIPT)
         self._open = True
