@@ -58,32 +58,63 @@ def engine(url: str) -> Iterator[Engine]:
     opened.dispose()
 
 
+def _migrate(url: str) -> None:
+    """From revision to revision, also where there is nothing yet."""
+    upgrade(url, latest_revision())
+
+
 def _catalogue(connection: Connection) -> list[tuple[str, ...]]:
     return [tuple(row) for row in connection.exec_driver_sql(_CATALOGUE[connection.dialect.name])]
 
 
+def _rows(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    return {name: [tuple(row) for row in connection.execute(each.select())] for name, each in metadata.tables.items()}
+
+
 def test_alembic_finds_nothing_to_add_to_what_the_migrations_build(url: str, engine: Engine) -> None:
-    upgrade(url)
+    _migrate(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
 
 
 def test_migrations_and_metadata_build_the_same_database(url: str, engine: Engine) -> None:
-    upgrade(url)
+    _migrate(url)
     with engine.begin() as connection:
-        migrated = _catalogue(connection)
+        migrated, rows = _catalogue(connection), _rows(connection)
     downgrade(url, "base")
     with engine.begin() as connection:
         assert _catalogue(connection) == []
         metadata.create_all(connection)
     with engine.begin() as connection:
         assert _catalogue(connection) == migrated
+        assert _rows(connection) == rows
     assert len(migrated) > len(metadata.tables)
 
 
+def test_a_new_file_is_built_as_alembic_would_have_it_and_without_alembic(tmp_path: Path) -> None:
+    program = (
+        "import sys; from infrastructure.persistence.migrate import upgrade; upgrade(sys.argv[1]); "
+        "sys.exit('alembic' in sys.modules)"
+    )
+    built, migrated = f"sqlite:///{tmp_path}/built.db", f"sqlite:///{tmp_path}/migrated.db"
+    subprocess.run([sys.executable, "-c", program, built], check=True, timeout=60)
+    _migrate(migrated)
+    found = []
+    for url in (built, migrated):
+        engine = open_sync_engine(url)
+        with engine.connect() as connection:
+            everything = connection.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master").all()
+            version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").all()
+            found.append(({tuple(row) for row in everything}, version, _rows(connection)))
+        engine.dispose()
+    assert found[0] == found[1]
+    downgrade(built, "base")
+    assert current_revision(built) is None
+
+
 def test_going_down_and_up_again_gives_the_same_database(url: str, engine: Engine) -> None:
-    upgrade(url)
+    _migrate(url)
     with engine.begin() as connection:
         before = _catalogue(connection)
     downgrade(url, "base")

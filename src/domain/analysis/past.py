@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from typing import cast
 
 from domain.models.question import AnswerFormat, AnswerKind
 from domain.voting.ballot import Answer
@@ -68,7 +71,7 @@ class PastBallots:
             if category is not None and category in known:
                 last[each.agent_id] = category
             if each.round_number == 0:
-                blind[each.agent_id, each.model] = each.answer
+                blind[_voice(each.agent_id, each.model)] = _shared(each.answer)
         held = Counter(last.values())
         share = max(held.values()) / sum(held.values()) if held else None
         return cls(deliberation_id, finished_at, answer, blind, share, truth)
@@ -77,8 +80,19 @@ class PastBallots:
         if self.answer.kind is AnswerKind.RANKING:
             return {voice: given[0] for voice, given in self.blind.items() if isinstance(given, tuple) and given}
         if self.answer.kind in _NAMED:
-            return {voice: given for voice, given in self.blind.items() if isinstance(given, str)}
+            named = {voice: given for voice, given in self.blind.items() if isinstance(given, str)}
+            return named if len(named) < len(self.blind) else cast("Mapping[Voice, str]", self.blind)
         return {}
+
+
+# Hundreds of earlier deliberations are kept in memory, and the same agents give the same few answers in most of them.
+@lru_cache(maxsize=4096)
+def _voice(agent_id: str, model: str | None) -> Voice:
+    return agent_id, model
+
+
+def _shared(answer: Answer) -> Answer:
+    return sys.intern(answer) if type(answer) is str else answer
 
 
 def category_of(answer: Answer, kind: AnswerKind) -> str | None:
