@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from application.ports.idempotency import IdempotencyKey
 from application.ports.witness_log import LoggedEntry
@@ -16,6 +16,7 @@ from domain.models.search import Search
 from domain.witness.entry import Entry
 
 __all__ = [
+    "CallKey",
     "Claim",
     "Commit",
     "Commits",
@@ -53,6 +54,20 @@ class RememberedKey:
 
     deliberation_id: str
     body_sha256: str
+
+
+class CallKey(NamedTuple):
+    """What one call is known by within its deliberation: no two have the same."""
+
+    round_number: int
+    agent_id: str
+    purpose: str
+    attempt: int
+
+    @classmethod
+    def of(cls, intention: Mapping[str, Any]) -> CallKey:
+        """That of the call that an entry `call.intended` tells of."""
+        return cls(intention["round"], intention["agent_id"], intention["purpose"], intention["attempt"])
 
 
 @dataclass(frozen=True, slots=True)

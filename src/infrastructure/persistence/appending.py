@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from application.ports.deliberation_repository import CallKey
 from application.ports.idempotency import IdempotencyKey
 from domain.models.deliberation import WitnessSpan
 from domain.models.spending import Movement
 from infrastructure.persistence.sequencer import EncodedEntry
 
-__all__ = ["Addition", "AppendedEntry", "Appending", "CallKey"]
-
-
-class CallKey(NamedTuple):
-    """What one call is known by within its deliberation: no two have the same."""
-
-    round_number: int
-    agent_id: str
-    purpose: str
-    attempt: int
+__all__ = ["Addition", "AppendedEntry", "Appending"]
 
 
 @dataclass(frozen=True, slots=True)

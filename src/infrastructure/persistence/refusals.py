@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, select, tuple_
 
+from application.ports.deliberation_repository import CallKey
 from domain.errors.deliberation import (
     CallExistsError,
     DeliberationEndedError,
@@ -12,7 +13,7 @@ from domain.errors.deliberation import (
     LeaseLostError,
     RecordExistsError,
 )
-from infrastructure.persistence.appending import Appending, CallKey
+from infrastructure.persistence.appending import Appending
 from infrastructure.persistence.leases import UNFINISHED
 from infrastructure.persistence.tables import agent_records, calls, deliberations, witness_entries
 

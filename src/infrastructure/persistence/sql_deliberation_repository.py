@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import (
+    CallKey,
     Claim,
     Commit,
     Page,
@@ -35,7 +36,7 @@ from domain.models.spending import Movement
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
-from infrastructure.persistence.appending import Addition, AppendedEntry, Appending, CallKey
+from infrastructure.persistence.appending import Addition, AppendedEntry, Appending
 from infrastructure.persistence.appends import Appends, Numbers
 from infrastructure.persistence.catalogue import catalogue_values, count_found, outcome_values
 from infrastructure.persistence.database import Database
@@ -163,13 +164,12 @@ class SqlDeliberationRepository:
         if record is None and document["type"] != "call.intended":
             return AppendedEntry(encoded, events, charge=charged, movements=movements)
         if record is None:
-            key = CallKey(document["round"], document["agent_id"], document["purpose"], document["attempt"])
             prompt, reserved = document["prompt"], entry.reservation
             hold = held_in(document) if reserved is None else reserved.hold
             return AppendedEntry(
                 encoded,
                 events,
-                call=key,
+                call=CallKey.of(document),
                 prompt_sha256=None if prompt is None else prompt["sha256"],
                 foreseen=(document["model"], document["at"][:10], hold.tokens, hold.cost),
                 charge=charged,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from application.ports.clock import Clock, SystemClock
 from application.ports.deliberation_repository import (
+    CallKey,
     Claim,
     Commit,
     LedgerCharge,
@@ -48,7 +49,7 @@ from infrastructure.persistence.ledger import charge_values
 from infrastructure.persistence.sequencer import encode
 from infrastructure.stubs.in_memory_usage_reader import SpentCall
 from infrastructure.stubs.in_memory_witness_log import InMemoryWitnessLog
-from infrastructure.stubs.kept_deliberation import KeptDeliberation, call_key, events_in
+from infrastructure.stubs.kept_deliberation import KeptDeliberation, events_in
 from infrastructure.witness.canonical_json import read_json
 
 __all__ = ["InMemoryRepository"]
@@ -153,10 +154,11 @@ class InMemoryRepository:
             kept.events += events_in(logged.entry, after=len(kept.events))
             last = logged.index
             if entry.document["type"] == "call.intended":
-                kept.calls[call_key(entry.document)] = intended_call(entry.document, last)
+                kept.calls[CallKey.of(entry.document)] = intended_call(entry.document, last)
             if entry.charge is not None:
                 charge = LedgerCharge(*charge_values(entry.charge, entry.document))
-                kept.charges[charge.round_number, charge.agent_id, charge.purpose, charge.attempt] = charge
+                call = CallKey(charge.round_number, charge.agent_id, charge.purpose, charge.attempt)
+                kept.charges[call] = charge
             if ended_record is not None:
                 place = (ended_record.round_number, ended_record.agent_id)
                 kept.records[place] = StoredRecord(ended_record, logged, entry.salts)

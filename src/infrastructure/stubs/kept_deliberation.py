@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
-from application.ports.deliberation_repository import Commit, LedgerCall, LedgerCharge, StoredRecord
+from application.ports.deliberation_repository import CallKey, Commit, LedgerCall, LedgerCharge, StoredRecord
 from domain.errors.deliberation import CallExistsError
 from domain.models.deliberation import Deliberation
 from domain.models.event import Event
@@ -19,10 +18,7 @@ from infrastructure.persistence.documents import load, time_from_text
 from infrastructure.persistence.standing import Result, as_it_stands, without_texts
 from infrastructure.stubs.in_memory_usage_reader import SpentCall
 
-__all__ = ["CallKey", "KeptDeliberation", "call_key", "events_in"]
-
-CallKey = tuple[int, str, str, int]
-"""The round, the agent, what the call is for, and which attempt it is."""
+__all__ = ["KeptDeliberation", "events_in"]
 
 
 @dataclass(slots=True)
@@ -80,7 +76,7 @@ class KeptDeliberation:
         intended: set[CallKey] = set()
         for entry in commit.entries:
             if entry.document["type"] == "call.intended":
-                key = call_key(entry.document)
+                key = CallKey.of(entry.document)
                 if key in self.calls or key in intended:
                     number, agent_id, _, attempt = key
                     raise CallExistsError(
@@ -121,8 +117,3 @@ def events_in(entry: bytes, *, after: int) -> list[Event]:
         Event(document["deliberation_id"], sequence, kind, at, data)
         for sequence, (kind, data) in enumerate(events_of(document), after + 1)
     ]
-
-
-def call_key(document: Mapping[str, Any]) -> CallKey:
-    """Which call an intention is of."""
-    return document["round"], document["agent_id"], document["purpose"], document["attempt"]

@@ -51,13 +51,18 @@ class TickBook:
         """The mean from the root's question to its answer."""
         return math.fsum(self._coordination) / len(self._coordination) * 1e3 if self._coordination else None
 
+    @property
+    def mean_tick_ms(self) -> float | None:
+        """None before the first tick."""
+        return math.fsum(self._times) / len(self._times) * 1e3 if self._times else None
+
     def tick_ms(self) -> dict[str, JsonValue]:
         """The mean, percentiles (nearest rank) and the longest, in ms; nulls before the first tick."""
         ordered = sorted(self._times)
         if not ordered:
             return dict.fromkeys(("mean", "p50", "p95", "p99", "max"))
         ranks = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-        found: dict[str, JsonValue] = {"mean": math.fsum(ordered) / len(ordered) * 1e3}
+        found: dict[str, JsonValue] = {"mean": self.mean_tick_ms}
         for name, share in ranks.items():
             found[name] = ordered[max(0, math.ceil(share * len(ordered)) - 1)] * 1e3
         return found

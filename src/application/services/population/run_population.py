@@ -253,14 +253,13 @@ class RunPopulation:
 
     def _note_progress(self, observer: RunObserver) -> None:
         observer.tally(self._counts)
-        tick_ms = self._book.tick_ms()
         observer.note(
             "population.progress",
             {
                 "tick": self._tick,
                 "ticks": self._spec.ticks,
                 "seed": self._spec.seed,
-                "tick_ms": tick_ms["mean"],
+                "tick_ms": self._book.mean_tick_ms,
                 "messages_per_second": round(self._book.messages_per_second),
             },
         )
