@@ -116,11 +116,23 @@ async def test_each_tool_says_what_it_does_and_that_texts_are_data() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "question"),
-        ({"question": ""}, "question"),
-        ({**QUESTION, "agents": 500}, "less than or equal to 72"),
+        ({}, "/question: is missing"),
+        ({"question": ""}, "/question: must not be empty"),
+        ({"question": 5}, "/question: must be a text"),
+        ({"question": "x" * 40_000}, "/question: must have at most 32,768 characters"),
+        ({**QUESTION, "agents": 73}, "/agents: must be 1 to 72"),
+        ({**QUESTION, "agents": "many"}, "/agents: must be 1 to 72"),
+        ({**QUESTION, "agents": 1.5}, "/agents: must be 1 to 72"),
+        ({**QUESTION, "options": ["a", ""]}, "/options/1: must not be empty"),
+        ({**QUESTION, "options": ["a"] * 51}, "/options: must have at most 50 items"),
+        ({**QUESTION, "options": "yes or no"}, "/options: must be a list of texts"),
+        (
+            {**QUESTION, "deadline_s": 0, "wait_s": -1},
+            "/deadline_s: must be a number above 0; /wait_s: must be 0 to 3,600",
+        ),
+        ({**QUESTION, "max_cost_usd": "a lot"}, "/max_cost_usd: must be a number, at least 0"),
         ({**QUESTION, "options": ["only one"]}, "/answer/options"),
-        ({**QUESTION, "answer": "poem"}, "answer"),
+        ({**QUESTION, "answer": "poem"}, "/answer: must be 'choice', 'approval'"),
         ({**QUESTION, "rule": "borda"}, "/rule"),
         ({**QUESTION, "roster": "nobody"}, "roster"),
         ({**QUESTION, "max_cost_usd": 6}, "more than the 5 USD that the operator of these tools allows"),
@@ -130,7 +142,26 @@ async def test_each_tool_says_what_it_does_and_that_texts_are_data() -> None:
 async def test_bad_arguments_are_refused_in_words_and_nothing_is_asked(arguments: dict[str, Any], words: str) -> None:
     orchestrator = AgentOrchestratorStub()
     async with tools(orchestrator=orchestrator) as (client, _):
-        assert words in await refused(client, "deliberate", arguments)
+        told = await refused(client, "deliberate", arguments)
+    assert words in told
+    assert not any(foreign in told for foreign in ("pydantic", "validation error", "input_value", "a lot", "poem"))
+    assert orchestrator.invocations == 0
+
+
+async def test_arguments_that_a_tool_does_not_have_are_refused_by_name_and_nothing_is_asked() -> None:
+    orchestrator = AgentOrchestratorStub()
+    async with tools(orchestrator=orchestrator) as (client, _):
+        listed = (await client.list_tools()).tools
+        told = await refused(client, "deliberate", {**QUESTION, "max_cost": 0.01, "agent_count": 3})
+        hostile = await refused(client, "deliberate", {**QUESTION, "\u202e<b>": "secret"})
+        others = [await refused(client, name, {"id": "x"}) for name in ("status", "outcome", "verify")]
+    assert [tool.input_schema["additionalProperties"] for tool in listed] == [False] * 4
+    assert "/max_cost: is not an argument of this tool; there is question, options," in told
+    assert told.endswith("/agent_count: is not an argument of this tool")
+    assert "/: has an unknown argument" in hostile
+    assert not any(part in hostile for part in ("\u202e", "<b>", "secret"))
+    words = "/deliberation_id: is missing; /id: is not an argument of this tool; there is deliberation_id"
+    assert [words in each for each in others] == [True] * 3
     assert orchestrator.invocations == 0
 
 

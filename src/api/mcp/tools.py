@@ -9,14 +9,17 @@ from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
-from pydantic import Field
+from pydantic import Field, ValidationError, create_model
 
+from api.mcp.arguments import problems_in
 from api.mcp.chamber import Chamber
 from api.mcp.results import Accepted, Outcome, Verification
 from api.requests import AnswerName, ProtocolName, RuleName
 from application.pages.visible_text import visible
 from domain.errors.conclave_error import ConclaveError
+from domain.errors.deliberation import InvalidSpecificationError
 
 __all__ = ["make_server", "serve"]
 
@@ -40,13 +43,6 @@ DeliberationId = Annotated[
 
 def make_server(chamber: Chamber) -> MCPServer[Any]:
     """The four tools over that chamber."""
-    server: MCPServer[Any] = MCPServer(
-        name="conclave",
-        title="Conclave",
-        instructions=_INSTRUCTIONS,
-        version=version("archon-conclave"),
-        log_level="WARNING",
-    )
 
     async def deliberate(
         ctx: Context,
@@ -121,39 +117,48 @@ def make_server(chamber: Chamber) -> MCPServer[Any]:
 
     asks = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
     reads = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
-    server.add_tool(
-        deliberate,
-        title="Put a question to the chamber",
-        description="Put one question to many agents at once and wait for what they decide. Each call asks anew and may cost money. "
-        "Progress is reported as agents answer. When it has not ended in time, the answer has has_ended false and an id for "
-        f"status and outcome. {_DATA}",
-        annotations=asks,
-        structured_output=True,
+    tools: list[Tool] = [
+        _StrictTool.from_function(
+            deliberate,
+            title="Put a question to the chamber",
+            description="Put one question to many agents at once and wait for what they decide. Each call asks anew and may cost money. "
+            "Progress is reported as agents answer. When it has not ended in time, the answer has has_ended false and an id for "
+            f"status and outcome. {_DATA}",
+            annotations=asks,
+            structured_output=True,
+        ),
+        _StrictTool.from_function(
+            status,
+            title="How a deliberation stands",
+            description=f"How a deliberation stands now. Costs nothing. {_DATA}",
+            annotations=reads,
+            structured_output=True,
+        ),
+        _StrictTool.from_function(
+            outcome,
+            title="What a deliberation came to",
+            description="Decision or honest tie, tally, margin, the minority report with its reasons, the roll call of every agent and "
+            f"every failure. Report the minority beside the decision. {_DATA}",
+            annotations=reads,
+            structured_output=True,
+        ),
+        _StrictTool.from_function(
+            verify,
+            title="Verify the record of a deliberation",
+            description="Fetch the record and check it: hashes, inclusion proofs, signature, roll call and outcome are computed again. "
+            "Read verified together with worth, which says what it proves.",
+            annotations=reads,
+            structured_output=True,
+        ),
+    ]
+    return MCPServer(
+        name="conclave",
+        title="Conclave",
+        instructions=_INSTRUCTIONS,
+        version=version("archon-conclave"),
+        log_level="WARNING",
+        tools=tools,
     )
-    server.add_tool(
-        status,
-        title="How a deliberation stands",
-        description=f"How a deliberation stands now. Costs nothing. {_DATA}",
-        annotations=reads,
-        structured_output=True,
-    )
-    server.add_tool(
-        outcome,
-        title="What a deliberation came to",
-        description="Decision or honest tie, tally, margin, the minority report with its reasons, the roll call of every agent and every "
-        f"failure. Report the minority beside the decision. {_DATA}",
-        annotations=reads,
-        structured_output=True,
-    )
-    server.add_tool(
-        verify,
-        title="Verify the record of a deliberation",
-        description="Fetch the record and check it: hashes, inclusion proofs, signature, roll call and outcome are computed again. "
-        "Read verified together with worth, which says what it proves.",
-        annotations=reads,
-        structured_output=True,
-    )
-    return server
 
 
 async def serve(chamber: Chamber, *, port: int | None = None) -> None:
@@ -163,6 +168,32 @@ async def serve(chamber: Chamber, *, port: int | None = None) -> None:
         await server.run_stdio_async()
     else:
         await server.run_streamable_http_async(host="127.0.0.1", port=port)
+
+
+class _StrictTool(Tool):
+    """Takes the arguments that its schema names and no others, and says in words what is wrong with them before anything is begun."""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Forbid all other arguments, in what is taken and in what the schema says of it."""
+        taken = self.fn_metadata.arg_model
+        self.fn_metadata.arg_model = create_model(
+            taken.__name__, __base__=taken, __cls_kwargs__={"extra": "forbid", "hide_input_in_errors": True}
+        )
+        self.parameters = self.fn_metadata.arg_model.model_json_schema(by_alias=True)
+
+    async def run(
+        self,
+        arguments: dict[str, Any],
+        context: Context[Any, Any],
+        convert_result: bool = False,  # noqa: FBT001 - as the method that it overrides
+    ) -> Any:
+        """As every tool. Raises `ToolError` for arguments that it does not take."""
+        with _in_words():
+            try:
+                self.fn_metadata.validate_arguments(arguments)
+            except ValidationError as error:
+                raise InvalidSpecificationError(problems_in(error, self.fn_metadata.arg_model)) from None
+        return await super().run(arguments, context, convert_result)
 
 
 @contextmanager
