@@ -171,7 +171,7 @@ async def test_an_event_that_comes_again_is_not_told_again() -> None:
 
 
 async def test_a_server_that_is_busy_is_asked_again() -> None:
-    with scripted_server(problem(503, "too-many-streams"), events(1, terminal=True)) as server:
+    with scripted_server(problem(429, "too-many-streams"), events(1, terminal=True)) as server:
         assert len(await followed(RemoteDeliberations(server.url, pause=Pauses()))) == 1
 
 

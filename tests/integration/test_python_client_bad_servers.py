@@ -69,7 +69,7 @@ def test_a_server_that_stays_busy_is_left_in_time(flavour: str) -> None:
 
 
 def test_a_stream_that_is_refused_cut_and_refused_goes_on(flavour: str) -> None:
-    busy = refused(503, "too-many-streams", Retry_After="5")
+    busy = refused(429, "too-many-streams", Retry_After="5")
     with facing(flavour, busy, whole_events(1, 2), busy, whole_events(3, terminal=True)) as (client, server, clock):
         assert [event.sequence for event in client.each("events", "d-1")] == [1, 2, 3]
     assert [asked.headers.get("Last-Event-ID") for asked in server.asked] == [None, None, "2", "2"]

@@ -8,16 +8,18 @@ import socket
 
 import pytest
 
-from tests.conclave_fixture import RunningServer, running_server
+from infrastructure.stubs import AgentOrchestratorStub
+from tests.conclave_fixture import RunningServer, read_all, running_server
+from tests.integration.rest_questions import QUESTION
 
 MIB = 1024 * 1024
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HALF_A_BODY = b"POST /v1/deliberations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
 
 
 def test_a_half_sent_body_runs_out_of_time(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.rest.bodies.BODY_TIMEOUT_S", 0.2)
-    raw = server.send_raw(
-        b"POST /v1/deliberations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
-    )
+    raw = server.send_raw(HALF_A_BODY)
     assert raw.startswith(b"HTTP/1.1 408 ")
     assert b"connection: close" in raw.lower()
 
@@ -34,13 +36,54 @@ def test_a_connection_that_says_nothing_runs_out_of_time(
     assert server.send_raw(b"") == b""
 
 
-def test_a_connection_too_many_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _is_served(connection: socket.socket) -> bool:
+    connection.sendall(HEALTH)
+    raw = b""
+    while not raw.endswith(b"}"):
+        if not (part := connection.recv(65536)):
+            return False
+        raw += part
+    return raw.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_too_many_takes_the_place_of_that_which_owes_a_request_for_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with running_server() as server, server.connect() as first, server.connect() as second:
         for connection in (first, second):
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert _is_served(connection)
+        first.sendall(HALF_A_BODY)
         monkeypatch.setattr("api.rest.connection.MAX_CONNECTIONS", 2)
-        assert server.send_raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+        with server.connect() as third:
+            assert _is_served(third)
+            assert read_all(first) == b""
+            assert _is_served(second)
+
+
+def test_a_connection_too_many_is_closed_where_all_others_are_being_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server(orchestrator=AgentOrchestratorStub(latency_seconds=3600.0)) as server:
+        own = server.post(QUESTION).document["id"]
+        with server.events(f"/v1/deliberations/{own}/events"):
+            monkeypatch.setattr("api.rest.connection.MAX_CONNECTIONS", 1)
+            with server.connect() as one_more:
+                assert read_all(one_more) == b""
+
+
+def test_a_request_that_is_still_arriving_when_the_server_stops_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server() as server, server.connect() as lengthy, server.connect() as chunked:
+        lengthy.sendall(HALF_A_BODY)
+        chunked.sendall(
+            b"POST /v1/halt HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"rea\r\n'
+        )
+        server.ask("GET", "/healthz")
+        server.stop()
+        for connection in (lengthy, chunked):
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"retry-after: 5" in head
+            assert json.loads(body)["type"].endswith(":service-stopping")
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 def test_a_caller_that_leaves_in_the_middle_leaves_nothing_behind(server: RunningServer) -> None:
@@ -134,3 +177,45 @@ def test_a_request_hidden_in_a_refused_body_is_never_served(server: RunningServe
     raw = server.send_raw(head.encode() + hidden)
     assert raw.count(b"HTTP/1.1 ") == 1
     assert raw.startswith(b"HTTP/1.1 415 ")
+
+
+QUESTION_BODY = b'{"question": "Why?"}'
+TWO_FRAMES = (
+    b"POST /v1/deliberations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n14\r\n" + QUESTION_BODY + b"\r\n0\r\n\r\n"
+)
+AMBIGUOUS = {
+    "a length and chunks": TWO_FRAMES,
+    "chunks in HTTP/1.0": TWO_FRAMES.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Content-Length: 4\r\n", b""),
+    "two origins": b"POST /v1/deliberations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Origin: http://example.org\r\nOrigin: http://localhost\r\nContent-Length: 20\r\n\r\n" + QUESTION_BODY,
+    "two sites": b"POST /v1/deliberations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Sec-Fetch-Site: cross-site\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 20\r\n\r\n" + QUESTION_BODY,
+    "another server's address": b"GET http://example.org/v1/pool HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_what_a_proxy_could_read_in_another_way_is_refused_and_the_connection_closed(
+    server: RunningServer, data: bytes
+) -> None:
+    before = server.ask("GET", "/v1/deliberations").body
+    raw = server.send_raw(data + HEALTH)
+    assert raw.startswith(b"HTTP/1.1 400 ")
+    assert raw.count(b"HTTP/1.1 ") == 1
+    assert b":malformed-request" in raw
+    assert server.ask("GET", "/v1/deliberations").body == before
+
+
+def test_its_whole_address_is_read_as_its_path(server: RunningServer) -> None:
+    raw = server.send_raw(b"GET http://LOCALHOST/v1/pool HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 200 ")
+    assert b"capacity" in raw
+
+
+@pytest.mark.parametrize("slash", ["%2F", "%2f"])
+def test_an_encoded_slash_divides_no_path(server: RunningServer, slash: str) -> None:
+    own = server.post(QUESTION).document["id"]
+    assert server.ask("GET", f"/v1/deliberations/{own}/outputs").status == 200
+    refused = server.ask("GET", f"/v1/deliberations/{own}{slash}outputs")
+    assert (refused.status, refused.problem) == (404, "not-found")

@@ -85,7 +85,7 @@ def test_one_stream_too_many_is_told_to_come_back_while_health_still_answers() -
             assert connection.getresponse().status == 200
             streams.append(connection)
         refused = server.ask("GET", path)
-        assert (refused.status, refused.problem) == (503, "too-many-streams")
+        assert (refused.status, refused.problem) == (429, "too-many-streams")
         assert int(refused.headers["retry-after"]) > 0
         assert server.ask("GET", "/healthz").status == 200
         for connection in streams:

@@ -89,14 +89,16 @@ def add_deliberations(app: FastAPI) -> None:
             "listDeliberations",
             "List deliberations, newest first, or search them",
             {200: "DeliberationPage"},
-            (401, 403, 422),
+            (401, 403, 422, 503),
         ),
     )
     app.add_api_route(
         f"{path}/{{deliberation_id}}",
         show,
         methods=["GET"],
-        **describe("deliberations", "getDeliberation", "Read a deliberation", {200: "Deliberation"}, (401, 403, 404)),
+        **describe(
+            "deliberations", "getDeliberation", "Read a deliberation", {200: "Deliberation"}, (401, 403, 404, 503)
+        ),
     )
     app.add_api_route(
         f"{path}/{{deliberation_id}}/outputs",
@@ -121,7 +123,7 @@ def add_deliberations(app: FastAPI) -> None:
             "cancelDeliberation",
             "Stop a deliberation",
             {202: "Deliberation"},
-            (401, 403, 404, 409, 503),
+            (401, 403, 404, 409, 413, 503),
         ),
     )
 

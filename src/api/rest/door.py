@@ -9,9 +9,11 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.rest.callers import foreign_caller
+from api.rest.framing import ambiguity, has_encoded_slash, in_origin_form
 from api.rest.problems import INTERNAL, PROBLEMS, problem
 
 __all__ = ["API_CSP", "LINGER_S", "Door"]
@@ -43,13 +45,20 @@ class Door:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, linger_s=self._linger_s)
-        reason = foreign_caller(scope) if self._local_only else None
-        if reason is not None:
-            await problem("foreign-caller", reason)(scope, exchange.receive, exchange.send)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, exchange.receive, exchange.send)
             return
+        scope = in_origin_form(scope)
         inner = {**scope, "method": "GET"} if exchange.is_head else scope
         try:
             await self._app(inner, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            # Nothing cancels a request but a server that has waited for it long enough.
+            if not exchange.started:
+                late = problem("service-stopping", "The service stopped before there was an answer.")
+                await late(scope, exchange.receive, exchange.send)
+            raise
         except ClientDisconnect:
             _logger.debug("a caller left before its request was complete")
         except Exception:
@@ -58,6 +67,17 @@ class Door:
             _logger.exception("a request broke")
             broken = problem(INTERNAL, "It is logged here; trying again may help.")
             await broken(scope, exchange.receive, exchange.send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        unclear = ambiguity(scope)
+        if unclear is not None:
+            return problem("malformed-request", unclear, headers={"Connection": "close"})
+        reason = foreign_caller(scope) if self._local_only else None
+        if reason is not None:
+            return problem("foreign-caller", reason)
+        if has_encoded_slash(scope):
+            return problem("not-found", "There is nothing at this address; no name here holds a slash.")
+        return None
 
 
 class _Exchange:
@@ -107,6 +127,6 @@ class _Exchange:
         headers = list(message.get("headers", ()))
         present = {name.lower() for name, _ in headers}
         headers += [pair for pair in _ALWAYS if pair[0] not in present]
-        if self._unread:
+        if self._unread and b"connection" not in present:
             headers.append((b"connection", b"close"))
         message["headers"] = headers

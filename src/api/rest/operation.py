@@ -84,7 +84,7 @@ def describe_stream(tag: str, operation_id: str, summary: str, schema: str) -> d
         operation_id,
         summary,
         {200: schema},
-        (401, 403, 404, 422, 503),
+        (401, 403, 404, 422, 429, 503),
         media_type=_STREAM,
         headers={"Last-Event-ID": "The sequence number of the last event seen; the stream goes on right after it."},
     )

@@ -78,6 +78,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "unreadable-ballot": ProblemKind(422, "Not a ballot"),
     "agent-pool-exhausted": ProblemKind(429, "No agent is free", 5),
     "queue-full": ProblemKind(429, "The queue is full", 5),
+    "too-many-streams": ProblemKind(429, "Too many event streams are open", 5),
     "too-many-runs": ProblemKind(429, "As many runs as may be are under way", 10),
     INTERNAL: ProblemKind(500, "Something went wrong here"),
     "agent-error": ProblemKind(500, "Something went wrong here"),
@@ -133,7 +134,6 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     "verification-refused": ProblemKind(503, "The record does not verify", 60),
     "service-stopping": ProblemKind(503, "The service is shutting down", 5),
     "system-halted": ProblemKind(503, "The system is halted", 30),
-    "too-many-streams": ProblemKind(503, "Too many event streams are open", 5),
 }
 
 
@@ -207,7 +207,7 @@ async def _conclave_error(_request: Request, error: Exception) -> Response:
         return problem(INTERNAL, "It is logged here; trying again may help.")
     retry_after_s = getattr(error, "retry_after_s", None)
     if isinstance(error, InvalidSpecificationError):
-        return problem(slug, f"{len(error.problems)} field(s) cannot be accepted.", errors=error.problems)
+        return problem(slug, _refused(len(error.problems), "field"), errors=error.problems)
     if isinstance(error, DependencyUnavailableError):
         # What exactly is wrong with it names hosts and paths, which are for the operator alone.
         _logger.warning("a request was turned away: %s", error)
@@ -231,7 +231,11 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 async def _bad_parameters(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the framework picks the handler by class
     errors = [FieldProblem("".join(f"/{step}" for step in found["loc"][:2]), found["msg"]) for found in error.errors()]
-    return problem("invalid-request", f"{len(errors)} parameter(s) cannot be accepted.", errors=errors)
+    return problem("invalid-request", _refused(len(errors), "parameter"), errors=errors)
+
+
+def _refused(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'} cannot be accepted."
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -20,7 +20,8 @@ class SystemHaltedError(ConclaveError):
 
     def __init__(self, reason: str | None = None, *, partial: Any = None) -> None:
         super().__init__(
-            f"the system is halted (FR10), reason {reason or 'not given'!r}: no agent is called until an admin clears the halt."
+            f"the system is halted (FR10), reason {reason or 'not given'!r}: no agent is called until an admin clears the halt; "
+            "where a channel cannot be read, until it can be."
         )
         self.reason = reason
         self.partial = partial

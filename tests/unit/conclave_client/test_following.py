@@ -73,7 +73,7 @@ def test_a_pause_that_the_server_asks_for_is_bounded() -> None:
 
 
 def test_no_try_comes_sooner_than_a_refusal_asked() -> None:
-    far = FarEnd([refused(503, "too-many-streams", retry_after="5"), streamed(event(1), event(2), event(3), END)])
+    far = FarEnd([refused(429, "too-many-streams", retry_after="5"), streamed(event(1), event(2), event(3), END)])
     assert follow(far) == [1, 2, 3, 4]
     assert far.pauses == [5.0]
 

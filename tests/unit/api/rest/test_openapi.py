@@ -200,6 +200,14 @@ async def test_every_operation_says_how_it_refuses(document: dict[str, Any]) -> 
         assert "application/problem+json" in operation["responses"]["default"]["content"]
 
 
+async def test_what_reads_the_store_says_that_the_store_may_be_away(document: dict[str, Any]) -> None:
+    reads = [path for path in document["paths"] if path.startswith(("/v1/deliberations", "/v1/runs", "/v1/usage"))]
+    assert len(reads) > 5
+    for path in reads:
+        for method, operation in document["paths"][path].items():
+            assert "503" in operation["responses"], f"{method} {path}"
+
+
 async def test_calls_under_v1_but_those_of_the_log_and_of_webhooks_take_a_key(document: dict[str, Any]) -> None:
     secured = {path for path, calls in document["paths"].items() for call in calls.values() if "security" in call}
     open_paths = ("/v1/witness/", "/v1/webhooks/")
