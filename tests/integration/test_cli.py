@@ -189,6 +189,7 @@ def test_the_question_and_its_context_come_from_outside(settings: Mapping[str, s
         (("deliberate", "q", "--context", "a", "--context-file", "b"), "not both"),
         (("deliberate", "q", "--context-file", "/nowhere/file"), "cannot be read: No such file"),
         (("deliberate", "q", "--server", "ftp://x"), "--server: is not the http:// or https:// address"),
+        (("deliberate", "\u200b"), "QUESTION: must hold a visible character"),
         (("list", "--limit", "0"), "'--limit'"),
         (("show", "abc"), "no such deliberation"),
         (("show", "00000000-0000-4000-8000-000000000000"), "no such deliberation"),

@@ -115,7 +115,16 @@ def test_clearing_what_is_not_halted_ends_badly(conclave: Command) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("set",), ("clear",), ("set", "--reason", ""), ("set", "--reason", " "), ("set", "--reason", "x" * 1001), ()],
+    [
+        ("set",),
+        ("clear",),
+        ("set", "--reason", ""),
+        ("set", "--reason", " "),
+        ("set", "--reason", "\u200b"),
+        ("clear", "--reason", "\u2060"),
+        ("set", "--reason", "x" * 1001),
+        (),
+    ],
 )
 def test_a_change_without_a_reason_is_a_wrong_use(conclave: Command, folder: Path, arguments: tuple[str, ...]) -> None:
     ran = conclave("halt", *arguments)

@@ -98,6 +98,17 @@ UNUSABLE: dict[str, tuple[bytes, str]] = {
         with_fields(answer={"kind": "choice", "options": ["a", "\u200b"]}),
         "/answer/options/1",
     ),
+    "a question that cannot be seen": (json.dumps({"question": "\u200b"}).encode(), "/question"),
+    "a question of a bell": (json.dumps({"question": "\u0007"}).encode(), "/question"),
+    "a context that cannot be seen": (with_fields(context="\u202e\ufeff"), "/context"),
+    "a persona that cannot be seen": (
+        with_fields(agents={"members": [{"id": MARKER, "persona": "\u2060"}]}),
+        "/agents/members/0/persona",
+    ),
+    "an id that cannot be seen": (
+        with_fields(agents={"members": [{"id": "\u3164", "persona": MARKER}]}),
+        "/agents/members/0/id",
+    ),
     "options on a verdict": (with_fields(answer={"kind": "verdict", "options": ["a", "b"]}), "/answer/options"),
     "no agents": (with_fields(agents={"count": 0}), "/agents/count"),
     "73 agents": (with_fields(agents={"count": 73}), "/agents/count"),

@@ -165,6 +165,7 @@ def test_clearing_what_is_not_halted_is_409(house: House) -> None:
         ({"reason": 5}, ["/reason"]),
         ({"reason": ""}, ["/reason"]),
         ({"reason": " "}, ["/reason"]),
+        ({"reason": "\u200b"}, ["/reason"]),
         ({"reason": "x" * 1001}, ["/reason"]),
         ({"reason": "a\x00b"}, ["/reason"]),
         (b'{"reason": "\\ud800"}', ["/reason"]),

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from domain.errors.deliberation import FieldProblem
 from domain.models.look_alikes import look_alike_keys
-from domain.models.text import MAX_CONTEXT_BYTES, MAX_OPTION_BYTES, MAX_QUESTION_BYTES, fold, text_problem
+from domain.models.text import MAX_CONTEXT_BYTES, MAX_OPTION_BYTES, MAX_QUESTION_BYTES, text_problem
 
 __all__ = ["MAX_OPTIONS", "AnswerFormat", "AnswerKind", "Question"]
 
@@ -80,8 +80,6 @@ class AnswerFormat:
             like = next((seen[key] for key in keys if key in seen), None)
             if problem := text_problem(option, max_bytes=MAX_OPTION_BYTES):
                 found.append(FieldProblem(f"{pointer}/{number}", problem))
-            elif not fold(option) or not keys[0][1]:
-                found.append(FieldProblem(f"{pointer}/{number}", "must hold a visible character"))
             elif like is not None:
                 found.append(FieldProblem(f"{pointer}/{number}", f"reads the same as option {like}"))
             for key in keys:

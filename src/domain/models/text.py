@@ -1,4 +1,4 @@
-"""Bounds on text that comes from outside: what is too long, empty, or cannot be stored and shown."""
+"""Bounds on text that comes from outside: what is too long, empty, unseen, or cannot be stored and shown."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ __all__ = [
     "clean",
     "cut_to_bytes",
     "fold",
+    "is_visible",
     "text_problem",
 ]
 
@@ -23,6 +24,13 @@ MAX_OPTION_BYTES = 1024
 MAX_OUTPUT_BYTES = 64 * 1024
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+# Drawn as nothing although their category does not say so: the other ignorable ones (DerivedCoreProperties of Unicode,
+# Default_Ignorable_Code_Point), and the empty pattern of Braille.
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2065\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))))
+)
 
 
 def text_problem(text: str, *, max_bytes: int) -> str | None:
@@ -35,7 +43,16 @@ def text_problem(text: str, *, max_bytes: int) -> str | None:
         size = len(text.encode())
     except UnicodeEncodeError:
         return "must not hold a lone surrogate"
-    return f"is {size} bytes long, at most {max_bytes} are taken" if size > max_bytes else None
+    if size > max_bytes:
+        return f"is {size} bytes long, at most {max_bytes} are taken"
+    return None if is_visible(text) else "must hold a visible character"
+
+
+def is_visible(text: str) -> bool:
+    """Whether a reader sees anything of `text`: a character that is no space, no control, no format character and not ignorable."""
+    return any(
+        character not in _UNSEEN and unicodedata.category(character) not in _UNSEEN_CATEGORIES for character in text
+    )
 
 
 def clean(text: str) -> str:
