@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from api.rest.door import API_CSP
 from api.rest.json_response import encode
@@ -55,7 +55,7 @@ class BoundedConnection(H11Protocol):
     @property
     def owes_a_request(self) -> bool:
         """Whether nothing is being answered here, because no request has arrived as a whole."""
-        cycle = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
         return cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started)
 
     def data_received(self, data: bytes) -> None:
@@ -72,7 +72,8 @@ class BoundedConnection(H11Protocol):
     def shutdown(self) -> None:
         """The server hangs up: an answer under way is finished, a request under way has half a second to arrive."""
         super().shutdown()
-        if self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.more_body and not cycle.response_complete:
             self._last_call = self.loop.call_later(_LAST_CALL_S, self._give_up_body)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,11 +104,10 @@ class BoundedConnection(H11Protocol):
 
     def _hang_up(self, slug: str, detail: str) -> None:
         """Answer in the application's place, unless an answer is already under way."""
-        cycle = self.cycle
         if self.conn.our_state is h11.SEND_RESPONSE:
             # Whatever comes of the request that is being served has nobody to go to.
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         elif self.conn.our_state is not h11.IDLE:
             self.transport.abort()
             return
