@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from domain.errors.deliberation import FieldProblem
+from domain.models.money import added
 from domain.models.roll_call import RollCall
 
 __all__ = [
@@ -109,9 +110,9 @@ class Usage:
             self.calls + other.calls,
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
-            self.cost_usd + other.cost_usd,
+            added(self.cost_usd, other.cost_usd),
             self.uncertain_tokens + other.uncertain_tokens,
-            self.uncertain_usd + other.uncertain_usd,
+            added(self.uncertain_usd, other.uncertain_usd),
         )
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
-__all__ = ["PICODOLLARS", "Charge", "Hold", "KeyBudget", "Price", "Reservation", "picodollars", "usd"]
+__all__ = ["PICODOLLARS", "Charge", "Hold", "KeyBudget", "Price", "Reservation", "added", "picodollars", "usd"]
 
 PICODOLLARS = 10**12
 """In a US dollar: a millionth of a dollar for a million tokens is one picodollar a token."""
@@ -24,6 +25,20 @@ def picodollars(dollars: Decimal | float) -> int:
 def usd(amount: int) -> float:
     """Picodollars as US dollars, the float nearest to them."""
     return amount / PICODOLLARS
+
+
+def added(one: float, other: float) -> float:
+    """US dollars and US dollars: the float nearest to the sum of the shortest decimals that read back as the two.
+
+    So it is exact for whole picodollars, and for amounts that are none nothing is rounded up. Zero changes nothing.
+    """
+    if not other:
+        return one
+    if not one:
+        return other
+    if not (math.isfinite(one) and math.isfinite(other)):
+        return one + other
+    return float(Decimal(repr(float(one))) + Decimal(repr(float(other))))
 
 
 @dataclass(frozen=True, slots=True)

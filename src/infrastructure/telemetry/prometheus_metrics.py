@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from domain.models.agent_pool import AgentPool
 from domain.models.budget import Usage
 from domain.models.deliberation import DeliberationStatus
+from domain.models.money import added
 from domain.models.roll_call import AgentState
 from domain.models.topic import TopicOrigin
 from infrastructure.orchestrators.allowance import LimiterState
@@ -119,7 +120,7 @@ class PrometheusMetrics:
             self._input_tokens += max(0, usage.input_tokens)
             self._output_tokens += max(0, usage.output_tokens)
             if 0 < usage.cost_usd < math.inf:
-                self._cost_usd += usage.cost_usd
+                self._cost_usd = added(self._cost_usd, usage.cost_usd)
 
     def call_throttled(self) -> None:
         """A provider answered that it is asked too fast."""

@@ -281,3 +281,15 @@ async def test_an_agent_stopped_before_its_call_has_taken_nothing() -> None:
 def test_the_default_limit_is_nobodys_choice() -> None:
     assert not Limits().has_money_limit
     assert Limits(max_cost_usd=1.0).has_money_limit
+
+
+async def test_the_cost_of_a_deliberation_is_shown_as_the_exact_sum_of_its_calls() -> None:
+    async with opened(build(Costly(0.00105), desk=Priced())) as house:
+        ended = await _ended(house, _limited(20, max_cost_usd=1_000))
+        (told,) = [
+            json.loads(each.entry)
+            for each in await house.repository.log.entries_of(ended.id)
+            if b'"deliberation.ended"' in each.entry
+        ]
+    assert repr(ended.usage.cost_usd) == "0.021"
+    assert told["usage"]["cost_usd"] == 0.021

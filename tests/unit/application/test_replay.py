@@ -13,13 +13,14 @@ from application.ports.model_desk import Forecast, NullModelDesk, Permit
 from application.services.replay import NotReplayableError, ReplayReport
 from domain.errors.agent import AgentInvocationError
 from domain.errors.witness import VerificationRefusedError
+from domain.models import budget
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import DeliberationStatus
 from domain.models.money import Hold, picodollars
 from domain.models.protocol import ProtocolKind
 from domain.voting.rule import Rule, RuleKind, default_rule
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
-from tests.protocol_fixture import KINDS, SEVERAL, Troubled, asked_for, bundle_of
+from tests.protocol_fixture import KINDS, SEVERAL, Troubled, asked_for, bundle_of, proven
 from tests.replays import changed, replayed, replayed_bundle
 from tests.service_fixture import Canned, House, abandon, build, finished, opened, specification
 from tests.virtual_time import pass_time
@@ -124,6 +125,22 @@ async def test_attempts_that_failed_are_made_again_and_cost_what_they_did() -> N
     assert ended.usage.calls == 9
     assert differing(report) == []
     assert (report.prompts, report.prompts_taken) == (0, 9)
+
+
+@pytest.mark.parametrize("usd", [0.2, 0.3])
+async def test_sums_that_an_earlier_version_added_as_floats_come_out_as_they_were_recorded(
+    monkeypatch: pytest.MonkeyPatch, usd: float
+) -> None:
+    async with opened(build(Stumbling(usd=usd), desk=Priced())) as house:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(budget, "added", lambda one, other: one + other)
+            ended = await finished(house, specification(9))
+        assert (await house.service.get(ended.id)).usage == ended.usage
+        await proven(house, ended.id)
+        report = await replayed(house, ended.id)
+    sums = [ended.usage.cost_usd, *(record.usage.cost_usd for each in ended.rounds for record in each.records)]
+    assert any(len(repr(each)) > 15 for each in sums)
+    assert differing(report) == []
 
 
 async def test_whoever_fell_back_to_another_model_of_a_route_does_so_again() -> None:

@@ -179,6 +179,13 @@ def test_what_a_provider_reports_wrongly_cannot_turn_a_counter_back_or_spoil_it(
     assert value(counted, "conclave_llm_cost_usd_total") == 0.5
 
 
+def test_the_money_of_many_calls_is_their_exact_sum() -> None:
+    counted = metrics()
+    for _ in range(20):
+        counted.call_made(Usage(1, cost_usd=0.00105))
+    assert value(counted, "conclave_llm_cost_usd_total") == 0.021
+
+
 def test_gauges_show_what_is_so_at_the_moment_of_the_scrape() -> None:
     pool = AgentPool(9)
     counted = watched(pool)

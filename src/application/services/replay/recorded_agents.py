@@ -13,6 +13,7 @@ from application.services.continuation import held_in
 from application.services.replay.recorded_run import RecordedRun, Turn, usage_of
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Usage
+from domain.models.money import added
 from domain.models.roll_call import AgentState
 
 __all__ = ["STOPPED", "RecordedAgents", "RecordedDesk", "WritesPrompt", "known_usage"]
@@ -180,12 +181,12 @@ def _last_usage(end: Mapping[str, Any], intents: Sequence[Mapping[str, Any]]) ->
         before += usage_of((intent["previous"] or {}).get("usage") or _NO_USAGE)
     if whole.uncertain_tokens > before.uncertain_tokens or whole.uncertain_usd > before.uncertain_usd:
         return None
-    cost = whole.cost_usd - before.cost_usd
-    near = cost
+    near = added(whole.cost_usd, -before.cost_usd)
     for _ in range(_NEAR):
-        if before.cost_usd + near == whole.cost_usd:
+        together = added(before.cost_usd, near)
+        if together == whole.cost_usd:
             break
-        near = math.nextafter(near, math.inf if before.cost_usd + near < whole.cost_usd else -math.inf)
+        near = math.nextafter(near, math.inf if together < whole.cost_usd else -math.inf)
     return Usage(
         whole.calls - before.calls,
         whole.input_tokens - before.input_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -42,6 +43,8 @@ _DEADLINE_S = 4e5
 _STOP_S = 1.0
 _LEASE = "replay/1"
 _UNSALTED = bytes(SALT_BYTES)
+_AMOUNTS = frozenset({"cost_usd", "uncertain_usd"})
+_LAST_DIGITS = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,7 @@ class _Replay:
             return document
         if entry.record is not None:
             return self._ended(entry.record, found)
-        document = {**document, "at": found["at"]}
+        document = {**document, "at": found["at"], **_usage_as_summed(document, found)}
         if document["type"] == "call.intended" and found["prompt"] is not None:
             if document["prompt"] is None:
                 document["prompt"] = found["prompt"]
@@ -205,7 +208,8 @@ class _Replay:
             finished_at=datetime.fromisoformat(found["at"]),
             duration_seconds=found.get("duration_s", 0.0),
         )
-        return agent_ended(self._recorded.deliberation.id, timed, answers, salts=lambda _: salts).document
+        document = agent_ended(self._recorded.deliberation.id, timed, answers, salts=lambda _: salts).document
+        return {**document, **_usage_as_summed(document, found)}
 
     def _before_the_end(self) -> list[Key]:
         return [key_of(document) for document in self._recorded.documents[:-1]]
@@ -337,6 +341,22 @@ class _RecordedTexts(TextSynthesis):
                 record.ended(known_usage(over["usage"]), failure=over["failure"])
             else:
                 record.ended(None, failure="interrupted")
+
+
+def _usage_as_summed(document: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded `usage`, where only the last digits of its amounts are others: earlier versions added the floats of amounts."""
+    came, recorded = document.get("usage"), found.get("usage")
+    if not isinstance(came, dict) or not isinstance(recorded, dict) or came.keys() != recorded.keys():
+        return {}
+    is_same = all(
+        value == recorded[name] or (name in _AMOUNTS and _is_near(value, recorded[name]))
+        for name, value in came.items()
+    )
+    return {"usage": recorded} if is_same else {}
+
+
+def _is_near(came: float, recorded: object) -> bool:
+    return isinstance(recorded, float) and math.isclose(came, recorded, rel_tol=_LAST_DIGITS)
 
 
 def _first(index: int, recorded: Mapping[str, Any], came: bytes) -> Difference:
