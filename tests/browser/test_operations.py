@@ -110,6 +110,42 @@ def test_a_halt_from_elsewhere_is_shown_without_a_reload(house: House, open_page
     expect(page.locator("#live-halt")).to_contain_text("Nothing is halted")
 
 
+@pytest.mark.parametrize("path", ["/", "/ask", "/archive", "/record", "/operations", "/deliberations/ended"])
+def test_the_banner_of_every_page_follows_the_halt(house: House, open_page: OpenPage, path: str) -> None:
+    if path.endswith("/ended"):
+        path = f"/deliberations/{house.begin()}"
+        house.server.ask("POST", f"/v1{path}/cancel")
+        eventually(lambda: house.state_of(path.rpartition("/")[2]) == "cancelled")
+    page = open_page(house, path)
+    banner = page.locator("#halt-banner")
+    expect(banner).to_be_empty()
+    assert house.server.ask("POST", "/v1/halt", {"reason": REASON}).status == 200
+    expect(banner).to_contain_text(
+        "No question is put until the halt is cleared: the model answers nonsense <b>loudly</b>\\u202e"
+    )
+    page.reload()
+    expect(banner).to_contain_text("Halted.")
+    assert house.server.ask("DELETE", "/v1/halt", {"reason": "over"}).status == 200
+    expect(banner).to_be_empty()
+
+
+def test_the_banner_tells_a_doubt_from_a_halt(house: House, open_page: OpenPage) -> None:
+    page = open_page(house, "/ask")
+    house.file.problem = "the disk is gone"
+    expect(page.locator("#halt-banner")).to_contain_text("In doubt. No question is put until it is known")
+    expect(page.locator("#halt-banner")).to_contain_text("the disk is gone")
+    house.file.problem = None
+    expect(page.locator("#halt-banner")).to_be_empty()
+
+
+def test_a_page_of_the_room_hears_of_the_halt_by_its_feed_and_asks_nothing(house: House, open_page: OpenPage) -> None:
+    house.begin()
+    page = open_page(house, "/", allowed=("ERR_FAILED",))
+    page.route("**/room/halt", lambda route: route.abort())
+    assert house.server.ask("POST", "/v1/halt", {"reason": REASON}).status == 200
+    expect(page.locator("#halt-banner")).to_contain_text("Halted.")
+
+
 def test_a_channel_that_is_away_keeps_a_halt_from_being_cleared_and_the_page_says_so(
     house: House, open_page: OpenPage
 ) -> None:

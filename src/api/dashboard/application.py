@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from api.dashboard.archive import add_archive
 from api.dashboard.ask import add_ask
 from api.dashboard.chamber import add_chamber
+from api.dashboard.halt_banner import add_halt_banner
 from api.dashboard.operations import add_operations
 from api.dashboard.problem_pages import answer_problems_as_pages
 from api.dashboard.record import add_record
@@ -24,6 +25,7 @@ def add_dashboard(app: FastAPI) -> None:
     answer_problems_as_pages(app)
     add_static_files(app)
     add_signing_in(app)
+    add_halt_banner(app)
     add_chamber(app)
     add_ask(app)
     add_archive(app)

@@ -40,7 +40,9 @@ _SeatNumber = Annotated[int | None, Query(ge=1, le=100_000)]
 
 def add_chamber(app: FastAPI) -> None:
     """Put the view into `app`."""
-    app.state.live_feed = LiveFeed(app.state.conclave, draw=partial(draw, app.state.templates))
+    app.state.live_feed = LiveFeed(
+        app.state.conclave, draw=partial(draw, app.state.templates), banner=app.state.halt_banner
+    )
     for path, answer in (
         ("/", room),
         ("/deliberations/{deliberation_id}", chamber),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ _TO_BE_CONTINUED = b": not the end: come back\n\n"
 
 class FeedStream(Response):
     """`text/event-stream` (HTML, section 9.2): `snapshot` first, then `change`, and `ended` in the end; `alive` breaks the silence.
+    `halt` says what the banner of the page is to say, after the first and whenever that is another.
 
     Of `deliberation_id` it ends after that; without one it follows the latest that the reader `sees`, says `latest` when it is
     another, and ends only with the service. It ends early where the store goes away, and its last comment asks the reader to come back;
@@ -62,15 +64,18 @@ class _Telling:
         self._send = send
         self._reader = reader
         self._wake = reader.wake
+        self._banner: str | None = None
 
     async def tell(self, deliberation_id: str | None, sees: str | None) -> None:
         await self._say(_HINT)
-        if deliberation_id is not None:
-            has_ended = await self._follow(deliberation_id, lambda: True, stays=False)
-        else:
-            with self._feed.watching(sees, self._wake) as watch:
-                await self._follow_latest(watch)
-            has_ended = False
+        banner = self._feed.banner
+        with nullcontext() if banner is None else banner.watching(self._wake):
+            if deliberation_id is not None:
+                has_ended = await self._follow(deliberation_id, lambda: True, stays=False)
+            else:
+                with self._feed.watching(sees, self._wake) as watch:
+                    await self._follow_latest(watch)
+                has_ended = False
         if not has_ended:
             await self._say(SIGNED_OUT if self._reader.is_signed_out() else _TO_BE_CONTINUED)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -81,6 +86,8 @@ class _Telling:
             self._wake.clear()
             latest = watch.latest
             if latest is None:
+                if watch.ready.is_set():
+                    await self._tell_banner()
                 await self._wait(lambda: frame("alive", 0, {"sequence": 0}))
                 continue
             if shown is not None:
@@ -99,6 +106,8 @@ class _Telling:
                 self._wake.clear()
                 while not self._reader.is_over() and (content := broadcaster.next_frame(viewer)) is not None:
                     await self._say(content)
+                if not viewer.wants_all:
+                    await self._tell_banner()
                 if not is_wanted():
                     return False
                 if broadcaster.is_over:
@@ -114,6 +123,12 @@ class _Telling:
                 await self._wake.wait()
         except TimeoutError:
             await self._say(alive())
+
+    async def _tell_banner(self) -> None:
+        if self._feed.banner is None or self._banner == (shown := self._feed.banner.html()):
+            return
+        self._banner = shown
+        await self._say(frame("halt", 0, {"html": shown}))
 
     async def _say(self, content: bytes) -> None:
         message: dict[str, Any] = {"type": "http.response.body", "body": content, "more_body": True}

@@ -13,6 +13,7 @@ from typing import Any
 from api.conclave import Conclave
 from api.dashboard.chamber_state import ChamberState, Change
 from api.dashboard.costs import has_unknown_price
+from api.dashboard.halt_banner import HaltBanner
 from api.documents import moment, output_document
 from api.report.reading import Reading
 from api.rest.json_response import encode
@@ -311,12 +312,15 @@ class LatestWatch:
 
 
 class LiveFeed:
-    """Every broadcaster and every watch of this process, each there as long as somebody needs it."""
+    """Every broadcaster and every watch of this process, each there as long as somebody needs it. `banner` is told to all viewers."""
 
-    def __init__(self, conclave: Conclave, *, draw: Draw, clock: Clock | None = None) -> None:
+    def __init__(
+        self, conclave: Conclave, *, draw: Draw, clock: Clock | None = None, banner: HaltBanner | None = None
+    ) -> None:
         self._conclave = conclave
         self._draw = draw
         self._clock = clock
+        self.banner = banner
         self.broadcasters: dict[str, Broadcaster] = {}
         self.watches: dict[str | None, LatestWatch] = {}
 

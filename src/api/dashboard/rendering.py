@@ -25,7 +25,7 @@ PAGE_CSP = (
 _HTML = "text/html; charset=utf-8"
 _SHOWN_CHARACTERS = 4000
 # What a search is shown with: the page with the hardest limit on its time, and most of what the first view of any other needs.
-_FIRST_NEEDED = ("layout.html", "macros.html", "archive.html", "archive_hits.html")
+_FIRST_NEEDED = ("layout.html", "halt_banner.html", "macros.html", "archive.html", "archive_hits.html")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 // The chamber, live: one stream of frames, written into the page once an animation frame, and recovered whole after every absence.
-import { Problem, announce, api, formatted, showTimes, signedOut, visible } from "/static/page.js";
+import { Problem, announce, api, formatted, haltIsTold, showHalt, showTimes, signedOut, visible } from "/static/page.js";
 
 const SILENCE_MS = 40_000;
 const STALE_AFTER_MS = 1_500;
@@ -319,6 +319,11 @@ function connect() {
     later();
   });
   on("latest", (_event, frame) => heard(frame));
+  on("halt", (_event, frame) => {
+    heard(frame);
+    haltIsTold(true);
+    showHalt(frame.html);
+  });
   on("signed-out", signedOut);
   on("alive", (_event, frame) => {
     heard(frame);
@@ -330,6 +335,7 @@ function connect() {
 
 function disconnect() {
   clearTimeout(retryTimer);
+  haltIsTold(false);
   source?.close();
   source = null;
 }

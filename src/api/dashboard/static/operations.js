@@ -1,6 +1,6 @@
 // The view of operations: kept up to date while it is looked at, with the halt and its end.
 
-import { announce, api, formatted, Problem, visible, whenVisible } from "/static/page.js";
+import { announce, api, formatted, lookAtHalt, Problem, visible, whenVisible } from "/static/page.js";
 import { refresh } from "/static/live.js";
 
 const EVERY_MS = 2000;
@@ -42,8 +42,7 @@ async function lookOnce() {
 
 function tell(now) {
   announce(WORDS[now] ?? "", { assertive: now !== "open" });
-  // What the page's head said when it was opened holds no longer.
-  if (now === "open") document.querySelector("p.banner.bad")?.remove();
+  lookAtHalt();
   if (!control) return;
   control.dataset.condition = now;
   document.getElementById("halt-form").hidden = now === "halted";

@@ -8,6 +8,7 @@ const MARK = /\p{M}/u;
 const SPACES = /[\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/u;
 const CSRF = "token-mismatch";
 const RETRY_AFTER_S = [1, 2, 4, 8, 15];
+const BANNER_EVERY_MS = 4000;
 
 let token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
 
@@ -215,8 +216,11 @@ export const formatted = {
   },
 };
 
-/** Do something now and each time the page comes back into view: after another tab, a sleep, or the way back. What is returned ends that. */
-export function whenVisible(callback) {
+/**
+ * Do something now (unless that is not to be `atOnce`) and each time the page comes back into view: after another tab, a sleep, or the
+ * way back. What is returned ends that.
+ */
+export function whenVisible(callback, { atOnce = true } = {}) {
   const look = () => {
     if (document.visibilityState === "visible") callback();
   };
@@ -225,7 +229,7 @@ export function whenVisible(callback) {
   };
   document.addEventListener("visibilitychange", look);
   window.addEventListener("pageshow", show);
-  look();
+  if (atOnce) look();
   return () => {
     document.removeEventListener("visibilitychange", look);
     window.removeEventListener("pageshow", show);
@@ -238,6 +242,49 @@ export function showTimes(root = document) {
     time.textContent = formatted.time(time.dateTime);
     time.title = time.dateTime;
   }
+}
+
+let bannerTag = "";
+let bannerTimer = 0;
+let isBannerTold = false;
+
+/** Show what the server has drawn of the halt, in which every text is escaped; empty where nothing is halted. */
+export function showHalt(html) {
+  const place = document.getElementById("halt-banner");
+  if (!place) return;
+  const fresh = new DOMParser().parseFromString(html, "text/html").body;
+  if (fresh.textContent.trim() === place.textContent.trim()) return;
+  place.replaceChildren(...fresh.childNodes);
+}
+
+/** Whether this page is told of the halt by the feed that it follows, and so has no need to ask. */
+export function haltIsTold(isTold) {
+  isBannerTold = isTold;
+  if (!isTold) bannerTag = "";
+}
+
+/** Ask now what the banner is to say. */
+export async function lookAtHalt() {
+  clearTimeout(bannerTimer);
+  if (!document.getElementById("halt-banner")) return;
+  try {
+    if (!isBannerTold) await askForBanner();
+  } catch {
+    // Asked again; that there is no answer is said where somebody waits for one.
+  } finally {
+    clearTimeout(bannerTimer);
+    if (document.visibilityState === "visible") bannerTimer = setTimeout(lookAtHalt, BANNER_EVERY_MS);
+  }
+}
+
+async function askForBanner() {
+  const headers = { Accept: "text/html", "HX-Request": "true", "If-None-Match": bannerTag };
+  const response = await fetch("/room/halt", { headers, credentials: "same-origin", cache: "no-store" });
+  if (response.status !== 200) return;
+  const html = await response.text();
+  if (isBannerTold) return;
+  bannerTag = response.headers.get("ETag") ?? "";
+  showHalt(html);
 }
 
 function offerThemes() {
@@ -264,3 +311,6 @@ document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", (
 document.addEventListener("htmx:after:swap", (event) => showTimes(event.target instanceof Element ? event.target : document));
 showTimes();
 offerThemes();
+// What the page came with is as new as the page.
+bannerTimer = setTimeout(lookAtHalt, BANNER_EVERY_MS);
+whenVisible(lookAtHalt, { atOnce: false });

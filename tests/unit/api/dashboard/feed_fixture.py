@@ -13,6 +13,7 @@ from starlette.types import Message
 from api.conclave import Conclave
 from api.dashboard.chamber_state import ChamberState
 from api.dashboard.feed_stream import FeedStream
+from api.dashboard.halt_banner import HaltBanner
 from api.dashboard.live_feed import LiveFeed
 from api.rest.event_stream import StreamPlaces
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
@@ -47,7 +48,7 @@ def drawn(state: ChamberState) -> str:
     return f"{state.status.value} {state.sequence}: " + " ".join(mark.kind for mark in state.shown.seats.values())
 
 
-def live_feed(house: House, *, outputs: Any = None) -> LiveFeed:
+def live_feed(house: House, *, outputs: Any = None, banner: HaltBanner | None = None) -> LiveFeed:
     """The feed of that house."""
     conclave = SimpleNamespace(
         deliberations=house.service,
@@ -55,7 +56,7 @@ def live_feed(house: House, *, outputs: Any = None) -> LiveFeed:
         worth=WorthService(InMemoryBallotHistory(house.repository)),
         fan_out=SimpleNamespace(desk=NullModelDesk()),
     )
-    return LiveFeed(cast("Conclave", conclave), draw=drawn, clock=VirtualClock())
+    return LiveFeed(cast("Conclave", conclave), draw=drawn, clock=VirtualClock(), banner=banner)
 
 
 class Reader:
