@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,98 @@ def test_a_file_system_without_links_takes_a_halt_too(path: Path, monkeypatch: p
     assert channel.set("a drill", NOON) is True
     assert channel.set("another", NOON) is False
     assert channel.read().reason == "a drill"
+
+
+@pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=["disk", "quota", "limit"])
+def full(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A disk on which files can be made, and nothing can be written into them."""
+    written: set[int] = set()
+    real = os.write
+
+    def write(file: int, content: bytes) -> int:
+        # A few bytes still fit, as on a real disk.
+        if file in written:
+            written.discard(file)
+            raise OSError(request.param, "there is no room")
+        written.add(file)
+        return real(file, content[:3])
+
+    monkeypatch.setattr("os.write", write)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("full")
+def test_a_full_disk_takes_a_halt_as_an_empty_file_and_whoever_set_it_knows_why(path: Path) -> None:
+    channel = FileHaltChannel(path)
+    assert channel.set("the model answers nonsense", NOON) is True
+    found = channel.read()
+    assert (found.halted, found.reason) == (True, "the model answers nonsense")
+    assert found.since is not None
+    assert abs(found.since - NOON) < timedelta(milliseconds=1)
+    assert FileHaltChannel(path).read().halted is True
+    assert FileHaltChannel(path).read().reason is None
+    assert channel.set("another", NOON) is False
+    assert [(each.name, each.stat().st_size) for each in path.parent.iterdir()] == [("HALT", 0)]
+    assert channel.clear() is True
+    assert channel.read().halted is False
+
+
+def test_a_full_disk_without_links_takes_a_halt_too(path: Path, full: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    def write(file: int, content: bytes) -> int:
+        # The draft fits, and after it nothing does.
+        if made:
+            raise OSError(errno.ENOSPC, "there is no room")
+        made.append(file)
+        return len(content)
+
+    full.setattr("os.link", refuse)
+    full.setattr("os.write", write)
+    channel = FileHaltChannel(path)
+    assert channel.set("a drill", NOON) is True
+    assert (channel.read().reason, path.stat().st_size) == ("a drill", 0)
+
+
+@pytest.mark.usefixtures("full")
+def test_the_reason_of_a_full_disk_is_not_shown_for_a_file_that_came_later(path: Path) -> None:
+    channel = FileHaltChannel(path)
+    channel.set("the model answers nonsense", NOON)
+    path.unlink()
+    path.touch()
+    assert (channel.read().halted, channel.read().reason) == (True, None)
+
+
+def test_a_halt_that_stands_is_not_denied_by_a_folder_without_room_to_sync(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(file: int) -> None:
+        if Path(f"/proc/self/fd/{file}").readlink() == path.parent:
+            raise OSError(errno.ENOSPC, "there is no room")
+        real(file)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert FileHaltChannel(path).set("a drill", NOON) is True
+    assert FileHaltChannel(path).read().reason == "a drill"
+
+
+def test_a_disk_without_room_for_a_name_is_a_channel_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def no_room(name: str | Path, flags: int, *more: int) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, "there is no room")
+        return real(name, flags, *more)
+
+    monkeypatch.setattr("os.open", no_room)
+    with pytest.raises(HaltChannelUnreachableError, match="no room"):
+        FileHaltChannel(path).set("a drill", NOON)
+    assert FileHaltChannel(path).read().halted is False
 
 
 def test_the_file_is_on_the_disk_before_it_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
