@@ -143,6 +143,46 @@ def test_an_upgrade_that_fails_halfway_leaves_nothing_behind(url: str, engine: E
     assert current_revision(url) is None
 
 
+def test_a_database_of_a_newer_conclave_is_refused_and_left_as_it_is(url: str, engine: Engine) -> None:
+    upgrade(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        before = _catalogue(connection)
+    told = f"newer Conclave: revision 9999, this one knows up to {latest_revision()}"
+    for act in (
+        upgrade,
+        is_current,
+        current_revision,
+        lambda url: upgrade(url, "0003"),
+        lambda url: downgrade(url, "base"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            act(url)
+    with engine.connect() as connection:
+        assert _catalogue(connection) == before
+
+
+def test_a_revision_that_no_conclave_makes_is_that_of_another_program(url: str, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('1975ea83b712')")
+    with pytest.raises(ConfigurationError, match="made by another program: its revision is '1975ea83b712'"):
+        upgrade(url)
+
+
+@pytest.mark.parametrize(
+    "made", ["TABLE deliberations (id INTEGER)", "VIEW deliberations AS SELECT 1 AS id"], ids=["table", "view"]
+)
+def test_what_another_program_has_under_a_name_of_ours_is_a_setting_to_mend(
+    url: str, engine: Engine, made: str
+) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE {made}")
+    with pytest.raises(ConfigurationError, match=r"CONCLAVE_DATABASE_URL: .* another program .*deliberations"):
+        upgrade(url)
+    assert current_revision(url) is None
+
+
 def test_of_three_processes_that_upgrade_at_once_each_finds_it_done(url: str) -> None:
     program = "import sys; from infrastructure.persistence.migrate import upgrade; upgrade(sys.argv[1])"
     started = [

@@ -46,7 +46,7 @@ async def _examine_database(settings: Settings) -> Check:
         async with open_conclave(settings, purpose=Purpose.READ) as conclave:
             health = await conclave.health["database"]()
     except ConfigurationError as error:
-        return Check("database", works=False, detail=error.problem, remedy=error.remedy)
+        return Check("database", works=False, detail=error.problem, remedy=f"{error.variable}: {error.remedy}")
     except DependencyUnavailableError as error:
         return Check("database", works=False, detail=error.problem, remedy=error.remedy)
     kind = "SQLite" if settings.database_url.startswith("sqlite") else "Postgres"

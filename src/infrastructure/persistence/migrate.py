@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL, Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, func, inspect, select
+from sqlalchemy.exc import DBAPIError
 
 from domain.errors.configuration import ConfigurationError
 from infrastructure.persistence.engine import WRITES, database_url, open_sync_engine
@@ -24,6 +26,9 @@ __all__ = ["current_revision", "downgrade", "is_current", "latest_revision", "ru
 # Held on Postgres while a schema is changed; the number means nothing but must be the same in every process.
 _MIGRATION_LOCK = 7_226_072_002
 _PATIENCE_S = 60.0
+# A name that is there already: SQLite has no code for it, Postgres one for each kind of thing (Appendix A of its manual).
+_TAKEN_ON_SQLITE = re.compile(r"already exists|already (a|an) (table|index|view) named")
+_TAKEN_ON_POSTGRES = frozenset({"42P06", "42P07", "42710", "42723"})
 # As alembic makes it.
 _VERSION = Table(
     "alembic_version",
@@ -39,8 +44,8 @@ def upgrade(url: str, revision: str = "head", *, application_url: str | None = N
     A new SQLite file gets the tables of this version at once; every other database goes from revision to revision. Of several processes
     that upgrade at once one does it and the others wait up to a minute. A database that is there already costs one look. The role that
     `application_url` names, unless it is that of `url`, gets its rights on the tables of the head, and is made if it is missing. Raises
-    `ConfigurationError` for a URL that cannot be used or a role that may not do this, and `DependencyUnavailableError` when the database
-    is away.
+    `ConfigurationError` for a URL that cannot be used, a role that may not do this, a database that a newer Conclave has made, and one in
+    which another program's tables are in the way; and `DependencyUnavailableError` when the database is away.
     """
     if revision == "head" and application_url is None and is_current(url):
         return
@@ -68,15 +73,12 @@ def current_revision(url: str) -> str | None:
     """The revision that the database at `url` has, None before the first. Blocks, and raises as `upgrade` does."""
     engine = open_sync_engine(url)
     with translated_failures(), engine.connect() as connection:
-        if not inspect(connection).has_table(_VERSION.name):
-            return None
-        return connection.execute(select(_VERSION.c.version_num)).scalar()
+        return _known_revision(connection)
 
 
 def latest_revision() -> str:
     """The revision that this version of Conclave works with: its number leads the name of the last migration's file."""
-    # Read off the names, because asking alembic would cost every start a third of a second.
-    return max(path.name.partition("_")[0] for path in (_folder() / "versions").glob("[0-9]*.py"))
+    return max(_revisions())
 
 
 def is_current(url: str) -> bool:
@@ -99,6 +101,32 @@ def run_in_environment(context: ModuleType, url: str | None) -> None:
         _run(context, opened)
 
 
+def _revisions() -> frozenset[str]:
+    # Read off the names, because asking alembic would cost every start a third of a second.
+    return frozenset(path.name.partition("_")[0] for path in (_folder() / "versions").glob("[0-9]*.py"))
+
+
+def _known_revision(connection: Connection) -> str | None:
+    """The revision that is stored, None before the first. Raises `ConfigurationError` for one that no migration of this version makes."""
+    if not inspect(connection).has_table(_VERSION.name):
+        return None
+    revision = connection.execute(select(_VERSION.c.version_num)).scalar()
+    if revision is None or revision in _revisions():
+        return revision
+    latest = latest_revision()
+    if revision.isdecimal() and int(revision) > int(latest):
+        raise ConfigurationError(
+            variable="CONCLAVE_DATABASE_URL",
+            problem=f"the database was made by a newer Conclave: revision {revision}, this one knows up to {latest}",
+            remedy="Upgrade this program to the version that made it, or restore a backup from before.",
+        )
+    raise ConfigurationError(
+        variable="CONCLAVE_DATABASE_URL",
+        problem=f"the database was made by another program: its revision is {revision!r}, those of Conclave go up to {latest}",
+        remedy="Name a database of Conclave's own.",
+    )
+
+
 def _is_new_file(connection: Connection) -> bool:
     # On Postgres the tables of the queue come from a migration.
     return connection.dialect.name == "sqlite" and not inspect(connection).get_table_names()
@@ -106,7 +134,8 @@ def _is_new_file(connection: Connection) -> bool:
 
 def _build(connection: Connection) -> None:
     """What the migrations would build, without alembic: its modules and theirs would stay in memory, 11 MiB of them."""
-    metadata.create_all(connection)
+    # Nothing is passed over: what has a name of ours already, such as a view, is not ours.
+    metadata.create_all(connection, checkfirst=False)
     _VERSION.create(connection)
     connection.execute(_VERSION.insert().values(version_num=latest_revision()))
 
@@ -142,11 +171,28 @@ def _run(context: ModuleType, connection: Connection) -> None:
 def _migrating(url: str) -> Iterator[Connection]:
     """A connection in a transaction that keeps every other migration out until it ends."""
     engine = open_sync_engine(url, busy_timeout_s=_PATIENCE_S).execution_options(**{WRITES: True})
-    with translated_failures(), engine.begin() as connection:
+    with translated_failures(), _strangers_refused(), engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_S:g}s'")
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        _known_revision(connection)
         yield connection
+
+
+@contextmanager
+def _strangers_refused() -> Iterator[None]:
+    """Within it what cannot be made, because its name is taken, is the table of another program."""
+    try:
+        yield
+    except DBAPIError as error:
+        said = str(error.orig).partition("\n")[0]
+        if getattr(error.orig, "sqlstate", None) not in _TAKEN_ON_POSTGRES and not _TAKEN_ON_SQLITE.search(said):
+            raise
+        raise ConfigurationError(
+            variable="CONCLAVE_DATABASE_URL",
+            problem=f"the database holds what another program has made ({said})",
+            remedy="Name a database of Conclave's own.",
+        ) from error
 
 
 def _config(connection: Connection) -> Config:
