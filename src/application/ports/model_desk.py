@@ -61,8 +61,9 @@ class ModelDesk(Protocol):
     async def admit(self, request: AgentRequest, forecast: Forecast, *, until: float | None) -> Permit:
         """Wait for leave to make the call, fair between API keys and between batches.
 
-        Raises `AgentInvocationError`: of kind `breaker_open` where the model is not asked at present, and of kind
-        `throttled` (state `throttled`) as soon as it is known that leave would come after `until` (a monotonic time, seconds).
+        Raises `AgentInvocationError`: of kind `breaker_open` where the model is not asked at present, of kind `throttled`
+        (state `throttled`) as soon as a limit is known to keep it back past `until` (a monotonic time, seconds), and of kind
+        `deadline` (state `timed_out`) once that has come.
         A wait that is cancelled leaves nothing behind.
         """
         ...

@@ -219,6 +219,10 @@ class Batch:
         limit = self._limits.get(agent, math.inf)
         return limit if self.deadline is None else min(limit, self.deadline)
 
+    def is_due(self, now: float) -> bool:
+        """Whether the deadline has come at that loop time: nobody is called from then on."""
+        return self.deadline is not None and self.deadline <= now + _CLOCK_TOLERANCE_S
+
     def leave(self, agent: Stoppable) -> None:
         """The agent ended."""
         self._due.pop(agent, None)
@@ -233,11 +237,12 @@ class Batch:
     def _fall_due(self) -> None:
         self._timer = None
         # A timer may fire up to one clock resolution early; whoever is that close is due as well.
-        now = asyncio.get_running_loop().time() + _CLOCK_TOLERANCE_S
-        if self.deadline is not None and self.deadline <= now:
+        now = asyncio.get_running_loop().time()
+        if self.is_due(now):
             for agent in self._due:
                 agent.stop()
             return
+        now += _CLOCK_TOLERANCE_S
         for agent, limit in list(self._limits.items()):
             if limit <= now:
                 del self._limits[agent]

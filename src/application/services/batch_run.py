@@ -106,7 +106,7 @@ class BatchRun:
             ending: AgentOutput | AgentFailure
             batch.enter(asking)
             try:
-                if batch.cause is not None:
+                if batch.cause is not None or batch.is_due(self._monotonic()):
                     await self._heed_stop(asking)
                 await self._take_slot(request.agent_id)
                 holds_slot = True
@@ -269,6 +269,7 @@ class BatchRun:
             asking.previous = AttemptEnd(AgentState.ANSWERED, "continued", asking.last)
             further = replace(request, attempt=asking.attempts + 1, next_call=next_call)
             if not await self._may_call() or not await self._get_leave(asking, further):
+                await self._heed_stop(asking)
                 raise AgentInvocationError("the batch was stopped", kind="stopped", usage=_NOTHING)
             return further
 
@@ -289,19 +290,23 @@ class BatchRun:
             self._metrics.call_made(usage)
 
     async def _may_call(self) -> bool:
-        """Wait while it is in doubt whether the system is halted, or whether this process is in charge; whether a call may begin then."""
-        holding = self._batch.holding
-        while self._batch.cause is None:
+        """Wait while it is in doubt whether the system is halted, or whether this process is in charge; whether a call may begin then.
+
+        None begins once the deadline has come, though its timer may not have rung yet.
+        """
+        batch = self._batch
+        holding = batch.holding
+        while batch.cause is None:
             if await self._halt.is_halted() and not await self._halt.wait_until_open():
-                self._batch.stop(StopCause.HALTED)
+                batch.stop(StopCause.HALTED)
             elif holding is None or holding.is_certain():
-                return self._batch.cause is None
+                return batch.cause is None and not batch.is_due(self._monotonic())
             else:
                 await holding.renew()
         return False
 
     async def _heed_stop(self, asking: _Asking) -> AgentFailure:
-        """Let the cancellation that the stop of the batch orders reach this task now, and not in the midst of recording."""
+        """Let the cancellation that a stop of the batch, or its deadline, orders reach this task now, and not in the midst of recording."""
         asking.stop()
         await asyncio.sleep(0)
         return self._stopped(asking)
@@ -340,8 +345,7 @@ class BatchRun:
         cause = self._batch.cause
         if cause is not None:
             return self._failure(asking, *cause.value)
-        deadline = self._batch.deadline
-        if deadline is not None and self._monotonic() >= deadline - 1e-6:
+        if self._batch.is_due(self._monotonic()):
             return self._failure(asking, AgentState.TIMED_OUT, "deadline", "the deadline of the batch came first")
         return self._failure(
             asking,

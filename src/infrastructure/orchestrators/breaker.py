@@ -27,7 +27,7 @@ _LASTING = frozenset({"certificate_refused", "redirect_refused", "not_found", "n
 # The far end is up and said what it did not like about this call.
 _ANSWERED = frozenset({"unsupported_parameter"})
 # Nothing was sent, so nothing was learnt.
-_NOT_ASKED = frozenset({"closed", "throttled", "breaker_open", "client_error", "not_recorded"})
+_NOT_ASKED = frozenset({"closed", "deadline", "throttled", "breaker_open", "client_error", "not_recorded"})
 
 
 class BreakerState(StrEnum):

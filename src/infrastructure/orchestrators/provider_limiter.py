@@ -120,20 +120,21 @@ class ProviderLimiter:
     ) -> Place:
         """Wait for leave to make a call that takes `tokens` by estimate and whose reply has at most `reply_bytes`.
 
-        Turns go round among the groups (API keys), and in a group among its batches. Raises `AgentInvocationError` of kind
-        `throttled` (state `throttled`, nothing used) as soon as leave is known to come after `until` (a monotonic time), and
-        at `until` at the latest; of kind `closed` when the limiter is closed. A wait that is cancelled leaves nothing behind.
+        Turns go round among the groups (API keys), and in a group among its batches. Raises `AgentInvocationError`, nothing used:
+        of kind `throttled` (state `throttled`) as soon as a limit is known to keep it back past `until` (a monotonic time); of
+        kind `deadline` (state `timed_out`) once `until` has come, whatever it waited for; of kind `closed` when the limiter is
+        closed. A wait that is cancelled leaves nothing behind.
         """
         if self._closed:
             raise self._closed_error()
         now = self._clock.monotonic()
         if until is not None and until < now:
-            raise self._too_late(until - now)
+            raise self._too_late(until, now)
         if not self._line and self._asked is None and self._book.opens_at(now, tokens, reply_bytes) <= now + _TICK_S:
             self._waits[0] += 1
             return Place(self, self._book.begin(now, tokens, reply_bytes))
         if until is not None and self._earliest(now, tokens, group, batch) > until + _TICK_S:
-            raise self._too_late(until - now)
+            raise self._too_late(until, now)
         waiter = Waiter(_future(), tokens, reply_bytes, group=group, batch=batch, until=until, since=now)
         self._line.put(waiter)
         while (call := await self._leave(waiter, now)) is not None:
@@ -147,7 +148,9 @@ class ProviderLimiter:
                 break
             waiter.future = _future()
             self._line.put_back([waiter])
-        raise self._closed_error() if until is None or self._closed else self._too_late(until - waiter.since)
+        if until is None or self._closed:
+            raise self._closed_error()
+        raise self._too_late(until, waiter.since)
 
     def _is_hopeless(self, until: float | None) -> bool:
         return self._closed or (until is not None and self._book.pace.paused_until > until + _TICK_S)
@@ -326,9 +329,17 @@ class ProviderLimiter:
             self._line.remove(waiter)
             self.look(self._clock.monotonic())
 
-    def _too_late(self, seconds: float) -> AgentInvocationError:
+    def _too_late(self, until: float, since: float) -> AgentInvocationError:
+        """No leave for whoever asked `since` then: for want of time where that is over by now, else for a limit."""
+        if until <= self._clock.monotonic() + _TICK_S:
+            return AgentInvocationError(
+                f"the deadline came before {self.name!r} could be asked",
+                kind="deadline",
+                state=AgentState.TIMED_OUT,
+                usage=Usage(),
+            )
         return AgentInvocationError(
-            f"{self.name!r} may not be asked within the {max(0.0, seconds):.3g} s that are left: raise its requests or tokens a "
+            f"{self.name!r} may not be asked within the {until - since:.3g} s that are left: raise its requests or tokens a "
             "minute if the provider allows more, add a model to the route, or give the deliberation more time",
             kind="throttled",
             state=AgentState.THROTTLED,

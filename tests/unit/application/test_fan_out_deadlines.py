@@ -8,8 +8,8 @@ from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.services.batch import Batch
 from domain.errors.agent import AgentInvocationError
 from domain.models.roll_call import AgentState
-from tests.unit.application.scripted_fan_out import Scripted, hanging, only_failure, requests, service
-from tests.virtual_time import pass_time
+from tests.unit.application.scripted_fan_out import Scripted, Witness, hanging, only_failure, requests, service
+from tests.virtual_time import pass_time, time_passed
 
 
 async def test_a_hanging_agent_is_timed_out_and_delays_nobody_elses_slot() -> None:
@@ -61,6 +61,29 @@ async def test_an_agent_that_never_got_a_slot_before_the_deadline_made_no_attemp
         ("archon-1", "deadline", 0),
     ]
     assert (fan_out.pool.active_count, fan_out.waiting_count) == (0, 0)
+
+
+async def test_whoever_is_asked_past_the_deadline_is_timed_out_without_a_call() -> None:
+    orchestrator = Scripted()
+    witness = Witness()
+    fan_out = service(orchestrator, slots=2)
+    await pass_time(10)
+    batch = Batch("b", agent_timeout_s=120, deadline=9)
+    result = await fan_out.run_batch(batch, requests(5), max_attempts=2, observer=witness)
+    assert {(f.kind, f.state, f.attempts) for f in result.failures} == {("deadline", AgentState.TIMED_OUT, 0)}
+    assert result.failure_count == 5
+    assert (orchestrator.attempts, witness.started, witness.held) == ({}, [], 0)
+    assert (fan_out.pool.active_count, time_passed()) == (0, 10)
+
+
+async def test_no_call_begins_once_the_deadline_came_while_its_intent_was_recorded() -> None:
+    orchestrator = Scripted()
+    # The deadline's timer and the end of the recording are of one moment; whichever comes first, there is no call.
+    witness = Witness(takes_s=5)
+    batch = Batch("b", agent_timeout_s=120, deadline=5)
+    result = await service(orchestrator).run_batch(batch, requests(3), max_attempts=2, observer=witness)
+    assert {(f.kind, f.state) for f in result.failures} == {("deadline", AgentState.TIMED_OUT)}
+    assert orchestrator.attempts == {}
 
 
 @pytest.mark.parametrize(("agent_timeout", "deadline"), [(5.0, 3.0), (3.0, 5.0), (3.0, None)])

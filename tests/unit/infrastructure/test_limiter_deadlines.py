@@ -56,14 +56,20 @@ async def test_at_the_deadline_a_wait_ends_when_nothing_told_before() -> None:
     await enter(one)
     error = await refused(one, until=12)
     assert time_passed() == 12
-    assert error.kind == "throttled"
+    assert (error.kind, error.state, error.usage) == ("deadline", AgentState.TIMED_OUT, Usage())
+    assert MODEL in error.message
     assert one.state.waiting == 0
 
 
-async def test_a_deadline_that_has_passed_gets_no_leave_though_there_is_room() -> None:
-    one = limiter()
+@pytest.mark.parametrize("requests", [None, 1])
+async def test_a_deadline_that_has_passed_gets_no_leave_and_no_limit_is_blamed_for_it(requests: int | None) -> None:
+    one = limiter(requests=requests)
+    if requests is not None:
+        (await enter(one)).leave(1)
     await pass_time(5)
-    assert (await refused(one, until=4)).kind == "throttled"
+    error = await refused(one, until=4)
+    assert (error.kind, error.state, error.usage) == ("deadline", AgentState.TIMED_OUT, Usage())
+    assert "raise its requests" not in error.message
     assert one.state.in_flight == 0
 
 

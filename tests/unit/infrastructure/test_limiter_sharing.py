@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from domain.errors.agent import AgentInvocationError
 from domain.errors.dependency import DependencyUnavailableError
+from domain.models.roll_call import AgentState
 from infrastructure.orchestrators.provider_limiter import ProviderLimiter
 from infrastructure.orchestrators.shared_pacing import Asking, Leave
 from infrastructure.stubs.virtual_time import run_in_virtual_time
@@ -108,7 +109,7 @@ async def test_a_deadline_that_passes_while_the_others_are_asked_is_kept() -> No
     one = limiter(requests=10, shared=others)
     error = await refused(one, until=3)
     assert time_passed() == 3
-    assert error.kind == "throttled"
+    assert (error.kind, error.state) == ("deadline", AgentState.TIMED_OUT)
     await pass_time(200)
     assert (one.state.in_flight, one.state.requests) == (0, 0)
     assert others.heard[-1].corrections == {1: None}
