@@ -31,6 +31,7 @@ from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
 from infrastructure.stubs.halt_channel_stub import HaltChannelStub
 from tests.conclave_fixture import Answer, RunningServer, running_server
 from tests.fake_run import form_of
+from tests.patience import eventually
 
 KEYS = "ann:operator:ann-secret-1,ben:operator:ben-secret-1,eve:observer:eve-secret-1,root:admin:root-secret-1"
 AT = datetime(2026, 5, 1, tzinfo=UTC)
@@ -233,6 +234,23 @@ def test_a_deliberation_under_way_is_listed_with_a_link_for_those_who_see_it(tmp
         page = house.page("/operations", who="ann")
     assert "<img" not in page.replace('<img src="/static/icon.svg"', "")
     assert "&lt;img src=x" in page
+
+
+def test_who_has_nothing_under_way_is_told_of_how_much_others_have(tmp_path: Path) -> None:
+    stub = AgentOrchestratorStub(hanging=["archon-1"])
+    with a_house(tmp_path, keys=KEYS, orchestrator=stub) as house:
+        key = {"Authorization": "Bearer ann-secret-1"}
+        made = house.server.post({"question": "Shall we?", "agents": {"count": 1}}, headers=key).document["id"]
+        eventually(lambda: house.server.conclave.deliberations.running_count == 1)
+        for who, ask in (("ben", True), ("eve", False)):
+            page = house.page("/operations", who=who)
+            assert "None of yours is running or queued (1 of others)." in page
+            assert "No deliberation is running or queued" not in page
+            assert ('<a href="/ask">Ask a question</a>' in page) is ask
+        house.server.ask("POST", f"/v1/deliberations/{made}/cancel", headers=key)
+        eventually(lambda: house.server.conclave.deliberations.running_count == 0)
+        eventually(lambda: "No deliberation is running or queued." in house.page("/operations", who="eve"))
+        eventually(lambda: "No deliberation is running or queued." in house.page("/operations", who="root"))
 
 
 def test_a_run_is_seen_by_its_own_key_and_by_admins(keyed: House) -> None:

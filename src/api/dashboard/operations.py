@@ -19,7 +19,8 @@ from api.dashboard.run_figures import said
 from api.dashboard.run_views import add_run_views
 from api.dashboard.shared_pictures import SharedPictures
 from api.documents import moment
-from api.rest.callers import Observer, OpenConclave
+from api.rest.callers import Caller, Observer, OpenConclave
+from application.services.api_keys import Role
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.halt import MAX_REASON_CHARACTERS
 
@@ -32,8 +33,16 @@ _HTML = "text/html; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
+class _Viewer:
+    """Whose work a viewer sees, everybody's with None, and whether it may ask."""
+
+    sees: str | None
+    may_ask: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Shown:
-    """What viewers of one key's name see, as HTML in two parts, and its entity tag."""
+    """What viewers of one kind see, as HTML in two parts, and its entity tag."""
 
     halt: str
     rest: str
@@ -53,7 +62,7 @@ class _Pictures:
         self._write = write
         self._standing: SharedPictures[None, Standing] = SharedPictures(self._look, fresh_s=_FRESH_S)
         self._charges: SharedPictures[str | None, Charges] = SharedPictures(self._charge, fresh_s=_CHARGES_FRESH_S)
-        self.shown: SharedPictures[str | None, _Shown] = SharedPictures(self._show, fresh_s=_FRESH_S)
+        self.shown: SharedPictures[_Viewer, _Shown] = SharedPictures(self._show, fresh_s=_FRESH_S)
 
     async def _look(self, _all: None) -> Standing:
         return await standing_of(self._conclave)
@@ -61,7 +70,8 @@ class _Pictures:
     async def _charge(self, sees: str | None) -> Charges:
         return await charges_of(self._conclave, sees)
 
-    async def _show(self, sees: str | None) -> _Shown:
+    async def _show(self, viewer: _Viewer) -> _Shown:
+        sees = viewer.sees
         standing = await self._standing.get(None, at_once=True)
         work: Work | None = None
         problem = ""
@@ -76,6 +86,8 @@ class _Pictures:
             "work_problem": problem,
             "charges": await self._charges.get(sees),
             "sees_all": sees is None,
+            "others": 0 if sees is None else standing.running + standing.queued,
+            "may_ask": viewer.may_ask,
             "said": said,
             "money": money,
             "cost_of": cost_of_item,
@@ -96,7 +108,7 @@ def add_operations(app: FastAPI) -> None:
 
 async def operations(request: Request, caller: Observer, conclave: OpenConclave) -> Response:
     """The whole page, readable as it comes."""
-    shown = await _pictures(request).shown.get(caller.sees)
+    shown = await _pictures(request).shown.get(_viewer(caller))
     return render(
         request,
         "operations.html",
@@ -110,8 +122,12 @@ async def operations(request: Request, caller: Observer, conclave: OpenConclave)
 
 async def live(request: Request, caller: Observer) -> Response:
     """The part that changes, no older than a second."""
-    shown = await _pictures(request).shown.get(caller.sees)
+    shown = await _pictures(request).shown.get(_viewer(caller))
     return answer_if_new(request, shown.whole, media_type=_HTML, tag=shown.tag)
+
+
+def _viewer(caller: Caller) -> _Viewer:
+    return _Viewer(caller.sees, caller.role.covers(Role.OPERATOR))
 
 
 def _pictures(request: Request) -> _Pictures:

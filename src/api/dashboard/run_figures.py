@@ -124,7 +124,7 @@ def _of_soak(run: Run, series: RunSeries) -> list[Figure | None]:
 
 def _of_swarm(run: Run, series: RunSeries) -> list[Figure | None]:
     return [
-        _timed(run, series, "latency_ms", "Latency of the flips", label="from delegation to answer"),
+        _timed(run, series, "latency_ms", "Latency of the flips", label="from delegation to the Log's note"),
         _plain(series, "elapsed_ms", "Time since the first message", "ms", label="since the first message"),
         _plain(series, "messages", "Answers so far", "answers", label="answers so far"),
     ]
@@ -157,7 +157,7 @@ def _plain(
     if values is None or found is None:
         return None
     summary = (
-        f"{_rows(series)}: {label} from {said(found.least, unit)} to {said(found.greatest, unit)}, "
+        f"{_rows(series, found.count)}: {label} from {said(found.least, unit)} to {said(found.greatest, unit)}, "
         f"{said(found.mean if average is None else average, unit)} on average, {said(found.last, unit)} last.{_marked(series)}"
     )
     return Figure(
@@ -240,11 +240,12 @@ def _axis(series: RunSeries) -> str:
     return "ms since the first note" if series.axis == "ms" else series.axis
 
 
-def _rows(series: RunSeries) -> str:
+def _rows(series: RunSeries, count: int) -> str:
+    """So many of its rows: those that have the line in question."""
     noun = {"tick": "tick", "cycle": "cycle"}.get(series.axis, "message")
     if series.source == "events":
         noun = "note"
-    return f"{series.rows:,} {noun}{'' if series.rows == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _marks(series: RunSeries) -> list[tuple[float, str]]:

@@ -11,12 +11,9 @@ from domain.models.run import Run
 
 __all__ = ["message_rate", "number_at", "quantiles"]
 
-# Where the result of a run says the quantiles of a line, and how many of the line's unit that unit is.
-_TOLD: Mapping[str, tuple[str, float]] = {
-    "tick_ms": ("tick_ms", 1.0),
-    "duration_ms": ("cycle_ms", 1.0),
-    "latency_ms": ("latency_us", 1e-3),
-}
+# Where the result of a run says the quantiles of a line. That of a swarm has those of the way to Memory's count; the line of its rows is
+# the way to the Log's note, and has its own.
+_TOLD: Mapping[str, str] = {"tick_ms": "tick_ms", "duration_ms": "cycle_ms"}
 _RATE = "messages_per_second"
 
 
@@ -30,14 +27,14 @@ def number_at(found: Mapping[str, Any], *path: str) -> float | None:
 
 
 def quantiles(run: Run, series: RunSeries, line: str) -> tuple[float | None, float | None]:
-    """What half and what 95 % of a line lie below, in its unit: as the result says, and until there is one as the rows do.
+    """What half and what 95 % of a line lie below, in its unit: as the result says it of that line, and without that as the rows do.
 
     The line is `tick_ms`, `duration_ms` or `latency_ms`.
     """
-    told, scale = _TOLD[line]
-    p50, p95 = (number_at(run.result or {}, told, name) for name in ("p50", "p95"))
-    if p50 is not None and p95 is not None:
-        return p50 * scale, p95 * scale
+    if line in _TOLD:
+        p50, p95 = (number_at(run.result or {}, _TOLD[line], name) for name in ("p50", "p95"))
+        if p50 is not None and p95 is not None:
+            return p50, p95
     summary = series.summaries.get(line)
     return (None, None) if summary is None else (summary.p50, summary.p95)
 

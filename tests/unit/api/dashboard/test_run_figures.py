@@ -58,7 +58,6 @@ def test_the_tile_and_the_words_of_a_figure_name_one_rate(result: Any, rate: str
     [
         (RunKind.POPULATION, "tick_ms", "tick_ms", ("Tick, p50", "Tick, p95")),
         (RunKind.SOAK, "duration_ms", "cycle_ms", ("Cycle, p50", "Cycle, p95")),
-        (RunKind.SWARM, "latency_ms", "latency_us", ("p50", "p95")),
     ],
 )
 def test_the_quantiles_of_a_figure_are_those_of_the_result(
@@ -66,14 +65,24 @@ def test_the_quantiles_of_a_figure_are_those_of_the_result(
 ) -> None:
     whole = ticks([1.0, 3.0, 2.0])
     series = RunSeries("tick", whole.positions, {line: [1.0, 3.0, 2.0]}, {line: whole.summaries["tick_ms"]}, rows=3)
-    scale = 1000 if told == "latency_us" else 1
-    run = run_of(kind, {told: {"p50": 2.25 * scale, "p95": 2.75 * scale}})
-    facts = facts_of(run, series)
-    unit = "2,250 µs" if scale == 1000 else "2.25 ms"
-    assert {**dict(facts.tiles), **dict(facts.latencies)}[tiles[0]] == unit
+    run = run_of(kind, {told: {"p50": 2.25, "p95": 2.75}})
+    assert [dict(facts_of(run, series).tiles)[name] for name in tiles] == ["2.25 ms", "2.75 ms"]
     figure = named(figures_of(run, series), line)
     assert "Half are below 2.25 ms, 95 % below 2.75 ms." in figure.summary
     assert [line.values[0] for line in figure.lines[1:]] == [2.25, 2.75]
+
+
+def test_the_latency_of_a_swarm_is_said_by_the_rows_that_have_one_and_not_by_another_measure() -> None:
+    summary = LineSummary(3, 17.9, 18.1, 18.0, 18.0, 18.09, 18.1)
+    series = RunSeries(
+        "message", [1.0, 2.0, 3.0, 4.0], {"latency_ms": [None, 17.9, 18.0, 18.1]}, {"latency_ms": summary}, rows=4
+    )
+    run = run_of(RunKind.SWARM, {"latency_us": {"p50": 17_410.0, "p95": 17_510.0}})
+    figure = named(figures_of(run, series), "latency_ms")
+    assert figure.summary.startswith("3 messages: from delegation to the Log's note from 17.9 ms to 18.1 ms")
+    assert figure.summary.endswith("Half are below 18 ms, 95 % below 18.09 ms.")
+    assert [line.values[0] for line in figure.lines[1:]] == [18.0, 18.09]
+    assert dict(facts_of(run, series).latencies)["p50"] == "17,410 µs"
 
 
 @pytest.mark.parametrize("rows", [1, 2, MAX_TABLE_ROWS, MAX_TABLE_ROWS + 1, 2_000])
