@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from domain.models.soak import arguments_from_rest, command_line
+from infrastructure.soak import preflight
+from infrastructure.soak.output_folder import OutputFolder
 from infrastructure.soak.process_gauge import is_alive
 from tests.command_line import Command, commands
 from tests.patience import eventually
@@ -136,9 +138,46 @@ def test_a_run_that_was_over_is_resumed_to_nothing_more(conclave: Command, tmp_p
     assert len((tmp_path / "out/stability-metrics.jsonl").read_text().splitlines()) == 10
 
 
-def test_with_nothing_to_resume_a_run_begins(conclave: Command) -> None:
-    code, out, _ = conclave(*soak_run("--resume", "--json"))
-    assert (code, json.loads(out)["cycles_completed"]) == (0, 10)
+@pytest.mark.parametrize("state", [None, "{}", "[]", '{"plan": {}, "sessions": ["a"]}'])
+def test_with_nothing_to_resume_nothing_begins_and_nothing_changes(
+    conclave: Command, tmp_path: Path, state: str | None
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "stability-metrics.jsonl").write_text("of another run\n")
+    if state is not None:
+        (output / "soak-state.json").write_text(state)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    code, out, err = conclave(*soak_run("--resume", "--encrypt", "--json"))
+    assert (code, out) == (2, "")
+    assert "--resume" in err
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert not (tmp_path / "coord").exists()
+
+
+def test_who_resumes_in_a_folder_without_a_run_is_told_what_to_do(conclave: Command, tmp_path: Path) -> None:
+    code, _, err = conclave(*soak_run("--resume"))
+    assert code == 2
+    assert "no interrupted run" in err
+    assert "--output-dir" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_needed_to_resume_is_on_the_disk_before_anything_else_is_said(
+    conclave: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[bool] = []
+    say = OutputFolder.say
+
+    def noted(folder: OutputFolder, level: str, text: str) -> None:
+        there.append((tmp_path / "out/soak-state.json").exists())
+        say(folder, level, text)
+
+    monkeypatch.setattr(OutputFolder, "say", noted)
+    monkeypatch.setattr(preflight, "check_before_soak", lambda *_, **__: ["there is little room"])
+    assert conclave(*soak_run())[0] == 0
+    assert there
+    assert all(there)
 
 
 @pytest.mark.parametrize(

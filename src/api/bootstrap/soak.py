@@ -83,7 +83,7 @@ async def open_soak(
 
     options = options or SoakOptions()
     record = OutputFolder(folders.output, debugs=options.debugs, history_bytes=options.history_bytes)
-    plan, continuation = _continued(record, plan) if options.resumes else (plan, Continuation())
+    plan, continuation = _continued(record) if options.resumes else (plan, Continuation())
     uses_folder = plan.transport in ("files", "file")
     doubts = check_before_soak(
         plan,
@@ -98,18 +98,16 @@ async def open_soak(
             stack.callback(shutil.rmtree, folders.coordination, ignore_errors=True)
         parts = _parts(settings, plan, folders, options, session, stack)
         # Only now, when nothing is left that could be refused, what an earlier run wrote is removed.
-        record.open(resumes=bool(continuation.sessions))
+        record.open(resumes=options.resumes)
+        record.save_state({"plan": plan.document(), "sessions": [*continuation.sessions, session]})
         for doubt in doubts:
             record.say("WARN", doubt)
-        record.save_state({"plan": plan.document(), "sessions": [*continuation.sessions, session]})
         yield RunSoak(plan, gauge=ProcGauge(), record=record, session=session, continuation=continuation, **parts)
 
 
-def _continued(record: OutputFolder, plan: SoakPlan) -> tuple[SoakPlan, Continuation]:
-    """What was interrupted, with its own plan; with nothing to go on from, a new run."""
+def _continued(record: OutputFolder) -> tuple[SoakPlan, Continuation]:
+    """What was interrupted, with its own plan. Raises `ConfigurationError` where there is nothing to go on from."""
     state = record.state()
-    if not state:
-        return plan, Continuation()
     rows: list[Mapping[str, JsonValue]] = []
     for row in record.rows():
         # Whatever was appended by hand, the run goes on after the last cycle up to which all are there.
@@ -117,7 +115,7 @@ def _continued(record: OutputFolder, plan: SoakPlan) -> tuple[SoakPlan, Continua
             rows.append(row)
     sessions = state.get("sessions")
     found = state.get("plan")
-    if not isinstance(sessions, list) or not isinstance(found, dict):
+    if not (isinstance(sessions, list) and sessions and isinstance(found, dict) and found):
         raise ConfigurationError(
             variable="--resume",
             problem="what was saved is no state of a soak",

@@ -54,7 +54,8 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not resumes:
-                for name in (METRICS, LOG, REPORT, PAGE, STATE, HISTORY, f"{HISTORY}.1", ERRORS):
+                # The state first: without it nobody takes what is left of the others for a run to be resumed.
+                for name in (STATE, METRICS, LOG, REPORT, PAGE, HISTORY, f"{HISTORY}.1", ERRORS):
                     (self.path / name).unlink(missing_ok=True)
             os.close(os.open(self.path / METRICS, _APPEND, _MODE))
             if resumes:
@@ -118,11 +119,15 @@ class OutputFolder:
             raise self._away(error) from error
 
     def state(self) -> Mapping[str, Any]:
-        """What `save_state` saved; empty where nothing was."""
+        """What `save_state` saved. Raises `ConfigurationError` where nothing was, or it cannot be read."""
         try:
             found = json.loads((self.path / STATE).read_bytes())
-        except FileNotFoundError:
-            return {}
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                variable="--resume",
+                problem=f"there is no interrupted run in {str(self.path)!r}",
+                remedy="Name the folder of one with --output-dir, or start a new soak, without --resume.",
+            ) from error
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 variable="--resume",
