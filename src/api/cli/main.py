@@ -36,6 +36,7 @@ from api.cli import (
 )
 from api.cli.exit_codes import ExitCode, code_of_error, code_of_signal
 from api.cli.options import HelpOption, in_words_of_the_command_line, want_command
+from api.cli.standard_streams import open_standard_streams
 from api.cli.terminal import complain, print_document
 
 __all__ = ["build_app", "execute", "run"]
@@ -43,6 +44,7 @@ __all__ = ["build_app", "execute", "run"]
 
 def run() -> None:
     """The console script."""
+    open_standard_streams()
     sys.exit(execute(sys.argv[1:]))
 
 

@@ -18,6 +18,8 @@ __all__ = ["MAX_WIDTH", "again", "complain", "print_document", "progress_console
 MAX_WIDTH = 100
 """Cells: longer lines are hard to read, however wide the terminal."""
 
+_UNKNOWN_WIDTH = 80
+
 
 def result_console() -> Console:
     """Standard output. Colours only on a terminal that has them and without NO_COLOR; nothing in a text is markup."""
@@ -30,9 +32,14 @@ def progress_console() -> Console | None:
 
 
 def _console(stream: TextIO) -> Console:
-    from rich.console import Console, ConsoleDimensions
+    from rich.console import ConsoleDimensions
 
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    from api.cli.piped_console import PipedConsole
+
+    console = PipedConsole(file=stream, highlight=False, markup=False, emoji=False)
+    if console.width < 1:
+        # COLUMNS is taken at its word, also where it says that nothing fits.
+        console.width = _UNKNOWN_WIDTH
     if console.is_dumb_terminal:
         # Taken for 80 cells wide otherwise, whatever it is and whatever width it is given without a height.
         columns = shutil.get_terminal_size((console.width, console.height)).columns
