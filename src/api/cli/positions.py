@@ -8,10 +8,11 @@ from typing import Any
 
 from api.cli.rendered_rounds import answers_the_question
 
-__all__ = ["ESTIMATES", "Position", "positions_of"]
+__all__ = ["ESTIMATES", "MIDDLE", "Position", "positions_of"]
 
 ESTIMATES = frozenset({"score", "probability", "number"})
-_MIDDLE = "middle half"
+MIDDLE = "middle half"
+"""The position of numbers around the decision."""
 
 Document = Mapping[str, Any]
 
@@ -58,7 +59,7 @@ def positions_of(document: Document, outputs: Sequence[Document]) -> Sequence[Po
         return dissenting
     against = {agent for position in dissenting for agent in position.agents}
     holders = [agent for agent in answered if agent not in against]
-    name, votes = _MIDDLE, len(holders)
+    name, votes = MIDDLE, len(holders)
     synthesis: Document | None = outcome.get("synthesis")
     if synthesis:
         # Texts have no name in common: their cluster has one.

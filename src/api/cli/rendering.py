@@ -14,7 +14,7 @@ from api.cli.account import MAX_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, TOOK_PART
 from api.cli.bars import histogram, tally_lines
 from api.cli.page import Page, counted
 from api.cli.plain_text import visible, visible_lines
-from api.cli.positions import ESTIMATES, Position, positions_of
+from api.cli.positions import ESTIMATES, MIDDLE, Position, positions_of
 from api.cli.rendered_rounds import round_lines, saved_line, statement_lines
 from api.cli.rendered_synthesis import ERASED, write_synthesis
 from api.cli.rendered_worth import control_line, drop_out_of, worth_lines
@@ -34,6 +34,12 @@ _NO_OUTCOME = {
     "cancelled": "No decision: the deliberation was cancelled",
     "halted": "No decision: the system was halted",
     "failed": "No decision: the deliberation failed",
+}
+# Reasons of the record that are the state in other words.
+_SAYS_NO_MORE = {
+    "inquorate": "fewer agents took part than the quorum asks for",
+    "cancelled": "cancelled on request",
+    "halted": "the system was halted",
 }
 
 Document = Mapping[str, Any]
@@ -114,11 +120,13 @@ class _View:
             status = str(self._document.get("status", ""))
             reason = self._document.get("reason")
             said = _NO_OUTCOME.get(status, f"No decision: {visible(status)}")
-            return f"{said} ({visible(str(reason), limit=MAX_MESSAGE_CHARACTERS)})" if reason else said
-        rule = visible(str(self._outcome.get("rule", "")))
+            if not reason or reason == _SAYS_NO_MORE.get(status):
+                return said
+            return f"{said} ({visible(str(reason), limit=MAX_MESSAGE_CHARACTERS)})"
+        rule = visible(str(self._outcome.get("rule", "")).replace("_", " "))
         if self._is_decided:
             broken = self._outcome.get("tie_break")
-            said = f"by {rule}, a tie broken by {visible(str(broken))}" if broken else f"by {rule}"
+            said = f"by {rule}, a tie broken by {visible(str(broken).replace('_', ' '))}" if broken else f"by {rule}"
             decision, synthesis = self._outcome.get("decision"), self._outcome.get("synthesis")
             if decision is None and synthesis:
                 return f"Decision: {visible(str(synthesis.get('chosen')))} {ERASED} ({said})"
@@ -234,6 +242,10 @@ class _View:
 
     def _position(self, position: Position) -> None:
         named = self._named(position.answer)
+        if self._is_estimate and position.answer != MIDDLE:
+            # Below or above a number, which has a unit.
+            unit = self._answer.get("unit")
+            named += f" {visible(str(unit))}" if unit else ""
         role = ", the decision" if position.is_decision else ""
         self._page.paragraph(f"{named}: {counted(position.count, 'agent')}{role}", style="bold")
         if position.agents:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from api.conclave import Conclave
 from api.dashboard.chamber_state import STATES, ChamberState
 from api.dashboard.feed_stream import FeedStream
+from api.dashboard.fitting import MOST_OF_A_PANEL, MOST_OF_A_VIEW, fitted
 from api.dashboard.live_feed import LiveFeed, Viewer, find_latest
 from api.dashboard.rendering import render, render_fragment
 from api.documents import moment, output_document
@@ -72,7 +73,7 @@ async def seat_panel(
 ) -> Response:
     """Everything about one seat, as a part of a page."""
     found = await find_deliberation(deliberation_id, caller, conclave)
-    return render_fragment(request, "chamber_seat.html", **await _seat(conclave, found, seat))
+    return render_fragment(request, "chamber_seat.html", fits=MOST_OF_A_PANEL, **await _seat(conclave, found, seat))
 
 
 async def feed(request: Request, caller: Observer, conclave: OpenConclave, deliberation: str = LATEST) -> Response:
@@ -93,7 +94,11 @@ async def _page(
     with live.viewing(found.id, Viewer()) as broadcaster:
         await broadcaster.begun()
         view = Markup(broadcaster.html())  # noqa: S704 - made by a template that escapes
-    panel = None if seat is None else await _seat(conclave, found, seat)
+    panel = None
+    if seat is not None:
+        told = await _seat(conclave, found, seat)
+        template = request.app.state.templates.get_template("chamber_seat.html")
+        panel = Markup(fitted(lambda fit: template.render(told, fit=fit), most=MOST_OF_A_PANEL))  # noqa: S704 - as above
     title = "(erased)" if found.erased else found.specification.question.text[:80]
     return render(request, "chamber.html", title=title, nav="chamber", follow=follow, view=view, panel=panel)
 
@@ -129,7 +134,7 @@ def draw(templates: jinja2.Environment, state: ChamberState) -> str:
     ]
     limit = deliberation.specification.limits.deadline_s
     question = "(erased)" if deliberation.erased else deliberation.specification.question.text
-    return templates.get_template("chamber_view.html").render(
+    context = dict(
         state=state,
         shown=state.shown,
         deliberation=deliberation,
@@ -148,6 +153,8 @@ def draw(templates: jinja2.Environment, state: ChamberState) -> str:
         took=None if state.started_at is None or state.finished_at is None else _seconds(state),
         **_ended(state),
     )
+    template = templates.get_template("chamber_view.html")
+    return fitted(lambda fit: template.render(context, fit=fit), most=MOST_OF_A_VIEW)
 
 
 def _seconds(state: ChamberState) -> float:
@@ -190,7 +197,8 @@ def _text_of(reading: Reading) -> str | None:
 
 
 def _position(state: ChamberState, position: Position) -> dict[str, Any]:
-    return {"name": position.name, "place": _place_of(state, position.name), "each": position}
+    name = position.name if state.reading is None else state.reading.name_of(position)
+    return {"title": name, "place": _place_of(state, position.name), "each": position}
 
 
 def _place_of(state: ChamberState, name: object) -> int | None:

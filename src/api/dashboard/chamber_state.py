@@ -15,7 +15,7 @@ from api.report.reading import OF_THE_QUESTION, Reading
 from application.pages.visible_text import visible
 from application.services.deliberation_output_service import WitnessedOutput
 from domain.models.agent import Agent
-from domain.models.budget import Usage
+from domain.models.budget import Limits, Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
 from domain.models.protocol import ProtocolKind
@@ -29,7 +29,8 @@ __all__ = ["STATES", "ChamberState", "Change", "SeatMark"]
 STATES = tuple(state.value for state in AgentState)
 """How an agent can end, in the order of the roll call."""
 
-_MOST_OF_A_NAME = 60
+_MOST_OF_A_NAME, _SIZE_OF_A_NAME = 60, 100
+_MOST_IN_THE_TALLY, _SIZE_IN_THE_TALLY = 120, 180
 _WORDS: Mapping[str, str] = {
     "queued": "Waiting for its turn",
     "running": "In session",
@@ -260,13 +261,13 @@ class ChamberState:
 
     def _drawn_mark(self, number: int, seat: _Seat, place: int | None, position: str | None) -> SeatMark:
         kind = seat.state
-        name = visible(seat.agent.persona.name or seat.agent.id, limit=_MOST_OF_A_NAME)
+        name = visible(seat.agent.persona.name or seat.agent.id, limit=_MOST_OF_A_NAME, size=_SIZE_OF_A_NAME)
         said = {"waiting": "not asked" if self.has_ended else "not asked yet", "asked": "thinking"}.get(kind)
         label = f"Seat {number + 1}, {name}: {said or kind.replace('_', ' ')}"
         if place is None or position is None:
             return SeatMark(kind, None, "", label)
         sign = letter_of(place)
-        label += f", {sign}: {visible(position, limit=_MOST_OF_A_NAME)}"
+        label += f", {sign}: {visible(position, limit=_MOST_OF_A_NAME, size=_SIZE_OF_A_NAME)}"
         if kind not in {"answered", "asked"}:
             label += " from an earlier round"
         return SeatMark(kind, place, sign, label)
@@ -281,6 +282,8 @@ class ChamberState:
         everybody = len(self._seats)
         ended = sum(seat.state in STATES for seat in self._seats.values())
         asked = roll.asked if self.has_ended else sum(seat.state != "waiting" for seat in self._seats.values())
+        # A poll in waves may end before everybody was asked: then those who were are all that counts.
+        expected = roll.asked if self.has_ended else everybody
         texts = {
             "status": _WORDS[self.status.value],
             "round": self._round_words(),
@@ -288,17 +291,19 @@ class ChamberState:
             if self.place_in_queue is None or self.status is not DeliberationStatus.QUEUED
             else _queued(self.place_in_queue),
             "asked": f"{asked}",
-            "progress": f"{ended} of {everybody} have ended" + (f", {thinking} are thinking" if thinking else ""),
+            "progress": _progress(ended, expected, thinking=thinking, not_asked=everybody - expected),
             "calls": f"{usage.calls:,}",
-            "tokens": f"{usage.total_tokens:,} of {limits.max_total_tokens:,}",
+            "tokens": _tokens(usage, limits),
             "cost": cost_of_usage(usage, limits, is_unpriced=self._is_unpriced),
-            "quorum": _quorum(specification.quorum.min_answered_fraction, roll, everybody),
+            "quorum": _quorum(specification.quorum.min_answered_fraction, roll, expected),
             "margin": self._margin(),
         }
         bars = {
-            "progress": _share(ended, everybody),
+            "progress": _share(ended, expected),
             "tokens": _share(usage.total_tokens, limits.max_total_tokens),
+            "tokens-held": _share(usage.total_tokens + usage.uncertain_tokens, limits.max_total_tokens),
             "cost": _share(usage.cost_usd, limits.max_cost_usd),
+            "cost-held": _share(usage.cost_usd + usage.uncertain_usd, limits.max_cost_usd),
         }
         for state in AgentState:
             texts[f"roll-{state.value}"] = f"{roll[state]}"
@@ -306,7 +311,9 @@ class ChamberState:
         most = max([*tally, 0.0])
         is_share = self._positions.is_votes
         for place, count in enumerate(tally):
-            texts[f"name-{place}"] = visible(self._positions.names[place], limit=120)
+            texts[f"name-{place}"] = visible(
+                self._positions.names[place], limit=_MOST_IN_THE_TALLY, size=_SIZE_IN_THE_TALLY
+            )
             texts[f"count-{place}"] = f"{count:,.10g}"
             texts[f"share-{place}"] = f"{_share(count, asked):.1f} %" if is_share and asked else ""
             bars[f"bar-{place}"] = _share(count, asked if is_share else most)
@@ -324,7 +331,7 @@ class ChamberState:
             margin, spread = self.reading.outcome.get("margin"), self.reading.outcome.get("spread")
             if isinstance(margin, int | float):
                 return f"{margin:,.10g}"
-            return f"spread {spread:,.6g}" if isinstance(spread, int | float) else "none"
+            return self.reading.with_unit(f"{spread:,.6g}") if isinstance(spread, int | float) else "none"
         if self.reading is None and self._positions.is_votes and len(self._positions.counts) > 1:
             first, second, *_ = sorted(self._positions.counts, reverse=True)
             return f"{first - second:,.10g}" if first else "none yet"
@@ -341,8 +348,21 @@ def _queued(place: int) -> str:
     return "Next in the queue" if place == 1 else f"Number {place:,} in the queue"
 
 
-def _quorum(fraction: float, roll: RollCall, everybody: int) -> str:
-    needed = max(1, math.ceil(round(fraction * everybody, 9)))
+def _progress(ended: int, expected: int, *, thinking: int, not_asked: int) -> str:
+    said = f"{ended} of {expected} have ended"
+    if thinking:
+        said += f", {thinking} {'is' if thinking == 1 else 'are'} thinking"
+    return said + (f", {not_asked} {'was' if not_asked == 1 else 'were'} not asked" if not_asked else "")
+
+
+def _tokens(usage: Usage, limits: Limits) -> str:
+    """What was taken of what may be; what calls without a known end may have taken stands apart, and counts against it too."""
+    said = f"{usage.total_tokens:,} of {limits.max_total_tokens:,}"
+    return said + (f", + {usage.uncertain_tokens:,} uncertain" if usage.uncertain_tokens else "")
+
+
+def _quorum(fraction: float, roll: RollCall, asked: int) -> str:
+    needed = max(1, math.ceil(round(fraction * asked, 9)))
     return f"{roll.took_part} took part, {needed} needed"
 
 

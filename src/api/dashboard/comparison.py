@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.conclave import Conclave
+from api.dashboard.fitting import MOST_OF_A_ROOM
 from api.dashboard.rendering import render, render_fragment
 from api.documents import deliberation_document, outcome_with_reasons, output_document, rule_document
 from api.report.pieces import amount, duration, money
@@ -35,7 +36,6 @@ __all__ = ["Bar", "Fact", "Side", "answered_differently", "compare"]
 
 _MOST_BARS = 50
 _ALWAYS_BARS = 12
-_MOST_POSITIONS = 12
 _MOST_DIFFERING = 100
 
 _Id = Annotated[str | None, Query(max_length=64)]
@@ -110,14 +110,15 @@ async def compare(request: Request, caller: Observer, conclave: OpenConclave, a:
     first = await _whole(a, caller, conclave)
     if b and b != a:
         second = await _whole(b, caller, conclave)
-        return render(
-            request, "archive_compare.html", title="Compare", nav="archive", **_two(first, second, caller, conclave)
-        )
+        context = _two(first, second, caller, conclave)
+        return render(request, "archive_compare.html", title="Compare", nav="archive", fits=MOST_OF_A_ROOM, **context)
     context = await _several_rules(first, conclave)
     if "hx-request" in request.headers:
-        response = render_fragment(request, "archive_rules.html", **context)
+        response = render_fragment(request, "archive_rules.html", fits=MOST_OF_A_ROOM, **context)
     else:
-        response = render(request, "archive_rules_page.html", title="Compare rules", nav="archive", **context)
+        response = render(
+            request, "archive_rules_page.html", title="Compare rules", nav="archive", fits=MOST_OF_A_ROOM, **context
+        )
     response.headers["Vary"] = "HX-Request"
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -251,7 +252,7 @@ def _side(reading: Reading, names: Sequence[str], *, title: str, note: str = "",
         document=reading.document,
         verdict=headline(reading),
         decision=next((each for each in positions if each.is_decision), None),
-        against=[each for each in positions if not each.is_decision][:_MOST_POSITIONS],
+        against=[each for each in positions if not each.is_decision],
         bars=bars,
         more_bars=len(every) - len(bars),
         unit="of those who answered" if reading.answer_kind == "approval" else "of what was counted",

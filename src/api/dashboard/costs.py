@@ -37,11 +37,14 @@ def has_unknown_price(deliberation: Deliberation, desk: ModelDesk) -> bool:
 
 
 def cost_of_usage(usage: Usage, limits: Limits, *, is_unpriced: bool) -> str:
-    """What a deliberation cost so far, of what it may."""
+    """What a deliberation cost so far, of what it may; what calls without a known end may have cost at most stands apart."""
     most = money(limits.max_cost_usd)
+    uncertain = f", + {money(usage.uncertain_usd)} uncertain" if usage.uncertain_usd else ""
     if not is_unpriced:
-        return f"{money(usage.cost_usd)} of {most}"
-    return NOT_KNOWN if usage.cost_usd == 0 else f"{money(usage.cost_usd)} of {most}, and what is {NOT_KNOWN}"
+        return f"{money(usage.cost_usd)} of {most}{uncertain}"
+    if usage.cost_usd == 0 and not uncertain:
+        return NOT_KNOWN
+    return f"{money(usage.cost_usd)} of {most}{uncertain}, and what is {NOT_KNOWN}"
 
 
 def cost_of_item(item: UsageItem) -> str:

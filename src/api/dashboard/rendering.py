@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.conclave import Conclave
+from api.dashboard.fitting import fitted
 from api.rest.callers import session_of, visitor
 from api.rest.sessions import SESSION_S, Session, Sessions
 from application.pages.visible_text import visible, visible_lines
@@ -24,6 +25,8 @@ PAGE_CSP = (
 )
 _HTML = "text/html; charset=utf-8"
 _SHOWN_CHARACTERS = 4000
+# Bytes of HTML for a character that may be shown: enough for any script, not for texts of what has to be spelt out or escaped.
+_BYTES_A_CHARACTER = 3
 # What a search is shown with: the page with the hardest limit on its time, and most of what the first view of any other needs.
 _FIRST_NEEDED = ("layout.html", "halt_banner.html", "macros.html", "archive.html", "archive_hits.html")
 
@@ -61,14 +64,25 @@ def prepare_templates(app: FastAPI) -> None:
         app.state.templates.get_template(name)
 
 
-def render(request: Request, template: str, *, title: str, status_code: int = 200, **context: object) -> Response:
-    """A whole page. `nav` in the context names its section; `caller`, `csrf_token` and the state of the halt are added."""
-    return _rendered(request, template, status_code=status_code, **{"nav": "", **context, "title": title})
+def render(
+    request: Request,
+    template: str,
+    *,
+    title: str,
+    status_code: int = 200,
+    fits: int | None = None,
+    **context: object,
+) -> Response:
+    """A whole page. `nav` in the context names its section; `caller`, `csrf_token` and the state of the halt are added.
+
+    One that `fits` into so many bytes takes as much of the texts of others as `fit` in its context says.
+    """
+    return _rendered(request, template, status_code=status_code, fits=fits, **{"nav": "", **context, "title": title})
 
 
-def render_fragment(request: Request, template: str, **context: object) -> Response:
+def render_fragment(request: Request, template: str, *, fits: int | None = None, **context: object) -> Response:
     """A part of a page that is put into one."""
-    return _rendered(request, template, status_code=200, **{"nav": "", **context})
+    return _rendered(request, template, status_code=200, fits=fits, **{"nav": "", **context})
 
 
 def give_cookie(request: Request, response: Response, value: str) -> None:
@@ -85,7 +99,7 @@ def give_cookie(request: Request, response: Response, value: str) -> None:
     )
 
 
-def _rendered(request: Request, template: str, *, status_code: int, **context: Any) -> Response:
+def _rendered(request: Request, template: str, *, status_code: int, fits: int | None, **context: Any) -> Response:
     conclave: Conclave = request.app.state.conclave
     sessions: Sessions = request.app.state.sessions
     session = session_of(request)
@@ -95,17 +109,17 @@ def _rendered(request: Request, template: str, *, status_code: int, **context: A
         session, cookie = sessions.open()
     caller = _viewing(request, session)
     halt = conclave.halt.status()
-    page = request.app.state.templates.get_template(template).render(
-        {
-            "caller": caller,
-            "csrf_token": "" if session is None else sessions.token(session),
-            "halt": halt,
-            "simulated": conclave.simulated,
-            "banner": conclave.banner,
-            "path": request.url.path,
-            **context,
-        }
-    )
+    found = request.app.state.templates.get_template(template)
+    whole: dict[str, Any] = {
+        "caller": caller,
+        "csrf_token": "" if session is None else sessions.token(session),
+        "halt": halt,
+        "simulated": conclave.simulated,
+        "banner": conclave.banner,
+        "path": request.url.path,
+        **context,
+    }
+    page = found.render(whole) if fits is None else fitted(lambda fit: found.render({**whole, "fit": fit}), most=fits)
     # With the policy of every other answer, no-referrer, browsers would send `Origin: null` with the page's own forms.
     headers = {"Content-Type": _HTML, "Content-Security-Policy": PAGE_CSP, "Referrer-Policy": "same-origin"}
     response = Response(page, status_code=status_code, headers=headers)
@@ -130,8 +144,8 @@ def _viewing(request: Request, session: Session | None) -> Viewing:
 
 
 def _visible(text: object, limit: int | None = None) -> str:
-    return visible(str(text), limit=limit)
+    return visible(str(text), limit=limit, size=None if limit is None else limit * _BYTES_A_CHARACTER)
 
 
 def _visible_lines(text: object, limit: int | None = _SHOWN_CHARACTERS) -> list[str]:
-    return visible_lines(str(text), limit=limit)
+    return visible_lines(str(text), limit=limit, size=None if limit is None else limit * _BYTES_A_CHARACTER)

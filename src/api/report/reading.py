@@ -135,6 +135,15 @@ class Reading:
         found = part(self.document, "worth").get("warnings")
         return [str(each) for each in found] if isinstance(found, list) else []
 
+    def with_unit(self, figure: str) -> str:
+        """A figure of numbers that were asked for, with their unit where they have one."""
+        unit = part(self.document, "answer").get("unit") if self.is_estimate else None
+        return f"{figure} {unit}" if unit else figure
+
+    def name_of(self, position: Position) -> str:
+        """What it is called on a page: of numbers with their unit."""
+        return self.with_unit(position.name) if self.is_estimate and position.name != _MIDDLE else position.name
+
     def place_of(self, name: object) -> int | None:
         """The place of that answer among `names`."""
         return self.names.index(str(name)) if str(name) in self.names else None

@@ -25,6 +25,12 @@ _NO_OUTCOME = {
     "halted": "No decision: the system was halted",
     "failed": "No decision: the deliberation failed",
 }
+_SAYS_NO_MORE = {
+    "inquorate": "fewer agents took part than the quorum asks for",
+    "cancelled": "cancelled on request",
+    "halted": "the system was halted",
+}
+"""Reasons of the record that are the state in other words."""
 
 
 def standing(reading: Reading) -> Sequence[str]:
@@ -43,12 +49,12 @@ def standing(reading: Reading) -> Sequence[str]:
 
 def headline(reading: Reading) -> str:
     """The result in one line of HTML."""
-    rule = shown(reading.outcome.get("rule") or "", limit=40)
+    rule = _words(reading.outcome.get("rule"))
     if not reading.has_outcome:
         status = str(reading.document.get("status") or "")
         reason = reading.document.get("reason")
         said = _NO_OUTCOME.get(status, f"No decision: {plain(status, limit=40)}")
-        return f"{said} ({shown(reason, limit=300)})" if reason else said
+        return f"{said} ({shown(reason, limit=300)})" if reason and reason != _SAYS_NO_MORE.get(status) else said
     if reading.is_decided:
         return f"Decision: {_decision(reading)}"
     if reading.outcome.get("status") == "tied":
@@ -124,17 +130,23 @@ def _terms(reading: Reading) -> str:
             return ""
         return f"<p>The quorum was {quorum:.0%} of {reading.asked} asked, and {reading.asked - reading.missing} took part.</p>"
     rule = part(reading.document, "rule")
-    said = [f"By {shown(reading.outcome.get('rule') or rule.get('kind') or '', limit=40)}"]
+    said = [f"By {_words(reading.outcome.get('rule') or rule.get('kind'))}"]
     fraction = number(rule.get("fraction"))
     if fraction is not None and rule.get("kind") == "threshold":
         said.append(f"at least {fraction:g} of {reading.asked} asked")
     if reading.outcome.get("tie_break"):
-        said.append(f"a tie was broken by {shown(reading.outcome['tie_break'], limit=40)}")
+        said.append(f"a tie was broken by {_words(reading.outcome['tie_break'])}")
     if number(reading.outcome.get("margin")) is not None:
         said.append(f"margin {amount(reading.outcome['margin'])}")
     if number(reading.outcome.get("spread")) is not None:
-        said.append(f"spread {amount(reading.outcome['spread'], 6)} (interquartile range)")
+        spread = reading.with_unit(amount(reading.outcome["spread"], 6))
+        said.append(f"spread {shown(spread, limit=60)} (interquartile range)")
     return f"<p>{', '.join(said)}.</p>"
+
+
+def _words(name: object) -> str:
+    """A name of the contract as words, HTML."""
+    return shown(str(name or "").replace("_", " "), limit=40)
 
 
 def _statement(reading: Reading) -> str:
@@ -150,7 +162,7 @@ def _statement(reading: Reading) -> str:
 def _position(reading: Reading, each: Position) -> str:
     place = reading.place_of(each.name)
     marked = "" if place is None else f"{mark(place)} "
-    title = f"<h3>{marked}{shown(each.name, limit=300)}: {counted(each.count, 'agent')}</h3>"
+    title = f"<h3>{marked}{shown(reading.name_of(each), limit=300)}: {counted(each.count, 'agent')}</h3>"
     most = _FEWER_REASONS if len(reading.positions) >= _MANY_POSITIONS else _MOST_REASONS
     names = f'<p class="soft">{listed(each.agents)}</p>' if each.agents else ""
     return title + names + _claims(reading, each) + _reasons(each, most)

@@ -19,6 +19,7 @@ from api.report.reading import Reading
 from application.services.deliberation_output_service import WitnessedOutput
 from domain.analysis.decision import decide
 from domain.models.agent import Agent, Persona, Roster
+from domain.models.budget import Usage
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
 from domain.models.protocol import Protocol, ProtocolKind
@@ -65,16 +66,18 @@ class Story:
             events.append(Event("d-1", self._sequence, type_, NOON, data))
         self.state.take(events, outputs)
 
-    def begin(self, number: int = 0, purpose: str = "answer") -> None:
-        """A round in which everybody is asked."""
-        ids = [agent.id for agent in self.specification.roster.agents]
+    def begin(self, number: int = 0, purpose: str = "answer", asked: int | None = None) -> None:
+        """A round in which everybody is asked, or so many."""
+        ids = [agent.id for agent in self.specification.roster.agents][:asked]
         self.tell(("round.started", {"round": number, "agents": ids, "purpose": purpose}))
         self.tell(*(("agent.started", {"round": number, "agent_id": own}) for own in ids))
 
-    def hear(self, *said: Given, number: int = 0, reason: str = "because") -> None:
+    def hear(self, *said: Given, number: int = 0, reason: str = "because", usage: Usage | None = None) -> None:
         """How each agent in turn ended."""
         agents = self.specification.roster.agents
         records = [_record(number, agent.id, each, reason) for agent, each in zip(agents, said, strict=False)]
+        if usage is not None:
+            records = [replace(each, usage=usage) for each in records]
         self.records += records
         self.tell(
             *(("agent.ended", {"round": number, "agent_id": r.agent_id, "state": r.state.value}) for r in records),
@@ -288,6 +291,77 @@ def test_every_losing_position_stands_in_the_minority_report_with_several_reason
     found = words(templates, story).partition("Minority report")[2]
     assert all(f"reason archon-{number}" in found for number in (3, 4, 5, 6))
     assert found.index("no: 2 agents") < found.index("weekends only: 2 agents")
+
+
+def test_a_poll_that_ended_early_counts_those_who_were_asked_and_says_that_the_others_were_not(
+    templates: jinja2.Environment,
+) -> None:
+    story = Story(72, protocol=Protocol(wave_size=10))
+    story.begin(asked=50)
+    assert story.state.shown.texts["progress"] == "0 of 72 have ended, 50 are thinking"
+    story.hear(*["yes"] * 50)
+    assert story.state.shown.texts["quorum"] == "50 took part, 36 needed"
+    why = "50 of 72 were asked, because the others could not have changed the decision"
+    story.end(reason=why)
+    texts, bars = story.state.shown.texts, story.state.shown.bars
+    assert (texts["quorum"], texts["asked"]) == ("50 took part, 25 needed", "50")
+    assert (texts["progress"], bars["progress"]) == ("50 of 50 have ended, 22 were not asked", 100.0)
+    assert f"It ended early: {why}." in words(templates, story)
+
+
+def test_of_numbers_the_spread_is_told_with_its_unit_and_no_margin(templates: jinja2.Environment) -> None:
+    answer = AnswerFormat(AnswerKind.NUMBER, unit="days")
+    question = replace(specification(12).question, answer=answer)
+    story = Story(12, question=question, rule=Rule(RuleKind.TRIMMED_MEAN, fraction=0.1))
+    story.begin()
+    story.hear(*map(float, range(0, 120, 10)))
+    assert "Margin" not in words(templates, story)
+    story.end()
+    found = words(templates, story)
+    assert "By trimmed mean of 12 asked, spread 55 days." in found
+    assert found.count("Spread 55 days") == 2
+    assert "Margin" not in found
+    assert re.search(r"\bbelow [0-9.]+ days: [0-9] agents?\b", found)
+    assert not re.search(r"\bmiddle [a-z0-9% ]+ days\b", found)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        (DeliberationStatus.HALTED, "the system was halted", "the system was halted"),
+        (DeliberationStatus.CANCELLED, "cancelled on request", "cancelled"),
+        (DeliberationStatus.INQUORATE, "fewer agents took part than the quorum asks for", "took part than the quorum"),
+        (DeliberationStatus.FAILED, "the disk was full", "the disk was full"),
+    ],
+)
+def test_why_nothing_was_decided_is_said_once(
+    templates: jinja2.Environment, status: DeliberationStatus, reason: str, told: str
+) -> None:
+    story = Story(3)
+    story.begin()
+    story.hear("yes", AgentState.FAILED, AgentState.FAILED)
+    story.end(status, reason=reason)
+    found = words(templates, story)
+    panel = found[found.index("Outcome:") : found.index("Seats")]
+    assert panel.startswith(f"Outcome: {status.value}, nothing is decided No decision: ")
+    assert panel.partition("No decision:")[2].count(told) == 1
+
+
+def test_what_calls_without_a_known_end_may_have_taken_stands_apart_and_in_the_bar(
+    templates: jinja2.Environment,
+) -> None:
+    story = Story(2)
+    story.begin()
+    usage = Usage(1, 20_000, 4_404, 0.5, uncertain_tokens=34_996, uncertain_usd=0.25)
+    story.hear("yes", "no", usage=usage)
+    texts, bars = story.state.shown.texts, story.state.shown.bars
+    most = story.specification.limits.max_total_tokens
+    assert texts["tokens"] == f"48,808 of {most:,}, + 69,992 uncertain"
+    assert texts["cost"] == "$1.00 of $5.00, + $0.50 uncertain"
+    assert bars["tokens-held"] == pytest.approx(100 * (48_808 + 69_992) / most, abs=0.1)
+    assert bars["tokens"] < bars["tokens-held"]
+    drawn = {each["data-bar"] for each in read(draw(templates, story.state)).all("rect") if "data-bar" in each}
+    assert {"tokens", "tokens-held", "cost", "cost-held"} <= drawn
 
 
 def test_a_queued_one_says_its_place(templates: jinja2.Environment) -> None:
