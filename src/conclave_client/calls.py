@@ -104,7 +104,7 @@ def deliberate(
         raise UnusableArgumentError("wait_s", f"must be from 0 to {MAX_WAIT_S:g} seconds; wait() waits longer")
     return Call(
         method="POST",
-        path=_with_query("/v1/deliberations", wait=None if wait_s is None else f"{wait_s:g}"),
+        path=_with_query("/v1/deliberations", wait=None if wait_s is None else _plainly(wait_s)),
         read=lambda answer: answer.document(Deliberation),
         statuses=(200, 202),
         body=request_body(question, terms),
@@ -482,6 +482,11 @@ def _place(name: str, value: int) -> int:
 
 def _number(name: str, value: int | None) -> str | None:
     return None if value is None else str(_place(name, value))
+
+
+def _plainly(number: float) -> str:
+    """In digits and a point alone: no server takes an exponent."""
+    return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def _with_query(path: str, **query: str | int | None) -> str:

@@ -158,7 +158,7 @@ def test_questions_contexts_options_and_metadata_are_given_back_as_they_were(hos
 
 def test_answers_and_reasons_and_what_went_wrong_are_given_back_as_they_were(hostile: HostileChamber) -> None:
     for each in hostile.asked:
-        outputs = hostile.server.ask("GET", f"/v1/deliberations/{each.id}/outputs?limit=100").document["items"]
+        outputs = hostile.server.ask("GET", f"/v1/deliberations/{each.id}/outputs").document["items"]
         found = {output["agent_id"]: output for output in outputs}
         for place, text in enumerate(each.texts):
             output = found[f"voice-{place}"]
@@ -169,7 +169,7 @@ def test_answers_and_reasons_and_what_went_wrong_are_given_back_as_they_were(hos
 
 def test_answers_in_agents_own_words_are_given_back_as_they_were(spoken: HostileChamber) -> None:
     for each in spoken.asked:
-        outputs = spoken.server.ask("GET", f"/v1/deliberations/{each.id}/outputs?limit=100").document["items"]
+        outputs = spoken.server.ask("GET", f"/v1/deliberations/{each.id}/outputs").document["items"]
         found = {output["agent_id"]: output["answer"] for output in outputs}
         assert [found[f"voice-{place}"] for place in range(len(each.texts))] == list(each.texts)
 

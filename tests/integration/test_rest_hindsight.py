@@ -327,7 +327,7 @@ def test_deliberations_are_listed_by_where_their_topic_came_from(panel: Panel) -
     page = panel.server.ask("GET", "/v1/deliberations?origin=petition").document
     assert [item["id"] for item in page["items"]] == [petition]
     assert "topics" not in page
-    assert panel.server.ask("GET", "/v1/deliberations?origin=%00").document["items"] == []
+    assert panel.server.ask("GET", "/v1/deliberations?origin=%00").status == 422
     assert panel.server.ask("GET", f"/v1/deliberations?origin={'x' * 2000}").status == 422
 
 

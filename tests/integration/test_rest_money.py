@@ -175,7 +175,7 @@ def test_others_see_what_the_calls_of_their_own_key_took(
     assert [item["key"] for item in _items(server, "deliberation", name)] == [own]
 
 
-@pytest.mark.parametrize("query", ["", "?by=", "?by=agent", "?by=KEY", "?by=key%00", "?BY=key", "?by=%27"])
+@pytest.mark.parametrize("query", ["", "?by=", "?by=agent", "?by=KEY", "?by=key%00", "?by=key&by=day", "?by=%27"])
 def test_usage_by_anything_else_is_refused_at_its_field(server: RunningServer, query: str) -> None:
     answer = server.ask("GET", f"/v1/usage{query}", headers=_key("root"))
     assert answer.status == 422

@@ -90,6 +90,12 @@ def test_a_search_goes_on_by_its_cursor(panel: Panel) -> None:
         ("from=yesterday&to=2026-02-30", ["/query/from", "/query/to"]),
         ("from=2026-02-02&to=2026-02-01", ["/query/to"]),
         ("search=trams&cursor=nonsense", ["/query/cursor"]),
+        ("from=x&to=y&cursor=x", ["/query/from", "/query/to", "/query/cursor"]),
+        (
+            f"limit=0&status=x&from=x&search={'x' * 600}",
+            ["/query/search", "/query/from", "/query/status", "/query/limit"],
+        ),
+        ("limit=0&search=" + "+".join(map(str, range(33))), ["/query/search", "/query/limit"]),
     ],
 )
 def test_each_value_that_cannot_be_is_named(panel: Panel, query: str, pointers: list[str]) -> None:

@@ -24,7 +24,7 @@ from api.rest.deliberations import Cursor, Origin, Status, find_deliberation
 from api.rest.problems import RequestRefusedError
 from api.rest.searching import Wanted
 from api.shown import shown_report
-from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
+from domain.errors.deliberation import FieldProblem
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.outcome import OutcomeStatus
 from domain.models.protocol import ProtocolKind
@@ -105,11 +105,7 @@ async def archive(
 ) -> Response:
     """The list, or for a page that asks for a part of itself the hits alone."""
     own: dict[str, Any] = {"status": status, "key_name": caller.sees, "origin": origin, "search": wanted}
-    try:
-        found = await conclave.deliberations.page(limit=_A_PAGE, cursor=cursor, **own)
-    except InvalidSpecificationError:
-        wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
-        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+    found = await conclave.deliberations.page(limit=_A_PAGE, cursor=cursor, **own)
     # One page that is all there is needs no second look.
     is_whole = cursor is None and found.next_cursor is None
     total = len(found.items) if is_whole else await conclave.deliberations.count(**own)

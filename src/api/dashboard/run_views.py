@@ -19,10 +19,9 @@ from api.dashboard.run_forms import RUN_FORMS
 from api.dashboard.shared_pictures import SharedPictures
 from api.documents import moment
 from api.rest.callers import Caller, Observer, OpenConclave
-from api.rest.deliberations import Cursor, Status
+from api.rest.deliberations import Status
 from api.rest.json_response import encode
-from api.rest.problems import RequestRefusedError
-from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
+from api.rest.runs import RunCursor
 from domain.errors.run import RunNotFoundError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.run import Run
@@ -101,14 +100,10 @@ def add_run_views(app: FastAPI) -> None:
 
 
 async def runs(
-    request: Request, caller: Observer, conclave: OpenConclave, status: Status = None, cursor: Cursor = None
+    request: Request, caller: Observer, conclave: OpenConclave, status: Status = None, cursor: RunCursor = None
 ) -> Response:
     """The runs that the caller sees, newest first, and the forms that start one."""
-    try:
-        found = await conclave.runs.page(status=status, key_name=caller.sees, limit=_PAGE, cursor=cursor)
-    except InvalidSpecificationError:
-        wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
-        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+    found = await conclave.runs.page(status=status, key_name=caller.sees, limit=_PAGE, cursor=cursor)
     return render(
         request,
         "operations_runs.html",

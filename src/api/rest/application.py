@@ -18,6 +18,7 @@ from api.rest.hindsight import add_hindsight
 from api.rest.money import add_money
 from api.rest.openapi import add_openapi
 from api.rest.problems import answer_problems
+from api.rest.query import StrictRoute
 from api.rest.records import add_records
 from api.rest.rosters import add_rosters
 from api.rest.runs import add_runs
@@ -51,6 +52,7 @@ def create_app(conclave: Conclave, *, max_streams: int = MAX_STREAMS) -> FastAPI
         redirect_slashes=False,
         telemetry=telemetry,
     )
+    app.router.route_class = StrictRoute
     app.state.conclave = conclave
     app.state.stream_places = StreamPlaces(max_streams)
     app.state.sessions = Sessions(conclave.data_dir, conclave.keys)

@@ -21,15 +21,25 @@ from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
-from api.rest.problems import RequestRefusedError
+from api.rest.query import held_to
 from api.rest.searching import Wanted
 from api.shown import shown_deliberation
-from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
+from domain.errors.deliberation import DeliberationNotFoundError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.models.deliberation import Deliberation, DeliberationStatus, Specification
 from domain.models.event import Event
+from domain.page_cursor import position_of
 
-__all__ = ["MAX_PAGE", "MAX_WAIT_S", "Cursor", "Limit", "Status", "add_deliberations", "find_deliberation"]
+__all__ = [
+    "MAX_PAGE",
+    "MAX_WAIT_S",
+    "AbsentWhenEmpty",
+    "Cursor",
+    "Limit",
+    "Status",
+    "add_deliberations",
+    "find_deliberation",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -43,23 +53,27 @@ def _absent_when_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
-_Optional = BeforeValidator(_absent_when_empty)
+AbsentWhenEmpty = BeforeValidator(_absent_when_empty)
 # The bounds stand on the inner types: on the outer ones they would be held against the None of an absent value.
 _Seconds = Annotated[float, Field(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)]
 _PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE)]
-_OpaqueText = Annotated[str, Field(max_length=512)]
+_PageCursor = Annotated[str, Field(max_length=512), held_to(position_of)]
 _Number = Annotated[int, Field(ge=0, le=1000)]
-Wait = Annotated[_Seconds | None, _Optional, Query(description="Seconds to wait for the end before answering.")]
-Status = Annotated[DeliberationStatus | None, _Optional, Query(description="Only deliberations in this state.")]
-Limit = Annotated[_PageSize | None, _Optional, Query(description=f"Items a page; {_DEFAULT_PAGE} when not given.")]
-Cursor = Annotated[_OpaqueText | None, _Optional, Query(description="`next_cursor` of the page before, word for word.")]
+Wait = Annotated[_Seconds | None, AbsentWhenEmpty, Query(description="Seconds to wait for the end before answering.")]
+Status = Annotated[DeliberationStatus | None, AbsentWhenEmpty, Query(description="Only deliberations in this state.")]
+Limit = Annotated[
+    _PageSize | None, AbsentWhenEmpty, Query(description=f"Items a page; {_DEFAULT_PAGE} when not given.")
+]
+Cursor = Annotated[
+    _PageCursor | None, AbsentWhenEmpty, Query(description="`next_cursor` of the page before, word for word.")
+]
 Origin = Annotated[
     Annotated[str, Field(max_length=1024)] | None,
-    _Optional,
+    AbsentWhenEmpty,
     Query(description="Only those whose topic came from there: autonomous, petition, scheduled, api or another name."),
 ]
 RoundNumber = Annotated[
-    _Number | None, _Optional, Query(alias="round", description="Only this round; 0 is the blind one.")
+    _Number | None, AbsentWhenEmpty, Query(alias="round", description="Only this round; 0 is the blind one.")
 ]
 
 
@@ -163,18 +177,14 @@ async def page(
     origin: Origin = None,
 ) -> Response:
     """One page of the deliberations that the caller sees, of those that match all of it."""
-    try:
-        found = await conclave.deliberations.page(
-            status=status,
-            key_name=caller.sees,
-            limit=limit or _DEFAULT_PAGE,
-            cursor=cursor,
-            origin=origin,
-            search=wanted,
-        )
-    except InvalidSpecificationError:
-        wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
-        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+    found = await conclave.deliberations.page(
+        status=status,
+        key_name=caller.sees,
+        limit=limit or _DEFAULT_PAGE,
+        cursor=cursor,
+        origin=origin,
+        search=wanted,
+    )
     items = [deliberation_document(deliberation) for deliberation in found.items]
     shares = await conclave.topics.look(key_name=caller.sees)
     topics = {} if shares is None else {"topics": topics_document(shares)}

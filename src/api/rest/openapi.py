@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -124,11 +125,25 @@ def describe_application(app: FastAPI) -> dict[str, Any]:
                 if path.startswith("/v1/") and not path.startswith(_OPEN):
                     # The empty alternative is the local caller of a server without keys.
                     operation["security"] = [{"bearer": []}, {}]
+                if path.startswith("/v1/"):
+                    _add_refused_query(operation["responses"])
                 for status, answer in operation["responses"].items():
                     _complete(path, operation["operationId"], status, answer)
         document["webhooks"] = {"deliberationEnded": {"post": _webhook()}}
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _add_refused_query(responses: dict[str, Any]) -> None:
+    """Whatever a call takes, a parameter that it does not have is refused."""
+    default = responses.pop("default")
+    responses.setdefault(
+        "422",
+        {"description": HTTPStatus(422).phrase, "content": {_PROBLEM: {"schema": reference("Problem")}}},
+    )
+    found = sorted(responses.items())
+    responses.clear()
+    responses.update(found, default=default)
 
 
 def _complete(path: str, operation_id: str, status: str, answer: dict[str, Any]) -> None:

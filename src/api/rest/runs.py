@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,23 +15,35 @@ from api.conclave import Conclave
 from api.documents import run_document, run_event_document
 from api.rest.bodies import discard_body, read_small_document, sha256_of
 from api.rest.callers import Caller, Observer, OpenConclave, Operator, end_of_session
-from api.rest.deliberations import Cursor, Limit, Status, find_deliberation
+from api.rest.deliberations import AbsentWhenEmpty, Limit, Status, find_deliberation
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.idempotency import RUN_IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
-from api.rest.problems import RequestRefusedError
+from api.rest.query import held_to
 from application.services.run_acceptance import RunAcceptance
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.run import InvalidRunError, RunNotFoundError
 from domain.models.run import RunKind
 from domain.models.run_event import RunEvent, is_run_id
 
-__all__ = ["add_runs"]
+__all__ = ["RunCursor", "add_runs"]
 
 _MAX_BODY_BYTES = 64 * 1024
 _DEFAULT_PAGE = 50
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+
+
+def _check_cursor(text: str) -> None:
+    if not is_run_id(text):
+        raise InvalidSpecificationError.at("/cursor", "is none that a page came with: begin without one")
+
+
+RunCursor = Annotated[
+    Annotated[str, Field(max_length=512), held_to(_check_cursor)] | None,
+    AbsentWhenEmpty,
+    Query(description="`next_cursor` of the page before, word for word."),
+]
 
 
 def add_runs(app: FastAPI) -> None:
@@ -101,16 +114,10 @@ async def start(request: Request, caller: Operator, conclave: OpenConclave) -> R
 
 
 async def page(
-    caller: Observer, conclave: OpenConclave, status: Status = None, limit: Limit = None, cursor: Cursor = None
+    caller: Observer, conclave: OpenConclave, status: Status = None, limit: Limit = None, cursor: RunCursor = None
 ) -> Response:
     """One page of the runs that the caller sees."""
-    try:
-        found = await conclave.runs.page(
-            status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor
-        )
-    except InvalidSpecificationError:
-        wrong = FieldProblem("/query/cursor", "is no cursor that this server gave out")
-        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+    found = await conclave.runs.page(status=status, key_name=caller.sees, limit=limit or _DEFAULT_PAGE, cursor=cursor)
     return JsonResponse({"items": [run_document(run) for run in found.items], "next_cursor": found.next_cursor})
 
 

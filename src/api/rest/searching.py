@@ -8,6 +8,7 @@ from fastapi import Depends, Query
 from pydantic import BeforeValidator, Field
 
 from api.rest.problems import RequestRefusedError
+from api.rest.query import held_to
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.models.outcome import OutcomeStatus
 from domain.models.protocol import ProtocolKind
@@ -23,8 +24,10 @@ def _absent_when_empty(value: Any) -> Any:
 
 
 _Optional = BeforeValidator(_absent_when_empty)
-_SearchText = Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS)]
-_When = Annotated[str, Field(max_length=64)]
+# Each is looked at by itself first, so that one that cannot be does not hide another.
+_SearchText = Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), held_to(search_of)]
+_Since = Annotated[str, Field(max_length=64), held_to(lambda text: search_of(since=text))]
+_Until = Annotated[str, Field(max_length=64), held_to(lambda text: search_of(until=text))]
 
 _Text = Annotated[
     _SearchText | None,
@@ -43,7 +46,7 @@ _Simulated = Annotated[
     bool | None, _Optional, Query(description="Only those that were simulated, or only those that were not.")
 ]
 _From = Annotated[
-    _When | None,
+    _Since | None,
     _Optional,
     Query(
         alias="from",
@@ -52,7 +55,7 @@ _From = Annotated[
     ),
 ]
 _To = Annotated[
-    _When | None,
+    _Until | None,
     _Optional,
     Query(
         alias="to",
@@ -72,7 +75,7 @@ async def read_search(
     since: _From = None,
     until: _To = None,
 ) -> Search:
-    """What a request searches for. Raises `RequestRefusedError`."""
+    """What a request searches for. Raises `RequestRefusedError` where its parameters do not go together."""
     try:
         return search_of(
             search,

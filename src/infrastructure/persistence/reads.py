@@ -13,11 +13,11 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, select
 from application.ports.deliberation_repository import Page, StoredDeliberation, StoredRecord
 from application.ports.witness_log import LoggedEntry
 from application.services.record_check import require_recorded
-from domain.base64url import base64url, from_base64url
-from domain.errors.deliberation import InvalidSpecificationError, RecordMismatchError
+from domain.errors.deliberation import RecordMismatchError
 from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.event import Event
 from domain.models.search import Search
+from domain.page_cursor import cursor_of
 from infrastructure.persistence.catalogue import found_positions
 from infrastructure.persistence.documents import is_storable
 from infrastructure.persistence.glances import Glances
@@ -38,9 +38,8 @@ from infrastructure.persistence.tables import agent_records, deliberations, spec
 from infrastructure.persistence.unreadable import UNREADABLE, readable
 from infrastructure.witness.canonical_json import read_json
 
-__all__ = ["Readings", "position_of", "read_events", "read_one", "read_origins", "read_records"]
+__all__ = ["Readings", "read_events", "read_one", "read_origins", "read_records"]
 
-_MAX_POSITION_DIGITS = 18
 # Of large deliberations, a megabyte at most.
 _TOGETHER = 20
 _COUNTED_TOPICS = 10_000
@@ -156,7 +155,7 @@ class Readings:
             _require_origin(items, origin)
         if search is not None:
             _require_matches(items, search)
-        return Page(items, _cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
+        return Page(items, cursor_of(rows[limit - 1].position) if len(rows) > limit else None)
 
     def stored(self, connection: Connection, *, after: int, limit: int) -> list[StoredDeliberation]:
         """The next ones after that position, ascending, with their ledgers, not compared.
@@ -289,21 +288,6 @@ def read_origins(connection: Connection, *, since: datetime, key_name: str | Non
     if key_name is not None:
         question = question.where(deliberations.c.key_name == key_name)
     return {str(row[0]): int(row[1]) for row in connection.execute(question)}
-
-
-def position_of(cursor: str) -> int:
-    """The position that a page was cut at. Raises `InvalidSpecificationError` for what is no cursor of ours."""
-    try:
-        text = from_base64url(cursor).decode("ascii")
-    except ValueError:
-        text = ""
-    if not (text.isdecimal() and len(text) <= _MAX_POSITION_DIGITS and _cursor_of(int(text)) == cursor):
-        raise InvalidSpecificationError.at("/cursor", "is none that a page came with: begin without one")
-    return int(text)
-
-
-def _cursor_of(position: int) -> str:
-    return base64url(str(position).encode())
 
 
 def _rows(connection: Connection, question: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:

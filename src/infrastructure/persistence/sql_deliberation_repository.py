@@ -33,6 +33,7 @@ from domain.models.event import Event
 from domain.models.money import KeyBudget
 from domain.models.search import Search
 from domain.models.spending import Movement
+from domain.page_cursor import position_of
 from domain.witness.entry import Entry
 from domain.witness.happenings import event_count
 from infrastructure.persistence import leases
@@ -45,7 +46,7 @@ from infrastructure.persistence.failures import is_conflict, unavailability
 from infrastructure.persistence.group_commit import GroupCommit
 from infrastructure.persistence.idempotency import find as find_remembered
 from infrastructure.persistence.ledger import charge_values, read_charges, read_ledger
-from infrastructure.persistence.reads import Readings, position_of, read_events, read_origins, read_records
+from infrastructure.persistence.reads import Readings, read_events, read_origins, read_records
 from infrastructure.persistence.rows import (
     RosterTexts,
     RowWriter,

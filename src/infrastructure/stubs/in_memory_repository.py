@@ -31,7 +31,6 @@ from domain.errors.deliberation import (
     DeliberationExistsError,
     DeliberationNotFoundError,
     IllegalTransitionError,
-    InvalidSpecificationError,
     LeaseLostError,
     RecordExistsError,
 )
@@ -42,6 +41,7 @@ from domain.models.money import KeyBudget
 from domain.models.round import AgentRecord
 from domain.models.search import Search
 from domain.models.spending import Movement, spend
+from domain.page_cursor import cursor_of, position_of
 from domain.witness.entry import Entry, accepted_texts, record_texts, salt_at
 from infrastructure.persistence.disclosing import opened
 from infrastructure.persistence.documents import is_storable
@@ -54,7 +54,6 @@ from infrastructure.witness.canonical_json import read_json
 
 __all__ = ["InMemoryRepository"]
 
-_MAX_POSITION_DIGITS = 18
 _COUNTED_TOPICS = 10_000
 
 
@@ -201,10 +200,10 @@ class InMemoryRepository:
         search: Search | None = None,
     ) -> Page:
         """As in `DeliberationReader`; without rounds, and failures without the agents' texts."""
-        before = len(self._kept) + 1 if cursor is None else _position_of(cursor)
+        before = len(self._kept) + 1 if cursor is None else position_of(cursor)
         found = [kept for kept in self._found(status, key_name, origin=origin, search=search) if kept.position < before]
         items = tuple(self._compared(kept).at_a_glance for kept in found[:limit])
-        return Page(items, str(found[limit - 1].position) if len(found) > limit else None)
+        return Page(items, cursor_of(found[limit - 1].position) if len(found) > limit else None)
 
     async def count(
         self,
@@ -404,9 +403,3 @@ def _check(record: AgentRecord) -> None:
     for text in texts if failure is None else (*texts, failure.kind, failure.message):
         if text is not None and not is_storable(text):
             raise ValueError("a text holds a NUL or a lone surrogate: clean texts before they are recorded.")
-
-
-def _position_of(cursor: str) -> int:
-    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= _MAX_POSITION_DIGITS):
-        raise InvalidSpecificationError.at("/cursor", "is none that a page came with: begin without one")
-    return int(cursor)

@@ -88,6 +88,14 @@ def test_an_answer_is_held_for_a_minute_at_most(wait_s: float) -> None:
         calls.deliberate("Why?", wait_s=wait_s)
 
 
+@pytest.mark.parametrize(
+    ("wait_s", "sent"),
+    [(0, "0"), (60, "60"), (0.5, "0.5"), (0.00002, "0.00002"), (1e-9, "0"), (12.3456789, "12.345679")],
+)
+def test_seconds_are_sent_in_plain_digits(wait_s: float, sent: str) -> None:
+    assert calls.deliberate("Why?", wait_s=wait_s).path == f"/v1/deliberations?wait={sent}"
+
+
 def test_places_in_the_log_and_in_a_stream_are_not_negative() -> None:
     with pytest.raises(UnusableArgumentError):
         calls.entry(-1)

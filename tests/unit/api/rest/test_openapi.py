@@ -200,6 +200,15 @@ async def test_every_operation_says_how_it_refuses(document: dict[str, Any]) -> 
         assert "application/problem+json" in operation["responses"]["default"]["content"]
 
 
+async def test_every_call_of_the_contract_says_that_it_may_refuse_what_it_was_asked_with(
+    document: dict[str, Any],
+) -> None:
+    for path, operations_of_path in document["paths"].items():
+        for operation in operations_of_path.values():
+            assert ("422" in operation["responses"]) == path.startswith("/v1/"), path
+            assert list(operation["responses"])[-1] == "default"
+
+
 async def test_what_reads_the_store_says_that_the_store_may_be_away(document: dict[str, Any]) -> None:
     reads = [path for path in document["paths"] if path.startswith(("/v1/deliberations", "/v1/runs", "/v1/usage"))]
     assert len(reads) > 5
