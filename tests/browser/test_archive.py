@@ -130,6 +130,32 @@ def test_two_are_ticked_and_compared_by_keyboard_alone(panel: Panel, open_page: 
     expect(page.get_by_role("row", name=re.compile("^Protocol"))).to_contain_text("same")
 
 
+def test_who_comes_back_from_a_comparison_can_compare_again(panel: Panel, open_page: OpenPage) -> None:
+    page = open_page(panel.server, "/archive?search=trams")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    button = page.get_by_role("button", name="Compare")
+    button.click()
+    page.wait_for_url(re.compile("/archive/compare"))
+    page.go_back()
+    expect(page.locator("#hits input[name=pick]:checked")).to_have_count(2)
+    expect(page.locator("#picked")).to_have_text("2 ticked: ready to be compared.")
+    button.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Two deliberations, side by side")
+
+
+def test_times_are_the_readers_after_a_search_too(panel: Panel, open_page: OpenPage) -> None:
+    page = open_page(panel.server, "/archive", timezone_id="Asia/Kolkata")
+    times = page.locator("#hits time")
+    before = times.last.inner_text()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", before)
+    page.get_by_role("searchbox").fill("trams")
+    found(page, "2 deliberations found, newest first.")
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", text) for text in times.all_inner_texts())
+    page.get_by_role("searchbox").fill("")
+    expect(times.last).to_have_text(before)
+
+
 def test_a_third_cannot_be_ticked(panel: Panel, open_page: OpenPage) -> None:
     page = open_page(panel.server, "/archive")
     boxes = page.get_by_role("checkbox")
@@ -165,6 +191,7 @@ def test_ballots_are_counted_again_and_what_came_of_it_is_in_the_record(own_pane
     page.get_by_role("checkbox", name="irv").check()
     page.get_by_role("button", name="Count again").click()
     expect(page.locator("#rules article")).to_have_count(3)
+    expect(page.get_by_role("button", name="Count again")).to_be_focused()
     borda = page.get_by_role("article", name=re.compile("^borda"))
     expect(borda).to_contain_text("Another outcome than the one that was decided.")
     expect(borda).to_contain_text("Minority report")
@@ -210,6 +237,7 @@ def test_the_truth_is_told_and_everybody_is_scored(
         form.get_by_role("combobox").select_option(label=truth)
     form.get_by_role("button", name="Tell the truth").click()
     expect(page.locator("#scores")).to_contain_text("Recorded.")
+    expect(form.get_by_role("button", name="Tell the truth")).to_be_focused()
     assert [each["answer"] for each in own_panel.entries(document, "resolved")] == [recorded]
 
 

@@ -224,6 +224,7 @@ def test_a_person_cancels_only_after_saying_so_twice(open_page: OpenPage) -> Non
         page.get_by_role("button", name="Cancel the deliberation").click()
         expect(page.locator("#decision-title")).to_contain_text("the deliberation was cancelled")
         wait_for_seats(page, "cancelled", list(range(72)))
+        expect(page.locator("#question")).to_be_focused()
 
 
 def test_a_halt_in_its_midst_shows_who_was_halted_and_what_was_said_until_then(open_page: OpenPage) -> None:

@@ -83,6 +83,22 @@ def test_a_halt_in_the_middle_of_a_deliberation_and_its_end(house: House, open_p
     expect(page.locator("#clear-form")).to_be_hidden()
 
 
+def test_who_halts_and_clears_by_keyboard_keeps_the_focus_where_the_next_step_is(
+    house: House, open_page: OpenPage
+) -> None:
+    page = open_page(house, "/operations")
+    for label, answer, state in (
+        ("Why is everything to be halted?", "Halt now", "No agent is asked"),
+        ("Why may it go on?", "Clear it", "Nothing is halted"),
+    ):
+        page.get_by_label(label).fill("a drill")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog").get_by_role("button", name=answer).press("Enter")
+        expect(page.locator("#live-halt")).to_contain_text(state)
+        expect(page.get_by_role("heading", name="Halt or go on")).to_be_focused()
+
+
 def test_a_halt_wants_a_reason_and_a_second_thought(house: House, open_page: OpenPage) -> None:
     page = open_page(house, "/operations")
     page.get_by_role("button", name="Halt everything").click()

@@ -1,6 +1,6 @@
 // The archive: ticks that outlast a search, news of what was found, and what is counted again or told afterwards.
 
-import { announce, api, element, formatted, Problem, showTimes, visible } from "/static/page.js";
+import { announce, api, element, focusOn, formatted, hold, Problem, release, showTimes, visible } from "/static/page.js";
 
 const MOST = 2;
 
@@ -43,8 +43,14 @@ function followPicks() {
     showPicks();
     announce(document.getElementById("found")?.textContent ?? "");
   });
-  // What the browser filled in again when one came back.
-  for (const box of document.querySelectorAll("#hits input[name=pick]:checked")) picked.set(box.value, "");
+  readPicks();
+  // Only now has the browser ticked again what was ticked when one left.
+  window.addEventListener("pageshow", readPicks);
+}
+
+/** Take over what is ticked on the page already. */
+function readPicks() {
+  for (const box of document.querySelectorAll("#hits input[name=pick]:checked")) picked.set(box.value, box.getAttribute("aria-label"));
   showPicks();
 }
 
@@ -77,17 +83,19 @@ async function recount(form) {
   failed.textContent = rules.length ? "" : "Tick a rule first.";
   if (!rules.length) return;
   const button = form.querySelector("button");
+  if (!hold(button)) return;
   const { id } = document.getElementById("rules").dataset;
-  button.disabled = true;
   form.classList.add("busy");
   try {
     for (const kind of rules) await api("POST", `/v1/deliberations/${encodeURIComponent(id)}/recount`, { rule: { kind } });
     await redraw();
     announce(`Counted again by ${rules.length === 1 ? "one rule" : `${rules.length} rules`}.`);
     document.querySelector("#rules article:last-of-type h2")?.scrollIntoView({ block: "nearest" });
-    document.querySelector("#recount button:not(:disabled), #recount-title")?.focus();
+    const again = document.querySelector("#recount button:not(:disabled)");
+    if (again) again.focus();
+    else focusOn(document.getElementById("recount-title"));
   } catch (problem) {
-    button.disabled = false;
+    release(button);
     form.classList.remove("busy");
     failed.textContent = visible(told(problem), 500);
   }
@@ -113,7 +121,7 @@ async function resolve(form) {
   if (answer === null) return;
   const { id } = document.getElementById("rules").dataset;
   const button = form.querySelector("button");
-  button.disabled = true;
+  if (!hold(button)) return;
   try {
     const { document: scored } = await api("POST", `/v1/deliberations/${encodeURIComponent(id)}/resolution`, { answer });
     showScores(scored);
@@ -121,7 +129,7 @@ async function resolve(form) {
   } catch (problem) {
     failed.textContent = visible(told(problem), 500);
   } finally {
-    button.disabled = false;
+    release(button);
   }
 }
 

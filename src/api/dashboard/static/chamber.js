@@ -1,5 +1,5 @@
 // The chamber, live: one stream of frames, written into the page once an animation frame, and recovered whole after every absence.
-import { Problem, announce, api, formatted, haltIsTold, showHalt, showTimes, signedOut, visible } from "/static/page.js";
+import { Problem, announce, api, focusOn, formatted, haltIsTold, hold, release, showHalt, showTimes, signedOut, visible } from "/static/page.js";
 
 const SILENCE_MS = 40_000;
 const STALE_AFTER_MS = 1_500;
@@ -76,8 +76,10 @@ function replace(frame) {
       current = 0;
       close();
     }
-    bind(frame.chamber);
-    chamber().replaceWith(frame.chamber);
+    keepingFocus(() => {
+      bind(frame.chamber);
+      chamber().replaceWith(frame.chamber);
+    });
   }
   if (frame.hasEnded) steps.push(() => setTimeout(() => announce(byId("decision-title")?.textContent ?? "It has ended."), 50)) && advance();
   if (isAnother) {
@@ -131,6 +133,19 @@ function amend(next) {
   if (isCalm.matches) steps.push(lineUp);
   else setTimeout(() => steps.push(lineUp) && advance(), GLIDE_MS);
   advance();
+}
+
+/** Change the page: where what has the focus goes away, the focus goes to what has its name then, or to the heading. */
+function keepingFocus(change) {
+  const before = document.activeElement;
+  change();
+  if (!before?.isConnected) giveFocus(before?.id ?? "");
+}
+
+function giveFocus(id) {
+  const same = id ? byId(id) : null;
+  if (same && !same.hidden) same.focus({ preventScroll: true });
+  else focusOn(byId("question") ?? byId("content"));
 }
 
 /** What stands between the first of the parent and the node. */
@@ -195,13 +210,13 @@ function advance() {
 
 function step() {
   stepping = 0;
-  steps.shift()?.();
+  if (steps.length) keepingFocus(steps.shift());
   advance();
 }
 
 /** All that is left, at once. */
 function settle() {
-  while (steps.length) steps.shift()();
+  while (steps.length) keepingFocus(steps.shift());
 }
 
 /** Where a seat stands, and how large it is, in the units of the drawing: asking the layout would hold up the frame. */
@@ -481,17 +496,19 @@ document.addEventListener("keydown", (event) => {
 byId("cancel-no").addEventListener("click", () => dialog.close());
 byId("cancel-yes").addEventListener("click", async (event) => {
   const button = event.currentTarget;
-  button.disabled = true;
+  if (!hold(button)) return;
   try {
     await api("POST", `/v1/deliberations/${encodeURIComponent(shownId())}/cancel`);
     dialog.close();
+    // What was pressed to open it may have been drawn anew since, or be gone.
+    if (document.activeElement === document.body) giveFocus("cancel");
     announce("It is being cancelled.");
   } catch (error) {
     const problem = byId("cancel-problem");
     problem.textContent = visible(`${error.title ?? "It was not cancelled"}. ${error.detail ?? error.message}`, 500);
     problem.hidden = false;
   } finally {
-    button.disabled = false;
+    release(button);
   }
 });
 

@@ -1,6 +1,6 @@
 // The view of operations: kept up to date while it is looked at, with the halt and its end.
 
-import { announce, api, formatted, lookAtHalt, Problem, visible, whenVisible } from "/static/page.js";
+import { announce, api, focusOn, formatted, hold, lookAtHalt, Problem, release, visible, whenVisible } from "/static/page.js";
 import { refresh } from "/static/live.js";
 
 const EVERY_MS = 2000;
@@ -45,8 +45,12 @@ function tell(now) {
   lookAtHalt();
   if (!control) return;
   control.dataset.condition = now;
-  document.getElementById("halt-form").hidden = now === "halted";
-  document.getElementById("clear-form").hidden = now === "open";
+  for (const [name, isHidden] of [["halt-form", now === "halted"], ["clear-form", now === "open"]]) {
+    const form = document.getElementById(name);
+    const hadFocus = form.contains(document.activeElement);
+    form.hidden = isHidden;
+    if (isHidden && hadFocus) focusOn(document.getElementById("halt-control-heading"));
+  }
 }
 
 function confirmed(heading, text, reason, action) {
@@ -81,8 +85,7 @@ function changes(form, method, { heading, text, action, done }) {
       refuse("Say why.");
       return;
     }
-    if (!(await confirmed(heading, text, reason, action))) return;
-    button.disabled = true;
+    if (button.ariaDisabled === "true" || !(await confirmed(heading, text, reason, action)) || !hold(button)) return;
     try {
       await api(method, "/v1/halt", { reason });
       area.value = "";
@@ -91,7 +94,7 @@ function changes(form, method, { heading, text, action, done }) {
       if (!(error instanceof Problem)) throw error;
       refuse([error.title, error.detail, ...error.errors.map((each) => each.detail)].filter(Boolean).join(". ").replaceAll("..", "."));
     } finally {
-      button.disabled = false;
+      release(button);
     }
     // What is asked right now may be older than the change.
     await looking;

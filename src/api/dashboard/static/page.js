@@ -184,6 +184,24 @@ export function announce(text, { assertive = false } = {}) {
   });
 }
 
+/** Let the button not be pressed again until it is released. It keeps the focus, which one that is disabled loses. Whether it was free. */
+export function hold(button) {
+  if (button.ariaDisabled === "true") return false;
+  button.ariaDisabled = "true";
+  return true;
+}
+
+export function release(button) {
+  button.ariaDisabled = null;
+}
+
+/** Put the focus on a heading, or another place that takes none by itself. */
+export function focusOn(place) {
+  if (!place) return;
+  place.tabIndex = -1;
+  place.focus({ preventScroll: true });
+}
+
 const twoDigits = (value) => String(value).padStart(2, "0");
 
 /** Quantities as people read them, "–" for null and undefined. */
@@ -308,7 +326,8 @@ function offerThemes() {
 
 // What was being written is not for whoever comes next.
 document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", () => sessionStorage.clear());
-document.addEventListener("htmx:after:swap", (event) => showTimes(event.target instanceof Element ? event.target : document));
+// Of the whole page: what was swapped is told to the element that asked, not to the one that is filled.
+document.addEventListener("htmx:after:swap", () => showTimes());
 showTimes();
 offerThemes();
 // What the page came with is as new as the page.

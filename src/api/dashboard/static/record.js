@@ -1,6 +1,6 @@
 // The pages of the record: the pinned key, and what this browser finds when it checks checkpoint, entries and bundles itself.
 
-import { announce, api, bdi, element, visible } from "./page.js";
+import { announce, api, bdi, element, hold, release, visible } from "./page.js";
 import {
   Refused, Unable, forgetKey, forgetSeen, obstacle, opens, pinKey, pinnedKey, seenCheckpoint, verifyEntry, verifyHead,
 } from "./verify.js";
@@ -37,17 +37,16 @@ function show(place, report) {
   announce(`${name} ${report.words}`, { assertive: report.result === "refused" });
 }
 
-/** Runs a check with its button disabled, so that two do not run at a time. */
+/** Runs a check with its button held, so that two do not run at a time. */
 async function run(button, place, check) {
-  if (button.disabled) return null;
-  button.disabled = true;
+  if (!hold(button)) return null;
   place.setAttribute("aria-busy", "true");
   try {
     const report = await check();
     show(place, report);
     return report;
   } finally {
-    button.disabled = false;
+    release(button);
     place.removeAttribute("aria-busy");
   }
 }

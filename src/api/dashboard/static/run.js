@@ -1,6 +1,6 @@
 // A run as it goes along: its events say when to look again, and its figures are drawn from what it wrote.
 
-import { announce, api, Problem, signedOut, whenVisible } from "/static/page.js";
+import { announce, api, hold, Problem, release, signedOut, whenVisible } from "/static/page.js";
 import { documentIfNew, refresh } from "/static/live.js";
 import { Plots } from "/static/plots.js";
 
@@ -90,8 +90,7 @@ cancel?.addEventListener("click", () => {
   dialog.addEventListener(
     "close",
     async () => {
-      if (dialog.returnValue !== "yes") return;
-      cancel.disabled = true;
+      if (dialog.returnValue !== "yes" || !hold(cancel)) return;
       problem.textContent = "";
       try {
         await api("POST", live.dataset.cancel);
@@ -99,7 +98,7 @@ cancel?.addEventListener("click", () => {
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         problem.textContent = `${error.title}. ${error.detail}`;
-        cancel.disabled = false;
+        release(cancel);
       }
       soon();
     },
