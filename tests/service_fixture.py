@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from application.ports.agent_orchestrator import AgentOutput, AgentRequest
 from application.ports.clock import Clock
+from application.ports.metrics import Metrics
 from application.ports.model_desk import ModelDesk
 from application.ports.process_registry import ProcessRegistry
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
@@ -79,6 +80,7 @@ def build(
     queue: EmbeddedQueue | None = None,
     desk: ModelDesk | None = None,
     texts: TextSynthesis | None = None,
+    metrics: Metrics | None = None,
 ) -> House:
     repository = repository if repository is not None else InMemoryRepository(clock=VirtualClock())
     halt = halt or HaltCheckerStub()
@@ -102,6 +104,7 @@ def build(
         max_running=max_running,
         max_queued=max_queued,
         texts=texts,
+        metrics=metrics,
     )
     return House(service, repository, halt, pool, queue)
 

@@ -251,6 +251,8 @@ class DeliberationWorker:
             run.wind_down()
         if claim.deliberation.cancel_requested:
             run.stop(StopCause.CANCELLED)
+        # Measured where that can be: the clock of the day may be set meanwhile.
+        began = self._clock.monotonic() if claim.deliberation.status is DeliberationStatus.QUEUED else None
         try:
             agents = len(claim.deliberation.specification.roster.agents)
             with (
@@ -260,9 +262,8 @@ class DeliberationWorker:
                 ended = await run.run()
                 span.ended_as(ended.status.value)
             if ended.status.is_terminal:
-                started = ended.started_at or ended.created_at
-                finished = ended.finished_at or started
-                self._metrics.deliberation_ended(ended.status, (finished - started).total_seconds())
+                measured_s = None if began is None else self._clock.monotonic() - began
+                self._metrics.deliberation_ended(ended.status, _recorded_s(ended) if measured_s is None else measured_s)
                 await self._note_worth(ended)
             else:
                 await self._leases.release({deliberation_id: claim.lease})
@@ -434,6 +435,12 @@ def cancelled_before_its_start(claim: Claim, *, at: datetime) -> Commit:
     """What ends a deliberation that nobody has begun."""
     ended = claim.deliberation.end(DeliberationStatus.CANCELLED, at=at, reason="cancelled on request")
     return Commit(ended.id, [deliberation_ended(ended, cause=ended.reason)], ended, claim.lease)
+
+
+def _recorded_s(ended: Deliberation) -> float:
+    """How long it took by its record, over all the processes that worked on it."""
+    started = ended.started_at or ended.created_at
+    return max(((ended.finished_at or started) - started).total_seconds(), 0.0)
 
 
 def _is_taken_over(error: BaseException) -> bool:

@@ -189,7 +189,9 @@ class RoundRecorder:
         usage = ending.usage
         if request.attempt > 1:
             usage = self._course.usage(request.round_number, request.agent_id) + usage
-        record = _record(request, ending, usage, started_at=started_at, finished_at=now)
+        # The clock of the day may have been set back meanwhile.
+        finished_at = now if started_at is None else max(now, started_at)
+        record = _record(request, ending, usage, started_at=started_at, finished_at=finished_at)
         deliberation = self._deliberation
         entry = agent_ended(deliberation.id, record, deliberation.specification.answers_in(record.round_number))
         entry.charge = self._charge(request, last)

@@ -212,7 +212,8 @@ class Deliberation:
         """The same deliberation, ended as `status`.
 
         The roll call, the failures and the usage are derived from the rounds, so they cannot disagree with them; `besides` is what calls
-        took that are no agent's. An outcome stands only on a completed one. Raises `IllegalTransitionError`.
+        took that are no agent's. An outcome stands only on a completed one. It ends no earlier than it began, whatever the clock says.
+        Raises `IllegalTransitionError`.
         """
         self._must_allow(status)
         if (outcome is not None) != (status is DeliberationStatus.COMPLETED):
@@ -229,7 +230,7 @@ class Deliberation:
         return replace(
             self,
             status=status,
-            finished_at=at,
+            finished_at=max(at, self.started_at or self.created_at),
             rounds=rounds,
             outcome=outcome,
             reason=reason,
