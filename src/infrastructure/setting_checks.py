@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = [
     "existing_file",
     "existing_folder",
     "folder_to_be",
+    "log_name",
     "on_one_line",
     "receivers",
     "run_id",
@@ -24,6 +26,11 @@ __all__ = [
     "with_scheme",
     "without_spaces",
 ]
+
+
+# What stands between the host and the path, as SQLAlchemy and redis-py read it: an unescaped password may hold anything but an at sign.
+_PORT = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?+(?:\[[^/?]+\]|[^/:?]*):([^/?]*)")
+_MAX_PORT = 65535
 
 
 def absolute(path: Path) -> Path:
@@ -74,6 +81,13 @@ def without_spaces(text: str) -> str:
     return text
 
 
+def log_name(text: str) -> str:
+    """What a log can be called in its checkpoints (C2SP signed note)."""
+    if "+" in text:
+        raise ValueError(f"{text!r} cannot name a log")
+    return without_spaces(text)
+
+
 def run_id(text: str) -> str:
     """The id of a run."""
     if not is_run_id(text):
@@ -87,11 +101,15 @@ def entries(value: object) -> object:
 
 
 def with_scheme(*schemes: str) -> Callable[[str], str]:
-    """The check of an address that begins with one of these schemes."""
+    """The check of an address that begins with one of these schemes, and has a port that there can be if it names one."""
 
     def check(address: str) -> str:
-        scheme, separator, _ = address.partition("://")
+        scheme, separator, rest = address.partition("://")
         if scheme in schemes and separator and address.isprintable():
+            named_port = _PORT.match(rest)
+            if named_port and named_port[1] and not _is_port(named_port[1]):
+                # Where the host was forgotten, this is the password.
+                raise ValueError(f"its port is no whole number from 1 to {_MAX_PORT}")
             return address
         named = (
             f"the scheme {scheme!r} is not one of"
@@ -122,6 +140,10 @@ def receivers(given: tuple[str, ...]) -> tuple[str, ...]:
     """Webhooks, each an address or NAME=ADDRESS."""
     parse_receivers(given)
     return given
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= _MAX_PORT
 
 
 def _mode(path: Path) -> int:

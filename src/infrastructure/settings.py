@@ -128,8 +128,8 @@ class Settings(BaseSettings):
     halt_file: AnyPath = Field(default_factory=_halt_file_in, description="a path")
     api_keys: SecretStr | None = Field(None, description="name:role:secret, comma-separated")
     witness_key_file: AnyPath | None = Field(None, description="a path")
-    witness_origin: Annotated[Line, AfterValidator(checks.without_spaces)] | None = Field(
-        None, description="a name without blanks"
+    witness_origin: Annotated[Line, AfterValidator(checks.log_name)] | None = Field(
+        None, description="a name without blanks and plus signs, like example.com/conclave"
     )
     witness_anchors: Entries = Field((), repr=False, description="files and addresses, comma-separated")
     webhooks: Annotated[
@@ -262,7 +262,8 @@ def load_settings(environ: Mapping[str, str] | None = None, env_file: Path | Non
     """
     from_file = _dotenv(env_file)
     environment = os.environ if environ is None else environ
-    _refuse_unknown({*environment, *from_file.env_vars})
+    # The vendor's source keeps the names of the file in lower case.
+    _refuse_unknown({*environment, *map(str.upper, from_file.env_vars)})
     _refuse_in_file(set(from_file.env_vars))
     from_environment = EnvSettingsSource(Settings)
     from_environment.env_vars = {name.lower(): value for name, value in environment.items() if value}
@@ -368,7 +369,9 @@ def _refuse_unknown(names: set[str]) -> None:
             raise ConfigurationError(
                 variable=name if name.isprintable() else ascii(name),
                 problem="there is no such setting",
-                remedy=f"Did you mean {PREFIX}{close[0]}?" if close else "Remove it, or look its name up in the README",
+                remedy=f"Did you mean {PREFIX}{close[0]}?"
+                if close
+                else "Remove it; docs/reference/settings.md has them all",
             )
 
 

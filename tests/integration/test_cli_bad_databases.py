@@ -55,6 +55,17 @@ def test_doctor_shows_a_newer_database_as_one_check_among_the_others(conclave: C
     assert found["rosters"]["works"]
 
 
+def test_doctor_blames_no_database_for_the_key_of_the_record(
+    conclave: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONCLAVE_WITNESS_KEY_FILE", "/dev/null")
+    ran = conclave("doctor", "--json")
+    assert ran.code == 2
+    failed = {check["name"]: check["remedy"] for check in ran.document["checks"] if not check["works"]}
+    assert set(failed) == {"record"}
+    assert failed["record"].startswith("CONCLAVE_WITNESS_KEY_FILE: ")
+
+
 def test_a_file_of_another_program_is_a_usage_error_that_says_so(conclave: Command, database: Path) -> None:
     _written(database, "CREATE TABLE deliberations (of TEXT)")
     ran = conclave("list")

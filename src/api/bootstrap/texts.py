@@ -41,6 +41,12 @@ def open_text_synthesis(settings: Settings, stack: AsyncExitStack, desk: Provide
                 remedy="Install a build of torch for this machine, then: uv pip install 'archon-conclave[embeddings]'",
             )
         return TextSynthesis(PackagedEmbedder())
+    if not (settings.providers or settings.llm_base_url or settings.replay_dir):
+        raise ConfigurationError(
+            variable=_VARIABLE,
+            problem=f"{named!r} would be a model of a provider, and no provider is set",
+            remedy="Set CONCLAVE_LLM_BASE_URL or CONCLAVE_PROVIDERS_FILE, give 'packaged', or leave it unset.",
+        )
     from infrastructure.embedders.provider_embedder import ProviderEmbedder
 
     providers = providers_of(settings, slots=1)

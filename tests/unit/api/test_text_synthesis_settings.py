@@ -54,7 +54,7 @@ async def test_a_model_of_the_file_is_named_with_its_provider(tmp_path: Path, mo
 
 async def test_an_embedding_model_without_a_provider_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONCLAVE_EMBEDDING_MODEL", "embed-1")
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="CONCLAVE_EMBEDDING_MODEL: 'embed-1' would be a model of a provider"):
         await chosen()
 
 

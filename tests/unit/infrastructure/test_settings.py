@@ -223,3 +223,32 @@ def test_without_the_extra_the_collector_of_other_programs_stops_no_start(monkey
     settings = load_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://theirs:4318"}, None)
     assert settings.traces_endpoint is None
     assert any("archon-conclave[tracing]" in notice for notice in settings.notices)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://127.0.0.1:99999",
+        "redis://:pass/word@[::1]:0/2",
+        "postgresql://h:99999/x",
+        "postgresql://user:pa/ss@h:70000/x?sslmode=require",
+        "postgresql://user:forgotten-the-host",
+    ],
+)
+def test_a_port_that_there_cannot_be_is_refused_without_showing_what_was_given(address: str) -> None:
+    name = "REDIS_URL" if address.startswith("redis") else "DATABASE_URL"
+    problem = refused(**{name: address})
+    assert problem.variable == f"CONCLAVE_{name}"
+    assert problem.problem == "its port is no whole number from 1 to 65535"
+
+
+@pytest.mark.parametrize(
+    "address", ["redis://h", "redis://:a:b/c@h:6379/0", "rediss://[::1]:65535", "unix:///run/a:b.sock?db=1"]
+)
+def test_an_address_with_a_port_that_there_can_be_is_taken(address: str) -> None:
+    assert load(REDIS_URL=address).redis_url == address
+
+
+def test_a_name_that_no_log_can_have_is_refused_before_anything_is_opened() -> None:
+    problem = refused(WITNESS_ORIGIN="two+words")
+    assert str(problem).startswith("CONCLAVE_WITNESS_ORIGIN: 'two+words' cannot name a log. Give a name without blanks")

@@ -32,7 +32,15 @@ def test_an_unknown_name_stops_the_start_and_is_told_what_was_probably_meant(
 
 
 def test_a_name_like_no_other_is_refused_without_a_guess() -> None:
-    assert refused(ZZZ="1").remedy == "Remove it, or look its name up in the README"
+    assert refused(ZZZ="1").remedy == "Remove it; docs/reference/settings.md has them all"
+
+
+def test_an_unknown_name_in_a_file_is_named_in_upper_case(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("CONCLAVE_ZZZ=1\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({}, file)
+    assert caught.value.variable == "CONCLAVE_ZZZ"
 
 
 def test_foreign_names_are_ignored_wherever_they_stand(tmp_path: Path) -> None:
