@@ -23,7 +23,7 @@ from domain.models.question import AnswerFormat, AnswerKind
 from domain.models.round import AgentRecord, Round
 from domain.models.run import Run
 from domain.models.run_event import RunEvent
-from domain.protocols.common_ground import final_statement
+from domain.protocols.common_ground import final_statement, statements_until
 from domain.protocols.poll import Savings, savings_of
 from domain.protocols.proceedings import Proceedings
 from domain.voting.rule import Rule
@@ -61,6 +61,7 @@ def deliberation_document(
     `worth` is what earlier ones say of it as well, and `control` the one that it is compared with; None where that was not asked.
     """
     specification = deliberation.specification
+    proceedings = _proceedings(deliberation)
     return {
         "id": deliberation.id,
         "status": deliberation.status.value,
@@ -79,7 +80,8 @@ def deliberation_document(
         "roll_call": deliberation.roll_call.as_counts(),
         "rounds": [_round(round_) for round_ in deliberation.rounds],
         "saved": _saved(savings_of(deliberation)),
-        "statement": _statement(deliberation),
+        "statement": _statement(deliberation, proceedings),
+        "statements": _statements(proceedings),
         "outcome": None if deliberation.outcome is None else outcome_with_reasons(deliberation.outcome, worth),
         "worth": None if worth is None else worth_document(worth),
         "control": _control(deliberation, control),
@@ -331,18 +333,33 @@ def _saved(savings: Savings | None) -> dict[str, Any] | None:
     return {"agents": savings.agents, "calls": savings.calls, "cost_usd": savings.cost_usd}
 
 
-def _statement(deliberation: Deliberation) -> dict[str, Any] | None:
-    """The statement that a search for common ground has found: of texts the one that was decided for."""
+def _proceedings(deliberation: Deliberation) -> Proceedings | None:
+    """What was said in a search for common ground, None for anything else."""
     if deliberation.specification.protocol.kind is not ProtocolKind.COMMON_GROUND or not deliberation.rounds:
         return None
-    proceedings = Proceedings(deliberation, (record for round_ in deliberation.rounds for record in round_.records))
-    found = final_statement(proceedings)
+    return Proceedings(deliberation, (record for round_ in deliberation.rounds for record in round_.records))
+
+
+def _statement(deliberation: Deliberation, proceedings: Proceedings | None) -> dict[str, Any] | None:
+    """The statement that a search for common ground has found: of texts the one that was decided for."""
+    found = None if proceedings is None else final_statement(proceedings)
     if found is None:
         return None
     label, record = found
     is_text = deliberation.specification.question.answer.kind is AnswerKind.TEXT
     if is_text and (deliberation.outcome is None or deliberation.outcome.decision != label):
         return None
+    return _drafted(label, record)
+
+
+def _statements(proceedings: Proceedings | None) -> list[dict[str, Any]]:
+    """All that were put to everybody in the last ranking, so that no label stands without its text."""
+    if proceedings is None or proceedings.last is None:
+        return []
+    return [_drafted(label, record) for label, record in statements_until(proceedings, proceedings.last).items()]
+
+
+def _drafted(label: str, record: AgentRecord) -> dict[str, Any]:
     return {"label": label, "agent_id": record.agent_id, "round": record.round_number, "text": record.answer}
 
 

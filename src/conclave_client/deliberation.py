@@ -153,7 +153,7 @@ class Saved(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement(Document):
-    """The statement that a search for common ground came to."""
+    """A statement that a search for common ground came to, or chose among."""
 
     label: str
     agent_id: str
@@ -250,6 +250,7 @@ class Deliberation(Document):
     rounds: tuple[Round, ...]
     saved: Saved | None
     statement: Statement | None
+    statements: tuple[Statement, ...]
     outcome: Outcome | None
     control: Control | None
     worth: Worth | None

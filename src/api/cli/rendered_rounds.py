@@ -7,7 +7,7 @@ from typing import Any
 
 from api.cli.plain_text import visible
 
-__all__ = ["answers_the_question", "round_lines", "saved_line", "statement_lines"]
+__all__ = ["answers_the_question", "round_lines", "saved_line", "statement_lines", "text_of_label"]
 
 _MAX_IN_A_TALLY = 6
 _MAX_STATEMENT_CHARACTERS = 2_000
@@ -50,6 +50,18 @@ def statement_lines(document: Document) -> Sequence[str]:
         f"Common ground ({visible(str(statement.get('label')))}, drafted by {visible(str(statement.get('agent_id')))}):",
         text,
     ]
+
+
+def text_of_label(document: Document, label: str) -> Sequence[str]:
+    """The statement behind a label of a ranking of texts, and who drafted it; nothing for any other answer."""
+    if (document.get("answer") or {}).get("kind") != "text":
+        return []
+    found = next((each for each in document.get("statements") or () if each.get("label") == label), None)
+    if found is None:
+        return []
+    told = found.get("text")
+    text = "(erased)" if told is None else f'"{visible(str(told), limit=_MAX_STATEMENT_CHARACTERS)}"'
+    return [f"{text} [{visible(str(found.get('agent_id')))}]"]
 
 
 def _line(round_: Document) -> str:

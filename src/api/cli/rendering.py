@@ -15,7 +15,7 @@ from api.cli.bars import histogram, tally_lines
 from api.cli.page import Page, counted
 from api.cli.plain_text import visible, visible_lines
 from api.cli.positions import ESTIMATES, MIDDLE, Position, positions_of
-from api.cli.rendered_rounds import round_lines, saved_line, statement_lines
+from api.cli.rendered_rounds import round_lines, saved_line, statement_lines, text_of_label
 from api.cli.rendered_synthesis import ERASED, write_synthesis
 from api.cli.rendered_worth import control_line, drop_out_of, worth_lines
 
@@ -46,9 +46,9 @@ Document = Mapping[str, Any]
 
 
 def render_deliberation(
-    console: Console, document: Document, *, outputs: Sequence[Document] = (), notices: Sequence[str] = (), again: str
+    console: Console, document: Document, *, outputs: Sequence[Document] = (), notices: Sequence[str] = (), again: str | None
 ) -> None:
-    """Print the whole result. `outputs` give the voices, `again` is the command that shows this once more."""
+    """Print the whole result. `outputs` give the voices, `again` is the command that shows this once more, if one does."""
     _View(Page(console), document, outputs).write(notices, again)
 
 
@@ -84,7 +84,7 @@ class _View:
         self._answer: Document = document.get("answer") or {}
         self._roll_call: Document = document.get("roll_call") or {}
 
-    def write(self, notices: Sequence[str], again: str) -> None:
+    def write(self, notices: Sequence[str], again: str | None) -> None:
         lines = standing(self._document, notices)
         for line in lines:
             self._page.paragraph(line, style="yellow")
@@ -252,6 +252,10 @@ class _View:
             names = [visible(agent, limit=MAX_ID_CHARACTERS) for agent in position.agents[:_MAX_NAMED_HOLDERS]]
             more = len(position.agents) - len(names)
             self._page.paragraph(", ".join(names) + (f" and {more} more" if more else ""), indent=2, style="dim")
+        if not position.is_decision:
+            # What was decided for is told with the rounds.
+            for line in text_of_label(self._document, position.answer):
+                self._page.paragraph(line, indent=2)
         for who, reason in position.voices[:_MAX_REASONS]:
             prefix = f"{visible(who, limit=MAX_ID_CHARACTERS)}: " if who else ""
             self._page.paragraph(f"- {prefix}{visible(reason, limit=_MAX_REASON_CHARACTERS)}", indent=2, hang=2)
@@ -260,9 +264,11 @@ class _View:
                 f"- and {len(position.voices) - _MAX_REASONS} more reasons", indent=2, hang=2, style="dim"
             )
 
-    def _end(self, again: str) -> None:
+    def _end(self, again: str | None) -> None:
         deliberation_id = visible(str(self._document.get("id")), limit=MAX_ID_CHARACTERS)
         self._page.paragraph(f"Id: {deliberation_id}")
+        if again is None:
+            return
         if cell_len(f"Show this again: {again}") > self._page.width:
             again = again.replace(deliberation_id, deliberation_id[:_SHORT_ID])
         self._page.paragraph(f"Show this again: {again}", style="dim")

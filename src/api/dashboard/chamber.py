@@ -181,12 +181,13 @@ def _ended(state: ChamberState) -> dict[str, Any]:
         "changed": items(outcome, "changed"),
         "place_of": partial(_place_of, state),
         "flips": robustness.get("votes_to_flip"),
-        "agreeing": robustness.get("rules_agreeing") or (),
+        "agreeing": [each for each in robustness.get("rules_agreeing") or () if each != outcome.get("rule")],
         "effective": number(outcome.get("effective_votes")),
         "warnings": [each for each in reading.warnings if not each.startswith(("Degraded:", "Drop-out"))],
         "failures": items(reading.document, "failures"),
         "statement": part(reading.document, "statement"),
         "text": _text_of(reading),
+        "unheld": reading.unheld_statements,
     }
 
 
@@ -198,7 +199,9 @@ def _text_of(reading: Reading) -> str | None:
 
 def _position(state: ChamberState, position: Position) -> dict[str, Any]:
     name = position.name if state.reading is None else state.reading.name_of(position)
-    return {"title": name, "place": _place_of(state, position.name), "each": position}
+    # What was decided for stands beside the outcome already.
+    statement = None if state.reading is None or position.is_decision else state.reading.statement_of(position)
+    return {"title": name, "place": _place_of(state, position.name), "each": position, "statement": statement}
 
 
 def _place_of(state: ChamberState, name: object) -> int | None:

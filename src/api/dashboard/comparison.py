@@ -61,6 +61,7 @@ class Side:
 
     title: str
     document: Mapping[str, Any]
+    reading: Reading
     verdict: str
     decision: Position | None
     against: Sequence[Position]
@@ -179,6 +180,8 @@ async def _several_rules(whole: _Whole, conclave: Conclave) -> dict[str, Any]:
         for reading, index in readings
     ]
     done = {str(part(side.document, "rule").get("kind")) for side in sides}
+    # Its own rule stands among them wherever there is a decision.
+    agreeing = part(whole.reading.outcome, "robustness").get("rules_agreeing") or ()
     answer = deliberation.specification.question.answer
     rules = [each.kind.value for each in applicable(deliberation.specification.counted_answers)]
     return {
@@ -186,7 +189,8 @@ async def _several_rules(whole: _Whole, conclave: Conclave) -> dict[str, Any]:
         "sides": sides,
         "by_record": [entry.index for entry in by_record],
         "rules": [(kind, kind in done) for kind in rules],
-        "agreeing": list(part(whole.reading.outcome, "robustness").get("rules_agreeing") or ()),
+        "agreeing": [each for each in agreeing if each != whole.reading.outcome.get("rule")],
+        "has_decision": bool(agreeing),
         "ended": deliberation.status.is_terminal,
         "unanswerable": unanswerable(answer),
         "truth": await _truth(deliberation, conclave),
@@ -250,6 +254,7 @@ def _side(reading: Reading, names: Sequence[str], *, title: str, note: str = "",
     return Side(
         title=title,
         document=reading.document,
+        reading=reading,
         verdict=headline(reading),
         decision=next((each for each in positions if each.is_decision), None),
         against=[each for each in positions if not each.is_decision],

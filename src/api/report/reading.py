@@ -91,6 +91,7 @@ class Reading:
         counted = _last(each for each in outputs if self._is_counted(each))
         self.ballots = {agent: each for agent, each in counted.items() if each.get("state") == "answered"}
         self.blind = _last(each for each in outputs if each.get("round") == 0 and each.get("state") == "answered")
+        self.statements = {str(each.get("label")): each for each in items(document, "statements")}
         self.positions = self._positions()
         self.names = list(dict.fromkeys([*(each.name for each in self.positions), *map(str, self.tally)]))
         if self.is_estimate:
@@ -143,6 +144,16 @@ class Reading:
     def name_of(self, position: Position) -> str:
         """What it is called on a page: of numbers with their unit."""
         return self.with_unit(position.name) if self.is_estimate and position.name != _MIDDLE else position.name
+
+    def statement_of(self, position: Position) -> Document | None:
+        """The statement that a position is the label of, where texts were ranked."""
+        return self.statements.get(position.name) if self.answer_kind == "text" else None
+
+    @property
+    def unheld_statements(self) -> Sequence[Document]:
+        """Those that were put to everybody, and that nobody wanted first."""
+        held = {each.name for each in self.positions}
+        return [each for label, each in self.statements.items() if self.answer_kind == "text" and label not in held]
 
     def place_of(self, name: object) -> int | None:
         """The place of that answer among `names`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from api.report.marks import mark
 from api.report.pieces import amount, counted, listed
-from api.report.reading import Position, Reading, items, number, part
+from api.report.reading import Document, Position, Reading, items, number, part
 from application.pages.html_text import paragraphs, plain, shown
 
 __all__ = ["headline", "standing", "verdict_of"]
@@ -116,7 +116,7 @@ def verdict_of(reading: Reading, *, badge: str = "", seats: str = "") -> str:
         if rest
         else ""
     )
-    return f'<div class="verdict">{first}{_panel("minority", title + badge, said + listed_ + more)}{seats}</div>'
+    return f'<div class="verdict">{first}{_panel("minority", title + badge, said + listed_ + more + _unheld(reading))}{seats}</div>'
 
 
 def _panel(name: str, title: str, content: str) -> str:
@@ -151,12 +151,22 @@ def _words(name: object) -> str:
 
 def _statement(reading: Reading) -> str:
     statement = part(reading.document, "statement")
-    if not statement:
-        return ""
+    return _drafted(statement) if statement else ""
+
+
+def _drafted(statement: Document) -> str:
     text = statement.get("text")
     words = "<p>(erased)</p>" if text is None else paragraphs(text, limit=_MOST_OF_A_STATEMENT)
     by = shown(statement.get("agent_id"), limit=128)
     return f"<p>{shown(statement.get('label'), limit=80)}, drafted by {by}:</p><blockquote>{words}</blockquote>"
+
+
+def _unheld(reading: Reading) -> str:
+    """The statements that were ranked, and that nobody put first."""
+    return "".join(
+        f"<h3>{shown(each.get('label'), limit=80)}: first for nobody</h3>{_drafted(each)}"
+        for each in reading.unheld_statements
+    )
 
 
 def _position(reading: Reading, each: Position) -> str:
@@ -165,7 +175,10 @@ def _position(reading: Reading, each: Position) -> str:
     title = f"<h3>{marked}{shown(reading.name_of(each), limit=300)}: {counted(each.count, 'agent')}</h3>"
     most = _FEWER_REASONS if len(reading.positions) >= _MANY_POSITIONS else _MOST_REASONS
     names = f'<p class="soft">{listed(each.agents)}</p>' if each.agents else ""
-    return title + names + _claims(reading, each) + _reasons(each, most)
+    # What was decided for stands above already.
+    statement = None if each.is_decision else reading.statement_of(each)
+    text = "" if statement is None else _drafted(statement)
+    return title + names + text + _claims(reading, each) + _reasons(each, most)
 
 
 def _claims(reading: Reading, each: Position) -> str:

@@ -103,6 +103,7 @@ _DELIBERATION = {
     "rounds": [{"round": 0, "purpose": "answer", "kept": [], "roll_call": _ROLL_CALL, "tally": _TALLY}],
     "saved": None,
     "statement": None,
+    "statements": [],
     "outcome": _OUTCOME,
     "worth": _WORTH,
     "control": None,

@@ -124,7 +124,7 @@ class Saved(Document):
 
 
 class Statement(Document):
-    """The statement that a search for common ground came to."""
+    """A statement that a search for common ground came to, or chose among."""
 
     label: str
     agent_id: str = Field(description="Who drafted it.")

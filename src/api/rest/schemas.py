@@ -135,6 +135,9 @@ class Deliberation(Document):
     rounds: list[Round]
     saved: Saved | None = Field(description="What a poll in waves saved by stopping early.")
     statement: Statement | None = Field(description="What a search for common ground came to.")
+    statements: list[Statement] = Field(
+        description="What a search for common ground put to everybody last, by the labels of the tally. Empty on a page."
+    )
     outcome: Outcome | None = Field(description="Null unless completed.")
     control: Control | None = Field(description="Null unless the request wanted one.")
     worth: Worth | None = Field(description="What the result is worth. Null until it ended, and on a page.")
