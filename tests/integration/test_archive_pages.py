@@ -172,6 +172,24 @@ def test_one_alone_is_shown_as_it_was_decided_and_as_it_was_recounted(panel: Pan
     assert "borda (stands above)" in after
 
 
+def test_a_rule_is_not_named_among_those_that_decide_the_same_as_it(panel: Panel) -> None:
+    orders = [["trams"]] * 3 + [["buses", "bicycles"]] * 2 + [["bicycles", "buses"]] * 2
+    alone = panel.ask(RANKING, orders, question="Alone again?", rule={"kind": "irv"})
+    assert alone["outcome"]["decision"] != "trams"
+    document = panel.ask(RANKING, orders, question="Alone with it?", rule={"kind": "plurality"})
+    assert document["outcome"]["robustness"]["rules_agreeing"] == ["plurality"]
+    shown = read(page(panel.server, f"/deliberations/{document['id']}")).text
+    assert "Rules that decide the samenone of the others" in shown.replace("same none", "samenone")
+    compared = read(page(panel.server, f"/archive/compare?a={document['id']}")).text
+    assert "By the record no other rule comes to the same decision." in compared
+    report = read(page(panel.server, f"/v1/deliberations/{document['id']}/report")).text
+    assert "rules that decide the same none of the others" in report
+    others = panel.ask(CHOICE, ["trams", "trams", "trams"], question="All alike?", rule={"kind": "plurality"})
+    compared = read(page(panel.server, f"/archive/compare?a={others['id']}")).text
+    assert "these other rules come to the same decision: threshold" in compared
+    assert "plurality" not in compared.partition("come to the same decision:")[2].partition(".")[0]
+
+
 def test_a_truth_that_was_told_stands_on_the_page(panel: Panel) -> None:
     document = panel.ask(CHOICE, ["trams", "buses", "trams"], question="Told?")
     path = f"/archive/compare?a={document['id']}"

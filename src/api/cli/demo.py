@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,28 +46,45 @@ def demo(
 
     Needs no key, no model and no network: the replies come with the program. Heeds no setting and touches no other data.
     """
+    from functools import partial
     from tempfile import TemporaryDirectory
 
     from api.cli.interruption import run_interruptible
 
+    show = partial(_show, port=port, seconds=seconds, once=once, as_json=as_json)
+
     async def work(interruption: Interruption) -> int:
         if data_dir is not None:
-            return await _show(data_dir, interruption, port=port, seconds=seconds, once=once, as_json=as_json)
+            return await show(data_dir.resolve(), interruption, is_kept=True)
         with TemporaryDirectory(prefix="conclave-demo-", ignore_cleanup_errors=True) as folder:
-            return await _show(Path(folder), interruption, port=port, seconds=seconds, once=once, as_json=as_json)
+            return await show(Path(folder), interruption, is_kept=False)
 
     raise typer.Exit(run_interruptible(work))
 
 
 async def _show(
-    folder: Path, interruption: Interruption, *, port: int, seconds: float, once: bool, as_json: bool
+    folder: Path,
+    interruption: Interruption,
+    *,
+    is_kept: bool,
+    port: int,
+    seconds: float,
+    once: bool,
+    as_json: bool,
 ) -> int:
+    import shlex
     import sys
 
     from api.bootstrap.demonstration import demonstration_questions, open_demonstration
     from api.cli.page import Page
     from api.cli.terminal import print_document, result_console
     from api.rest.server import RestServer, listening
+
+    def again(deliberation_id: str) -> str | None:
+        """The command that shows one once more, after this one; None where nothing of it is left then."""
+        if not once:
+            return f"conclave show {deliberation_id} --server {room}"
+        return f"CONCLAVE_DATA_DIR={shlex.quote(str(folder))} conclave show {deliberation_id}" if is_kept else None
 
     page = Page(result_console())
     found: list[dict[str, Any]] = []
@@ -81,7 +98,7 @@ async def _show(
             page.paragraph(f"Key of the record, to pin at {room}/record: {conclave.witness.verifier_key}")
             sys.stdout.flush()
         for body in demonstration_questions(seconds=seconds):
-            found.append(await _ask(conclave, body, interruption, room=room, page=None if as_json else page))
+            found.append(await _ask(conclave, body, interruption, again=again, page=None if as_json else page))
             if interruption.signal is not None:
                 break
         if as_json:
@@ -97,7 +114,12 @@ async def _show(
 
 
 async def _ask(
-    conclave: Conclave, body: Mapping[str, Any], interruption: Interruption, *, room: str, page: Page | None
+    conclave: Conclave,
+    body: Mapping[str, Any],
+    interruption: Interruption,
+    *,
+    again: Callable[[str], str | None],
+    page: Page | None,
 ) -> dict[str, Any]:
     """Put one question, show what came of it, and verify its bundle against the key of this record."""
     from api.cli.deliberations import LocalDeliberations
@@ -118,9 +140,7 @@ async def _ask(
     if page is not None:
         outputs = await deliberations.outputs(str(ended["id"]))
         page.gap()
-        render_deliberation(
-            result_console(), ended, outputs=outputs, again=f"conclave show {ended['id']} --server {room}"
-        )
+        render_deliberation(result_console(), ended, outputs=outputs, again=again(str(ended["id"])))
         page.gap()
         render_report(result_console(), report)
     return {

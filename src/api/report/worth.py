@@ -53,7 +53,8 @@ def _firm(reading: Reading) -> list[list[str]]:
     )
     agreeing = robustness.get("rules_agreeing")
     if isinstance(agreeing, list):
-        told = listed([str(each).replace("_", " ") for each in agreeing]) if agreeing else "none"
+        others = [str(each).replace("_", " ") for each in agreeing if each != outcome.get("rule")]
+        told = listed(others) if others else "none of the others"
         rows.append(["rules that decide the same", told, "the others are below"])
     return rows
 

@@ -167,8 +167,9 @@ def test_without_one_of_its_headers_it_is_refused(name: str) -> None:
     ],
 )
 def test_a_changed_header_is_refused(change: Callable[[dict[str, str]], None]) -> None:
-    with pytest.raises(WebhookRefusedError, match="does not verify"):
+    with pytest.raises(WebhookRefusedError, match="does not verify") as refused:
         taken(Request(change=change))
+    assert "()" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -184,8 +185,9 @@ def test_a_changed_header_is_refused(change: Callable[[dict[str, str]], None]) -
     ],
 )
 def test_what_was_not_signed_by_this_server_for_this_place_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(WebhookRefusedError, match="does not verify"):
+    with pytest.raises(WebhookRefusedError, match="does not verify") as refused:
         taken(Request(), **wrong)
+    assert "()" not in str(refused.value)
 
 
 @pytest.mark.parametrize("left_out", COVERED)
