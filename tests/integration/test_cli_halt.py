@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +100,27 @@ def test_with_a_folder_in_place_of_the_file_it_halts_by_the_database(conclave: C
     assert (ran.code, ran.document["channels"]) == (0, channels(database="set", file="away"))
     assert "not reached: file" in ran.stderr
     assert conclave("halt", "clear", "--reason", "it is over").code == 4
+
+
+def test_on_a_full_disk_it_halts_by_an_empty_file_and_says_that_nobody_will_record_it(
+    conclave: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (folder / "conclave.db").rename(folder / "moved.db")
+    with monkeypatch.context() as full:
+        full.setattr("os.write", no_room)
+        ran = conclave("halt", "set", "--reason", "a drill", "--json")
+    assert (ran.code, ran.document["channels"]) == (0, channels(database="away", file="set"))
+    assert ran.stderr.endswith(
+        "not reached: database; it is not recorded, and no note of that can be kept: set it again once that can be\n"
+    )
+    assert (folder / "HALT").read_bytes() == b""
+    (folder / "moved.db").rename(folder / "conclave.db")
+    again = conclave("halt", "set", "--reason", "a drill")
+    assert (again.code, again.stderr) == (0, "")
+    assert [entry["type"] for entry in exported(conclave, folder)].count("halt.set") == 1
 
 
 def test_nothing_in_reach_is_exit_code_4(conclave: Command, folder: Path) -> None:

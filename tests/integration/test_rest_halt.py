@@ -150,6 +150,9 @@ def test_where_no_channel_can_be_set_it_says_so(house: House) -> None:
     house.looked()
     answer = house.halt()
     assert (answer.status, answer.problem) == (503, "dependency-unavailable")
+    assert "the system is NOT halted" in answer.document["detail"]
+    assert b"nothing is lost" not in answer.body
+    assert b"it is gone" not in answer.body
 
 
 def test_clearing_what_is_not_halted_is_409(house: House) -> None:

@@ -56,13 +56,13 @@ def set_halt(reason: ReasonOption, server: ServerOption = None, as_json: JsonOpt
     """
     from api.bootstrap import run
 
-    async def work() -> Mapping[str, Any]:
+    async def work() -> tuple[Mapping[str, Any], bool]:
         async with _open_door(server) as door:
-            return await door.set(reason)
+            return await door.set(reason), door.leaves_unknown
 
-    found = run(work())
+    found, leaves_unknown = run(work())
     _show(found, as_json=as_json)
-    _name_missing(found)
+    _name_missing(found, is_unknown=leaves_unknown)
 
 
 def clear(reason: ReasonOption, server: ServerOption = None, as_json: JsonOption = False) -> None:
@@ -82,6 +82,11 @@ def clear(reason: ReasonOption, server: ServerOption = None, as_json: JsonOption
 class _Door(Protocol):
     """The halt, in documents of the contract, section 1. Every call may raise a `ConclaveError`."""
 
+    @property
+    def leaves_unknown(self) -> bool:
+        """Whether what a halt still lacks is forgotten with this command."""
+        ...
+
     async def status(self) -> Mapping[str, Any]: ...
 
     async def set(self, reason: str) -> Mapping[str, Any]: ...
@@ -94,6 +99,10 @@ class _LocalDoor:
 
     def __init__(self, service: HaltService) -> None:
         self._service = service
+
+    @property
+    def leaves_unknown(self) -> bool:
+        return self._service.knows_alone
 
     async def status(self) -> Mapping[str, Any]:
         from api.documents import halt_document
@@ -116,6 +125,10 @@ class _RemoteDoor:
 
     def __init__(self, exchange: HttpExchange) -> None:
         self._exchange = exchange
+
+    @property
+    def leaves_unknown(self) -> bool:
+        return False
 
     async def status(self) -> Mapping[str, Any]:
         return self._checked(await self._exchange.fetch("GET", "/v1/halt"))
@@ -174,9 +187,12 @@ def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
         typer.echo(f"  {visible(str(name))}: {says}")
 
 
-def _name_missing(found: Mapping[str, Any]) -> None:
+def _name_missing(found: Mapping[str, Any], *, is_unknown: bool) -> None:
     from api.cli.terminal import complain
 
     away = [str(name) for name, channel in found["channels"].items() if not channel.get("reachable")]
-    if away:
+    if is_unknown:
+        reached = f"not reached: {', '.join(away)}; " if away else ""
+        complain(f"{reached}it is not recorded, and no note of that can be kept: set it again once that can be")
+    elif away:
         complain(f"not reached: {', '.join(away)}; a running server sets it there once it is back")

@@ -211,7 +211,8 @@ async def _conclave_error(_request: Request, error: Exception) -> Response:
     if isinstance(error, DependencyUnavailableError):
         # What exactly is wrong with it names hosts and paths, which are for the operator alone.
         _logger.warning("a request was turned away: %s", error)
-        return problem(slug, f"{error.dependency} is away; nothing is lost.", retry_after_s=retry_after_s)
+        told = error.told or f"{error.dependency} is away; nothing is lost."
+        return problem(slug, told, retry_after_s=retry_after_s)
     if slug in {"log-unverified", "verification-refused"}:
         # Where it went wrong names anchors, whose addresses may be secrets.
         _logger.error("a request was turned away: %s", error)

@@ -25,3 +25,7 @@ class HaltWatch(Protocol):
     def tell(self, channel: str, reading: ChannelReading | None, problem: str = "") -> None:
         """What that channel was found to say just now; None and the problem where it could not be read."""
         ...
+
+    def tell_untaken(self, reading: ChannelReading | None) -> None:
+        """A halt that no channel has taken: this process is halted by it, and no other; None once one has, or it was cleared."""
+        ...

@@ -70,12 +70,16 @@ class HaltState:
 
 
 def combine(
-    channels: Sequence[ChannelState], *, held: ChannelReading | None = None, doubtful_since: datetime | None = None
+    channels: Sequence[ChannelState],
+    *,
+    held: ChannelReading | None = None,
+    untaken: ChannelReading | None = None,
+    doubtful_since: datetime | None = None,
 ) -> HaltState:
     """One channel that is set halts, whatever the others say; failing that, one that cannot be read leaves all in doubt.
 
-    Reason and time are those of `held`, a stop of this process alone, or of the channel that was set first. `doubtful_since` is
-    when the present doubt began.
+    Reason and time are those of `held`, a stop of this process alone, or of the channel that was set first, or of `untaken`, a
+    halt that this process was told of and no channel has taken. `doubtful_since` is when the present doubt began.
     """
     named = {channel.name: channel for channel in channels}
     set_ones = [channel.reading for channel in channels if channel.reading is not None and channel.reading.halted]
@@ -86,6 +90,9 @@ def combine(
         first = min(set_ones, key=lambda found: (found.since is None, found.since.timestamp() if found.since else 0.0))
         reason = next((found.reason for found in (first, *set_ones) if found.reason is not None), None)
         return HaltState(HaltCondition.HALTED, reason, first.since, named)
+    if untaken is not None:
+        reason = f"{untaken.reason} (this process alone is halted: no channel of the halt has taken it yet)"
+        return HaltState(HaltCondition.HALTED, reason, untaken.since, named)
     away = [channel for channel in channels if not channel.reachable]
     if away:
         reason = "; ".join(f"the halt channel {channel.name!r} cannot be read: {channel.problem}" for channel in away)

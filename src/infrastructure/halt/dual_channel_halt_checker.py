@@ -64,6 +64,7 @@ class DualChannelHaltChecker:
         self._lock = threading.RLock()
         self._known = {name: _Known(ChannelState(name, None, "it was not read yet")) for name in self._channels}
         self._held: ChannelReading | None = None
+        self._untaken: ChannelReading | None = None
         self._shut = 0
         self._ends_nothing_before = _NEVER
         self._doubtful_since: datetime | None = None
@@ -209,6 +210,12 @@ class DualChannelHaltChecker:
             known.looked_at = self._monotonic()
             self._publish()
 
+    def tell_untaken(self, reading: ChannelReading | None) -> None:
+        """As in `HaltWatch`."""
+        with self._lock:
+            self._untaken = reading
+            self._publish()
+
     def look(self, channel: HaltChannel) -> None:
         """Read that channel now, in this thread, and publish what it says."""
         with self._lock:
@@ -231,7 +238,9 @@ class DualChannelHaltChecker:
             states = [self._as_of(known, now) for known in self._known.values()]
             doubtful = self._shut > 0 or any(not state.reachable for state in states)
             self._doubtful_since = (self._doubtful_since or self._now()) if doubtful else None
-            found = combine(states, held=self._held, doubtful_since=self._doubtful_since)
+            found = combine(
+                states, held=self._held, untaken=self._untaken, doubtful_since=self._doubtful_since
+            )
             if self._shut and found.condition is HaltCondition.OPEN:
                 found = HaltState(HaltCondition.IN_DOUBT, "a halt is being set", self._doubtful_since, found.channels)
             if found.condition is not self._state.condition and self._threads and not self._ending.is_set():

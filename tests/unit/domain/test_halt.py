@@ -75,3 +75,12 @@ def test_a_process_that_holds_itself_is_halted_though_every_channel_is_clear() -
         "the log does not verify",
         "the log does not verify",
     )
+
+
+def test_a_halt_that_no_channel_has_taken_halts_and_says_that_it_reaches_this_process_alone() -> None:
+    told = set_at(0, "a drill")
+    for found in (states(database=CLEAR, file=CLEAR), states(database=CLEAR, file=None)):
+        state = combine(found, untaken=told)
+        assert (state.condition, state.since, state.held) == (HaltCondition.HALTED, told.since, None)
+        assert str(state.reason).startswith("a drill (this process alone")
+    assert combine(states(database=set_at(5, "for all"), file=CLEAR), untaken=told).reason == "for all"
