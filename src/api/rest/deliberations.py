@@ -225,7 +225,10 @@ async def events(request: Request, deliberation_id: str, caller: Observer, concl
 
 
 async def cancel(request: Request, deliberation_id: str, caller: Operator, conclave: OpenConclave) -> Response:
-    """Ask for the end of a deliberation."""
+    """Ask for the end of a deliberation: 202 says that it was asked for, 409 that it has ended, and as what.
+
+    One that another process works on hears of it within a second, and may come to its own end before.
+    """
     await discard_body(request)
     _check_id(deliberation_id)
     deliberation = await conclave.deliberations.cancel(deliberation_id, key_name=caller.sees)

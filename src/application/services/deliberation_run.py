@@ -87,6 +87,8 @@ class DeliberationRun:
         self._cause = _cause_on_record(self._course)
         self._agents = {agent.id: agent for agent in claim.deliberation.specification.roster.agents}
         self._reason: str | None = None
+        self.is_decided = False
+        """Whether its end is made and about to be stored: nothing that stops it now changes that."""
         self._opening: asyncio.Task[bool] | None = None
         self._beside_opening: list[Entry] | None = None
         spent = self._course.spent()
@@ -298,6 +300,7 @@ class DeliberationRun:
         if status is None:
             raise RuntimeError("a deliberation that was not stopped has asked nobody")
         besides, closing = (None, []) if calls is None else (calls.usage, calls.closing())
+        self.is_decided = True
         ended = self.deliberation.end(status, at=now, rounds=rounds, outcome=outcome, reason=reason, besides=besides)
         entries = [*closing, deliberation_ended(ended, cause=reason)]
         span = await self._store(entries, deadline, deliberation=ended)

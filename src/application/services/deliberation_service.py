@@ -59,6 +59,8 @@ __all__ = ["DeliberationService", "OrchestratorIdentity"]
 _logger = logging.getLogger(__name__)
 _RETRY_AFTER_S = 5
 _PUT_AGAIN_S = 0.5
+# Longer than a store that is there takes for an end.
+_ENDING_S = 3.0
 
 
 class DeliberationService:
@@ -331,7 +333,8 @@ class DeliberationService:
     async def cancel(self, deliberation_id: str, *, key_name: str | None = None) -> Deliberation:
         """Ask for the end of a deliberation; whoever works on it stops within a heartbeat (1 s), this process at once.
 
-        Raises `DeliberationNotFoundError`, and `DeliberationEndedError` when it has ended.
+        Raises `DeliberationNotFoundError`, and `DeliberationEndedError` when it has ended, or is found to have ended otherwise by
+        now. What is at work in another process may still come to its own end before it hears of this.
         """
         found = await self.get(deliberation_id, key_name=key_name)
         if found.status.is_terminal:
@@ -339,7 +342,14 @@ class DeliberationService:
         await self._leases.request_cancel(deliberation_id)
         if self._worker is None or not await self._worker.cancel(deliberation_id):
             await self._cancel_unheld(found)
-        return await self.get(deliberation_id)
+        run = None if self._worker is None else self._worker.run_of(deliberation_id)
+        if run is not None and run.is_decided:
+            found = await self.wait(deliberation_id, timeout_s=_ENDING_S)
+        else:
+            found = await self.get(deliberation_id)
+        if found.status.is_terminal and found.status is not DeliberationStatus.CANCELLED:
+            raise DeliberationEndedError(deliberation_id=deliberation_id, status=found.status.value)
+        return found
 
     async def _cancel_unheld(self, deliberation: Deliberation) -> None:
         """End one that nobody has begun. One that somebody began ends where it is at work, or is gone on with to be ended."""
