@@ -147,6 +147,30 @@ def test_a_folder_in_use_is_not_taken(tmp_path: Path) -> None:
         folder.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run --agents 50 --ticks 2 --out file", "'file' is a file, or lies in one. Name a folder."),
+        ("run --agents 50 --ticks 2 --out file/x", "'file/x' is a file, or lies in one. Name a folder."),
+        (
+            "run --agents 50 --ticks 2 --out /proc/x",
+            "'/proc/x' cannot be written (No such file or directory). Make room",
+        ),
+        ("resume nowhere", "'nowhere' holds no population"),
+        ("resume file", "'file' holds no population"),
+        ("export nowhere", "'nowhere' holds no readable population.json"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_a_usage_error_before_anything_begins(
+    conclave: Command, words: str, said: str
+) -> None:
+    Path("file").touch()
+    ended = conclave("population", *words.split())
+    assert (ended.code, ended.stdout) == (2, "")
+    assert said in ended.stderr
+    assert "resumed from" not in ended.stderr
+
+
 async def test_a_folder_that_is_full_says_so_and_can_be_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,8 +284,8 @@ def test_too_little_memory_says_how_much_is_missing_and_takes_none(
         (("run", "--agents=10000000", "--state-bytes=16384"), 2, "agents fit"),
         (("run", "--agents=10", "--degree=2", "--graph=nowhere.txt"), 2, "nowhere.txt"),
         (("run", "--from=nobody", "--agents=10", "--degree=2"), 2, "no such deliberation"),
-        (("resume", "."), 1, "holds no population"),
-        (("export", "."), 1, "no readable population.json"),
+        (("resume", "."), 2, "holds no population"),
+        (("export", "."), 2, "no readable population.json"),
         (("export", ".", "--format=xml"), 2, "--format must be one of parquet, arrow, csv"),
     ],
 )

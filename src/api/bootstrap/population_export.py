@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["export_population"]
+__all__ = ["prepare_export"]
 
 
-def export_population(
-    folder: Path, *, form: str, out: Path | None, tick: int | None, with_bytes: bool
-) -> Mapping[str, Any]:
-    """What was written, and where: to `out`, else beside what is exported.
+def prepare_export(
+    folder: Path, *, form: str, tick: int | None, with_bytes: bool
+) -> Callable[[Path | None], Mapping[str, Any]]:
+    """What writes them to a file, else beside what is exported, and says what was written; it raises `PopulationFolderError` too.
 
     Raises `InvalidPopulationError` for a format that is none or not installed, `PopulationFolderError` and `DamagedRecordError`.
     """
@@ -21,5 +21,9 @@ def export_population(
 
     check_format(form)
     kept = columns_in(folder, tick=tick, with_bytes=with_bytes)
-    path = out if out is not None else folder / f"agents-simulated-{kept.tick}.{form}"
-    return document_of(kept, path, form, write_columns(kept, path, form))
+
+    def write(out: Path | None) -> Mapping[str, Any]:
+        path = out if out is not None else folder / f"agents-simulated-{kept.tick}.{form}"
+        return document_of(kept, path, form, write_columns(kept, path, form))
+
+    return write

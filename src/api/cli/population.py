@@ -6,6 +6,7 @@ It is long because every option of `run` stands in it three times: imported, dec
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -312,7 +313,7 @@ def _run(opened: Callable[[Any], AbstractContextManager[OpenedPopulation]], *, a
     from api.cli.recorded_run import run_recorded
     from api.cli.rendered_population import render_population, show_progress
     from api.cli.terminal import result_console
-    from domain.errors.population import InvalidPopulationError
+    from domain.errors.population import InvalidPopulationError, PopulationFolderError
     from domain.models.run import RunKind
 
     settings = load_settings()
@@ -323,7 +324,12 @@ def _run(opened: Callable[[Any], AbstractContextManager[OpenedPopulation]], *, a
         render_population(result_console(), document)
 
     try:
-        with opened(settings) as population:
+        with ExitStack() as stack:
+            try:
+                population = stack.enter_context(opened(settings))
+            except PopulationFolderError as error:
+                # Nothing has begun: another folder is wanted.
+                raise typer.BadParameter(str(error)) from error
 
             async def work(observer: RunObserver, stop: StopSignal) -> RunEnding:
                 return await population.run(observer, stop)

@@ -37,18 +37,21 @@ def export(
 
     A population that is running may be exported too. Every row says that it is simulated.
     """
-    from api.bootstrap.population_export import export_population
+    from api.bootstrap.population_export import prepare_export
     from api.cli.page import Page
     from api.cli.plain_text import visible
     from api.cli.terminal import print_document, result_console
-    from domain.errors.population import InvalidPopulationError
+    from domain.errors.population import InvalidPopulationError, PopulationFolderError
 
     try:
-        found = export_population(folder, form=form, out=out, tick=from_tick, with_bytes=with_bytes)
+        write = prepare_export(folder, form=form, tick=from_tick, with_bytes=with_bytes)
     except InvalidPopulationError as error:
         if not any(problem.pointer == "/format" for problem in error.problems):
             raise
         raise typer.BadParameter("; ".join(f"--format {problem.message}" for problem in error.problems)) from error
+    except PopulationFolderError as error:
+        raise typer.BadParameter(str(error)) from error
+    found = write(out)
     if as_json:
         print_document(found)
         return

@@ -46,7 +46,7 @@ class PopulationFolder:
         self._events: IO[bytes] | None = None
         self._log: EventLog | None = None
         self._lock = -1
-        if existing and not (folder / ABOUT).is_file():
+        if existing and not os.path.isfile(folder / ABOUT):  # noqa: PTH113 - false as well where nobody may look
             raise self._unusable("holds no population", "Name the folder that `conclave population run` wrote to.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class PopulationFolder:
     @property
     def is_begun(self) -> bool:
         """Whether there is a population here that can be gone on with."""
-        return (self.folder / ABOUT).is_file() and self._has_ticks()
+        return os.path.isfile(self.folder / ABOUT) and self._has_ticks()  # noqa: PTH113 - false as well where nobody may look
 
     def begin(self, initial: Mapping[str, JsonValue]) -> None:
         """See `PopulationRecord`."""
@@ -278,10 +278,12 @@ class PopulationFolder:
         return DamagedRecordError(path=str(path), problem=problem, last_good_tick=last_good)
 
     def _failed(self, error: OSError) -> PopulationFolderError:
-        return self._unusable(
-            f"cannot be written ({error.strerror})",
-            "Make room there or mend it; what was snapshotted before can be resumed from.",
-        )
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return self._unusable("is a file, or lies in one", "Name a folder.")
+        remedy = "Make room there or mend it; what was snapshotted before can be resumed from."
+        if not self.is_begun:
+            remedy = "Make room there, mend it, or name another folder."
+        return self._unusable(f"cannot be written ({error.strerror})", remedy)
 
     def _unusable(self, problem: str, remedy: str) -> PopulationFolderError:
         return PopulationFolderError(folder=str(self.folder), problem=problem, remedy=remedy)
