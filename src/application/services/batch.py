@@ -157,7 +157,7 @@ class Batch:
     which their limits fall due, because they all have the same time.
     """
 
-    __slots__ = ("_due", "_limits", "_timer", "agent_timeout_s", "cause", "deadline", "holding", "id")
+    __slots__ = ("_due", "_limits", "_timer", "agent_timeout_s", "cause", "deadline", "halt_reason", "holding", "id")
 
     def __init__(
         self,
@@ -173,6 +173,8 @@ class Batch:
         self.agent_timeout_s = agent_timeout_s
         self.deadline = deadline
         self.cause: StopCause | None = None
+        # Where an agent was told of the halt, and not the channels.
+        self.halt_reason: str | None = None
         self._due: dict[Stoppable, None] = {}
         self._limits: dict[Stoppable, float] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -239,8 +239,9 @@ class BatchRun:
         asking.is_calling = True
         try:
             output = await self._orchestrator.invoke(request)
-        except SystemHaltedError:
+        except SystemHaltedError as error:
             self._end_call(asking, None)
+            self._batch.halt_reason = self._batch.halt_reason or error.reason
             self._batch.stop(StopCause.HALTED)
             return await self._heed_stop(asking)
         except AgentInvocationError as error:
@@ -257,9 +258,16 @@ class BatchRun:
         except BudgetExceededError:
             raise
         except TimeoutError as error:
-            return self._failure(asking, AgentState.TIMED_OUT, "timeout", str(error) or "the call timed out")
-        except Exception as error:  # noqa: BLE001 - a third party's orchestrator may raise anything
-            return self._failure(asking, AgentState.FAILED, "unexpected_error", f"{type(error).__name__}: {error}")
+            return self._failure(asking, AgentState.TIMED_OUT, "timeout", _told(error) or "the call timed out")
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            # A third party's orchestrator may raise anything; only what ends the whole process is not its agent's alone.
+            if asking.task.cancelling() or _ends_the_process(error):
+                raise
+            said = _told(error)
+            message = f"{type(error).__name__}: {said}" if said else type(error).__name__
+            return self._failure(asking, AgentState.FAILED, "unexpected_error", message)
         return self._checked(asking, output, fell_back=fell_back)
 
     def _next_call(self, asking: _Asking, request: AgentRequest) -> Callable[[Usage | None], Awaitable[AgentRequest]]:
@@ -300,7 +308,7 @@ class BatchRun:
             if await self._halt.is_halted() and not await self._halt.wait_until_open():
                 batch.stop(StopCause.HALTED)
             elif holding is None or holding.is_certain():
-                return batch.cause is None and not batch.is_due(self._monotonic())
+                return self._batch.cause is None and not batch.is_due(self._monotonic())
             else:
                 await holding.renew()
         return False
@@ -435,6 +443,18 @@ class _Asking:
     def is_own_stop(self) -> bool:
         """Take back the cancellation of `stop`; False when somebody else cancelled the task, before or meanwhile."""
         return self._stopped and self.task.uncancel() <= self._cancelling
+
+
+def _told(error: BaseException) -> str:
+    """What it says of itself; nothing where even that goes wrong."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a text by somebody else's code
+        return ""
+
+
+def _ends_the_process(error: BaseException) -> bool:
+    return isinstance(error, BaseExceptionGroup) and error.subgroup((KeyboardInterrupt, SystemExit)) is not None
 
 
 def _resumed(route: Sequence[str | None], request: AgentRequest) -> tuple[int, int]:

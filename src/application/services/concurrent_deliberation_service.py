@@ -108,6 +108,8 @@ class ConcurrentDeliberationService:
         halted (nothing is touched) or becomes so (`partial` is the result so far, everyone included).
         """
         if len(requests) > self.pool.max_concurrent:
+            if await self._halt.is_halted():
+                await self._raise_halted(None)
             self._metrics.pool_exhausted()
             raise AgentPoolExhaustedError(
                 requested=len(requests), available=self.pool.available_count, capacity=self.pool.max_concurrent
@@ -116,7 +118,7 @@ class ConcurrentDeliberationService:
         batch = Batch(str(uuid4()), agent_timeout_s=agent_timeout_s, deadline=deadline)
         result = await self.run_batch(batch, requests, max_attempts=max_attempts)
         if batch.cause is StopCause.HALTED:
-            await self._raise_halted(result)
+            await self._raise_halted(result, reason=batch.halt_reason)
         return result
 
     async def run_batch(
@@ -188,8 +190,8 @@ class ConcurrentDeliberationService:
         await self._halt.wait_until_halted()
         batch.stop(StopCause.HALTED)
 
-    async def _raise_halted(self, partial: ConcurrentResult | None) -> NoReturn:
-        raise SystemHaltedError(await self._halt.get_halt_reason(), partial=partial)
+    async def _raise_halted(self, partial: ConcurrentResult | None, *, reason: str | None = None) -> NoReturn:
+        raise SystemHaltedError(await self._halt.get_halt_reason() or reason, partial=partial)
 
 
 class _Waiting:

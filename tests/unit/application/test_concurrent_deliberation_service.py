@@ -66,6 +66,25 @@ async def test_whatever_an_orchestrator_raises_becomes_that_agents_failure(raise
     assert type(raised).__name__ in result.failures[0].message
 
 
+class _Speechless(Exception):  # noqa: N818 - what it is called is what it is
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class _Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "raised", [_Speechless(), _Odd("base"), BaseExceptionGroup("g", [_Odd()])], ids=lambda one: type(one).__name__
+)
+async def test_however_odd_what_an_orchestrator_raises_is_the_others_answer(raised: BaseException) -> None:
+    result = await service(Scripted(archon_1=raising(raised))).invoke_concurrent(requests(3))
+    assert only_failure(result) == ("archon-1", "unexpected_error", AgentState.FAILED, 1)
+    assert type(raised).__name__ in result.failures[0].message
+    assert result.success_count == 2
+
+
 async def test_a_call_that_cancels_itself_is_a_failure_not_a_lost_agent() -> None:
     result = await service(Scripted(archon_1=raising(asyncio.CancelledError()))).invoke_concurrent(requests(3))
     assert only_failure(result) == ("archon-1", "cancelled_itself", AgentState.FAILED, 1)
@@ -173,6 +192,19 @@ async def test_a_halted_system_touches_neither_pool_nor_orchestrator() -> None:
         await fan_out.invoke_concurrent(requests(10))
     assert (halted.value.reason, halted.value.partial) == ("drill", None)
     assert (orchestrator.invocations, fan_out.pool.active_count) == (0, 0)
+
+
+async def test_halted_it_is_the_halt_that_refuses_more_requests_than_slots_as_well() -> None:
+    fan_out = service(AgentOrchestratorStub(), halt=HaltCheckerStub(force_halted=True, halt_reason="drill"))
+    with pytest.raises(SystemHaltedError):
+        await fan_out.invoke_concurrent(requests(73))
+
+
+async def test_what_an_orchestrator_says_of_a_halt_is_its_reason() -> None:
+    told = SystemHaltedError("the provider was switched off")
+    with pytest.raises(SystemHaltedError) as halted:
+        await service(Scripted(archon_1=raising(told))).invoke_concurrent(requests(3))
+    assert halted.value.reason == "the provider was switched off"
 
 
 async def test_a_halt_in_the_middle_keeps_what_was_answered_and_names_everyone_else() -> None:
