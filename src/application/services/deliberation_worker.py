@@ -49,6 +49,8 @@ _DOOR_S = 0.25
 _REFUSED_S = 60.0
 _MARKING_S = 5.0
 _SWEEP = 1_000
+# Problems of one outage that are told: some take turns, and some say each time something else.
+_MOST_SAID = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,15 +368,24 @@ class DeliberationWorker:
         }
 
     async def _each_second(self, work: Callable[[], Awaitable[None]], what: str) -> None:
-        """Do it again and again whatever happens; each work by itself, so that a queue that is away costs nobody its lease."""
+        """Do it again and again whatever happens; each work by itself, so that a queue that is away costs nobody its lease.
+
+        What keeps it from that is said when it begins, and when it is over.
+        """
+        said: set[str] = set()
         while True:
             await asyncio.sleep(_HEARTBEAT_S)
             try:
                 await work()
-            except DependencyUnavailableError as error:
-                _logger.warning("a worker could not %s: %s", what, error)
-            except Exception:
-                _logger.exception("a worker could not %s", what)
+            except Exception as error:  # noqa: BLE001 - it is logged, and tried again
+                problem = f"{type(error).__name__}: {error}"
+                if problem not in said and len(said) < _MOST_SAID:
+                    said.add(problem)
+                    _log_failure(what, error)
+            else:
+                if said:
+                    said.clear()
+                    _logger.info("a worker can %s again", what)
 
     async def _renew(self) -> None:
         """Renew the leases, and hear of cancellations asked for elsewhere."""
@@ -435,6 +446,14 @@ def cancelled_before_its_start(claim: Claim, *, at: datetime) -> Commit:
     """What ends a deliberation that nobody has begun."""
     ended = claim.deliberation.end(DeliberationStatus.CANCELLED, at=at, reason="cancelled on request")
     return Commit(ended.id, [deliberation_ended(ended, cause=ended.reason)], ended, claim.lease)
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """Where a machine or a dependency lacks something, its words say all; anything else is a fault, whose place is wanted."""
+    if isinstance(error, DependencyUnavailableError | OSError):
+        _logger.warning("a worker could not %s: %s", what, error)
+    else:
+        _logger.error("a worker could not %s", what, exc_info=error)
 
 
 def _recorded_s(ended: Deliberation) -> float:
