@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from domain.errors.bus import InvalidMessageError
 from domain.models.message import Acknowledgement, Message, Overflow, Priority
@@ -11,11 +13,14 @@ from domain.models.message import Acknowledgement, Message, Overflow, Priority
 __all__ = [
     "MAX_DEAD_LETTERS",
     "MAX_NAME_BYTES",
+    "PATIENCE_S",
     "RATE_WINDOW_S",
     "REMEMBERED_IDS",
     "BusLimits",
     "checked_message",
     "checked_name",
+    "checked_number",
+    "checked_timeout",
 ]
 
 MAX_NAME_BYTES = 128
@@ -23,6 +28,14 @@ MAX_NAME_BYTES = 128
 MAX_DEAD_LETTERS = 10_000
 REMEMBERED_IDS = 100_000
 RATE_WINDOW_S = 10.0
+# How long a call waits that was not told otherwise.
+PATIENCE_S = 30.0
+# What a word of 64 bits holds with its sign, which every transport counts to.
+_LARGEST = (1 << 63) - 1
+# A century: what is not delivered again before that never is, and nanoseconds of it fit into a word.
+_LONGEST_S = 100 * 366 * 86_400.0
+# Of a float: a whole number beyond it cannot be compared with any clock.
+_LARGEST_TIME = sys.float_info.max
 # No character takes more than four bytes in UTF-8, so a name of so few characters needs no counting.
 _SHORT = MAX_NAME_BYTES // 4
 
@@ -42,27 +55,38 @@ class BusLimits:
         cls, *, capacity: int, overflow: str, visibility_s: float, max_attempts: int, max_payload_bytes: int
     ) -> BusLimits:
         """The limits, from a constructor's arguments."""
-        for name, value in (
-            ("capacity", capacity),
-            ("visibility_s", visibility_s),
-            ("max_attempts", max_attempts),
-            ("max_payload_bytes", max_payload_bytes),
-        ):
-            if not value > 0 or not math.isfinite(value):
-                raise ValueError(f"{name} is {value!r}: give a number above 0.")
-        return cls(capacity, Overflow(overflow), visibility_s, max_attempts, max_payload_bytes)
+        if not _is_number(visibility_s) or not 0 < visibility_s < math.inf:
+            raise ValueError(f"visibility_s is {visibility_s!r}: give seconds, above 0.")
+        return cls(
+            checked_number(capacity, "capacity"),
+            Overflow(overflow),
+            min(visibility_s, _LONGEST_S),
+            checked_number(max_attempts, "max_attempts"),
+            checked_number(max_payload_bytes, "max_payload_bytes"),
+        )
 
     def inbox(
         self, *, capacity: int | None, overflow: str | None, acknowledge: str
     ) -> tuple[int, Overflow, Acknowledgement]:
         """What one inbox is opened with: its own settings, where it has some, else these."""
-        if capacity is not None and capacity < 1:
-            raise ValueError(f"capacity is {capacity!r}: give a number above 0.")
         return (
-            self.capacity if capacity is None else capacity,
+            self.capacity if capacity is None else checked_number(capacity, "capacity"),
             self.overflow if overflow is None else Overflow(overflow),
             Acknowledgement(acknowledge),
         )
+
+
+def checked_number(value: object, argument: str) -> int:
+    """A count that was given as that argument: a whole number from 1 to 2**63 - 1. Raises ValueError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+        raise ValueError(f"{argument} is {value!r}: give a whole number from 1 to {_LARGEST}.")
+    return value
+
+
+def checked_timeout(timeout: object) -> None:
+    """Seconds to wait, however few or many; None is without an end. Raises ValueError for what is no number of them."""
+    if timeout is not None and (not _is_number(timeout) or timeout != timeout):
+        raise ValueError(f"timeout is {timeout!r}: give seconds.")
 
 
 def checked_name(name: object, field: str) -> str:
@@ -97,6 +121,10 @@ def checked_message(message: Message, *, to_all: bool = False) -> Message:
     if message.correlation_id is not None:
         checked_name(message.correlation_id, "correlation_id")
     expires_at: object = message.expires_at
-    if expires_at is not None and (not isinstance(expires_at, int | float) or math.isnan(expires_at)):
+    if expires_at is not None and not (_is_number(expires_at) and -_LARGEST_TIME <= expires_at <= _LARGEST_TIME):
         raise InvalidMessageError(field="expires_at", problem=f"is {expires_at!r} and no time in Unix seconds")
     return message
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -16,7 +16,14 @@ from typing import Self
 from application.ports.message_bus import Tap
 from domain.errors.bus import BusError, InvalidMessageError, NameTakenError, ReceiveTimeoutError, UnknownAgentError
 from domain.models.message import Acknowledgement, BusStats, DeadLetter, Message, MessageHeader, Payload
-from infrastructure.buses.bus_limits import MAX_DEAD_LETTERS, BusLimits, checked_name
+from infrastructure.buses.bus_limits import (
+    MAX_DEAD_LETTERS,
+    PATIENCE_S,
+    BusLimits,
+    checked_name,
+    checked_number,
+    checked_timeout,
+)
 from infrastructure.buses.bus_statistics import RateMeter
 from infrastructure.buses.file_folder import TRANSPORT
 from infrastructure.buses.file_foreign import count_foreign
@@ -25,7 +32,7 @@ from infrastructure.buses.file_latencies import latency_us, read_latencies
 from infrastructure.buses.file_mending import make_due
 from infrastructure.buses.file_registry import Agent, Waiter
 from infrastructure.buses.file_requests import Requests
-from infrastructure.buses.file_sending import PATIENCE_S, Sending
+from infrastructure.buses.file_sending import Sending
 from infrastructure.buses.file_session import FileSession, step_aside
 from infrastructure.buses.file_words import Inbox, State
 from infrastructure.buses.message_history import HISTORY_LIMIT, MessageHistory
@@ -153,6 +160,7 @@ class FileMessageBus:
 
     async def send(self, message: Message, *, timeout: float = PATIENCE_S) -> str:
         """Put a message into the inbox of its recipient or of each other member of that group; returns its id."""
+        checked_timeout(timeout)
         await self._session.opened()
         draft = self._sending.drafted(message)
         try:
@@ -198,8 +206,7 @@ class FileMessageBus:
 
     async def receive_many(self, agent_id: str, max_messages: int, *, timeout: float | None = None) -> list[Message]:
         """Wait for one message as `receive` does, then take what else is there, up to `max_messages` in all."""
-        if max_messages < 1:
-            raise ValueError(f"max_messages is {max_messages!r}: give at least 1.")
+        checked_number(max_messages, "max_messages")
         return await self._receive(agent_id, max_messages, timeout)
 
     async def acknowledge(self, agent_id: str, *message_ids: str) -> int:
@@ -209,6 +216,7 @@ class FileMessageBus:
 
     async def request(self, message: Message, *, timeout: float = PATIENCE_S) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
+        checked_timeout(timeout)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         async with self._step:
@@ -341,6 +349,7 @@ class FileMessageBus:
         return self._rate.per_second(now, sent - self._sent_before)
 
     async def _receive(self, agent_id: str, limit: int, timeout: float | None) -> list[Message]:
+        checked_timeout(timeout)
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         agent: Agent | None = None

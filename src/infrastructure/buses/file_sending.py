@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from domain.errors.bus import BusClosedError, BusError, InboxFullError, UnknownAgentError
 from domain.models.message import DeadLetterReason, Message, Overflow
-from infrastructure.buses.bus_limits import checked_message
+from infrastructure.buses.bus_limits import PATIENCE_S, checked_message
 from infrastructure.buses.file_folder import away, unavailable
 from infrastructure.buses.file_frames import Draft, framed
 from infrastructure.buses.file_inboxes import Verdict
@@ -18,9 +18,7 @@ from infrastructure.buses.file_session import FileSession, step_aside
 from infrastructure.buses.file_words import State
 from infrastructure.buses.payloads import encode_message, encode_payload
 
-__all__ = ["PATIENCE_S", "Sending"]
-
-PATIENCE_S = 30.0
+__all__ = ["Sending"]
 
 
 class Sending:

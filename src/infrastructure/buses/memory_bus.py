@@ -20,7 +20,7 @@ from domain.errors.bus import (
     UnknownAgentError,
 )
 from domain.models.message import Acknowledgement, BusStats, DeadLetter, Message, MessageHeader, Payload
-from infrastructure.buses.bus_limits import BusLimits, checked_name
+from infrastructure.buses.bus_limits import PATIENCE_S, BusLimits, checked_name, checked_number, checked_timeout
 from infrastructure.buses.inbox import Inbox
 from infrastructure.buses.memory_post import BREATH, TRANSPORT, Post
 from infrastructure.buses.memory_records import FOLD_EVERY, Records
@@ -121,8 +121,10 @@ class MemoryMessageBus:
             inbox.groups.remove(group)
             self._remove_member(agent_id, group)
 
-    async def send(self, message: Message, *, timeout: float = 30.0) -> str:
+    async def send(self, message: Message, *, timeout: float = PATIENCE_S) -> str:
         """Put a message into the inbox of its recipient or of each other member of that group; returns its id."""
+        if timeout is not PATIENCE_S:
+            checked_timeout(timeout)
         message_id = self._send_plainly(message)
         if message_id is not None:
             return message_id
@@ -158,7 +160,7 @@ class MemoryMessageBus:
             if message_id is None:
                 try:
                     ready, given = self._prepared(message)
-                    message_id = await self._post.send(ready, 30.0, given=given)
+                    message_id = await self._post.send(ready, PATIENCE_S, given=given)
                 except BusClosedError:
                     raise
                 except BusError as error:
@@ -176,6 +178,8 @@ class MemoryMessageBus:
 
     async def receive(self, agent_id: str, *, timeout: float | None = None) -> Message:
         """Take the next message. Raises `ReceiveTimeoutError` and `UnknownAgentError`."""
+        if timeout is not None:
+            checked_timeout(timeout)
         inbox = self._inboxes.get(agent_id) or self._inbox(agent_id)
         deadline: float | None = None
         while True:
@@ -208,8 +212,7 @@ class MemoryMessageBus:
 
     async def receive_many(self, agent_id: str, max_messages: int, *, timeout: float | None = None) -> list[Message]:
         """Wait for one message as `receive` does, then take what else is there, up to `max_messages` in all."""
-        if max_messages < 1:
-            raise ValueError(f"max_messages is {max_messages!r}: give at least 1.")
+        checked_number(max_messages, "max_messages")
         messages = [await self.receive(agent_id, timeout=timeout)]
         inbox = self._inboxes.get(agent_id)
         while inbox is not None and len(messages) < max_messages:
@@ -248,8 +251,10 @@ class MemoryMessageBus:
             self._post.admit(inbox)
         return known
 
-    async def request(self, message: Message, *, timeout: float = 30.0) -> Message:
+    async def request(self, message: Message, *, timeout: float = PATIENCE_S) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
+        if timeout is not PATIENCE_S:
+            checked_timeout(timeout)
         if message.sender not in self._inboxes:
             self._inbox(message.sender)
         correlation_id = message.correlation_id or self._post.number()[1]

@@ -20,7 +20,14 @@ from domain.errors.bus import (
     UnknownAgentError,
     UnreadableMessageError,
 )
-from infrastructure.buses.bus_limits import MAX_DEAD_LETTERS, BusLimits, checked_name
+from infrastructure.buses.bus_limits import (
+    MAX_DEAD_LETTERS,
+    PATIENCE_S,
+    BusLimits,
+    checked_name,
+    checked_number,
+    checked_timeout,
+)
 from infrastructure.buses.message_history import HISTORY_LIMIT, MessageHistory
 from infrastructure.buses.redis_control import RedisControl
 from infrastructure.buses.redis_observed import Observed
@@ -39,8 +46,6 @@ _log = logging.getLogger(__name__)
 
 _TRANSPORT = "redis"
 _PATIENCE_S = 10.0
-# How long `send_many` waits for room.
-_SEND_S = 30.0
 _PAGE = 500
 _CLOSE_S = 5.0
 
@@ -150,8 +155,9 @@ class RedisMessageBus:
         await self._change("leave", agent_id, group)
         self._presence.joined.discard((agent_id, group))
 
-    async def send(self, message: Message, *, timeout: float = 30.0) -> str:
+    async def send(self, message: Message, *, timeout: float = PATIENCE_S) -> str:
         """Put a message into the inbox of its recipient or of each other member of that group; returns its id."""
+        checked_timeout(timeout)
         if not self._presence.is_open or self._closed:
             await self._presence.open()
         message_id = message.id or self._packer.new_id()
@@ -171,14 +177,14 @@ class RedisMessageBus:
             for parcel, some, ids in self._packer.runs(messages)
         ]
         sendings = [(sending, some) for sending, some, _ in on_the_way if isinstance(sending, Sending)]
-        await self._outbox.send([sending for sending, _ in sendings], timeout=_SEND_S)
+        await self._outbox.send([sending for sending, _ in sendings], timeout=PATIENCE_S)
         if blocked := sum(len(some) - sending.sent for sending, some in sendings if sending.answer[:1] == "B"):
             await self._control.count("rejected", blocked)
         for sending, some, ids in on_the_way:
             try:
                 if isinstance(sending, BusError):
                     raise sending
-                self._settle(sending, some, ids, _SEND_S)
+                self._settle(sending, some, ids, PATIENCE_S)
             except BusError as error:
                 failure = failure or error
         if failure is not None:
@@ -203,8 +209,8 @@ class RedisMessageBus:
 
     async def receive_many(self, agent_id: str, max_messages: int, *, timeout: float | None = None) -> list[Message]:
         """Wait for one message as `receive` does, then take what else is there, up to `max_messages` in all."""
-        if max_messages < 1:
-            raise ValueError(f"max_messages is {max_messages!r}: give at least 1.")
+        checked_number(max_messages, "max_messages")
+        checked_timeout(timeout)
         if not self._presence.is_open or self._closed:
             await self._presence.open()
         return self._delivered(agent_id, await self._desk.receive(agent_id, max_messages, timeout))
@@ -220,8 +226,9 @@ class RedisMessageBus:
             raise _taken(agent_id)
         return int(answer)
 
-    async def request(self, message: Message, *, timeout: float = 30.0) -> Message:
+    async def request(self, message: Message, *, timeout: float = PATIENCE_S) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
+        checked_timeout(timeout)
         await self._presence.open()
         message_id = message.id or self._packer.new_id()
         asked = message.copy()

@@ -36,7 +36,7 @@ from domain.models.message import (
     Overflow,
     Payload,
 )
-from infrastructure.buses.bus_limits import BusLimits, checked_name
+from infrastructure.buses.bus_limits import PATIENCE_S, BusLimits, checked_name, checked_number, checked_timeout
 from infrastructure.buses.message_history import HISTORY_LIMIT
 from infrastructure.buses.shm_batches import LARGEST_RUN, Run
 from infrastructure.buses.shm_layout import Head
@@ -157,8 +157,9 @@ class SharedMemoryMessageBus:
             post.own(agent_id)
             post.members.leave(agent_id, group)
 
-    async def send(self, message: Message, *, timeout: float = 30.0) -> str:
+    async def send(self, message: Message, *, timeout: float = PATIENCE_S) -> str:
         """Put a message into the inbox of its recipient or of each other member of that group; returns its id."""
+        checked_timeout(timeout)
         self._opened()
         run = self._packer.run([message])
         await self._sending.deliver(run, timeout)
@@ -179,7 +180,7 @@ class SharedMemoryMessageBus:
                     failure = failure or run
                     continue
                 try:
-                    await self._sending.deliver(run, 30.0)
+                    await self._sending.deliver(run, PATIENCE_S)
                 except BusClosedError:
                     raise
                 except BusError as error:
@@ -206,8 +207,8 @@ class SharedMemoryMessageBus:
 
     async def receive_many(self, agent_id: str, max_messages: int, *, timeout: float | None = None) -> list[Message]:
         """Wait for one message as `receive` does, then take what else is there, up to `max_messages` in all."""
-        if max_messages < 1:
-            raise ValueError(f"max_messages is {max_messages!r}: give at least 1.")
+        checked_number(max_messages, "max_messages")
+        checked_timeout(timeout)
         serial = 0
         deadline: float | None = None
         while True:
@@ -235,8 +236,9 @@ class SharedMemoryMessageBus:
         with post.segment:
             return post.acknowledge(post.own(agent_id), message_ids, self._reading.flights)
 
-    async def request(self, message: Message, *, timeout: float = 30.0) -> Message:
+    async def request(self, message: Message, *, timeout: float = PATIENCE_S) -> Message:
         """Send a message and wait for its reply. Raises `RequestTimeoutError` and what `send` does."""
+        checked_timeout(timeout)
         post = self._opened()
         loop = self._running_loop()
         if message.correlation_id is None:

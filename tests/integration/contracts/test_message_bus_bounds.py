@@ -183,18 +183,80 @@ async def test_a_payload_that_is_no_data_is_refused(bus: MessageBus) -> None:
         {"max_attempts": 0},
         {"max_payload_bytes": -1},
         {"visibility_s": float("nan")},
+        {"visibility_s": float("inf")},
+        {"visibility_s": True},
+        {"capacity": True},
+        {"capacity": 2.5},
+        {"capacity": 1 << 64},
+        {"capacity": "9"},
+        {"max_attempts": 2.5},
+        {"max_payload_bytes": float("nan")},
     ],
     ids=repr,
 )
 async def test_limits_that_mean_nothing_are_refused(place: BusPlace, limits: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
+    [name] = limits
+    with pytest.raises(ValueError, match="explode" if name == "overflow" else name):
         place.open(**limits)
 
 
-@pytest.mark.parametrize("settings", [{"overflow": "explode"}, {"acknowledge": "maybe"}, {"capacity": 0}], ids=repr)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"overflow": "explode"},
+        {"acknowledge": "maybe"},
+        {"capacity": 0},
+        {"capacity": True},
+        {"capacity": 2.5},
+        {"capacity": float("nan")},
+        {"capacity": 1 << 64},
+        {"capacity": "9"},
+    ],
+    ids=repr,
+)
 async def test_settings_of_an_inbox_that_mean_nothing_are_refused(bus: MessageBus, settings: dict[str, str]) -> None:
     with pytest.raises(ValueError):
         await bus.register("b", **settings)  # type: ignore[arg-type]
+    await bus.register("b")
+
+
+async def test_an_inbox_may_be_as_large_as_anybody_can_count(bus: MessageBus) -> None:
+    await bus.register("b", capacity=(1 << 63) - 1)
+    await bus.send(said(1))
+    assert await hear(bus, "b", 1) == [1]
+
+
+async def test_a_visibility_without_an_end_in_sight_is_kept(place: BusPlace) -> None:
+    bus = place.open(visibility_s=1e300)
+    await bus.register("b", acknowledge="manual")
+    await bus.send(said(1))
+    taken = await bus.receive("b", timeout=PATIENCE_S)
+    assert await is_empty(bus, "b")
+    assert await bus.acknowledge("b", taken.id) == 1
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), "5", True], ids=repr)
+async def test_a_timeout_that_is_no_time_is_refused_by_whatever_waits(bus: MessageBus, timeout: float) -> None:
+    await bus.register("a")
+    await bus.register("b", capacity=1)
+    with pytest.raises(ValueError, match="timeout is"):
+        await bus.receive("b", timeout=timeout)
+    with pytest.raises(ValueError, match="timeout is"):
+        await bus.receive_many("b", 2, timeout=timeout)
+    with pytest.raises(ValueError, match="timeout is"):
+        await bus.send(said(), timeout=timeout)
+    with pytest.raises(ValueError, match="timeout is"):
+        await bus.request(said(), timeout=timeout)
+    assert await is_empty(bus, "b")
+
+
+@pytest.mark.parametrize("number", [0, True, 1.5, float("nan"), "3"], ids=repr)
+async def test_no_number_of_messages_to_take_is_refused(bus: MessageBus, number: int) -> None:
+    await bus.register("b")
+    await bus.send(said("still there"))
+    with pytest.raises(ValueError, match="max_messages is"):
+        await bus.receive_many("b", number, timeout=0)
+    assert await hear(bus, "b", 1) == ["still there"]
 
 
 async def test_send_many_waits_for_room(place: BusPlace) -> None:

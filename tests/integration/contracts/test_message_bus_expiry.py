@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from application.ports.message_bus import Message, MessageBus
-from domain.errors.bus import ReceiveTimeoutError
+from domain.errors.bus import InvalidMessageError, ReceiveTimeoutError
 from tests.integration.contracts.bus_talk import hear, is_empty, letters_of, said
 from tests.integration.contracts.buses import BusPlace
 
@@ -57,3 +59,19 @@ async def test_a_message_that_expires_in_its_agents_hands_does_not_come_again(pl
     assert (letter.message.payload, letter.reason, letter.attempts) == ("brief", "expired", attempts)
     assert await is_empty(bus, "b")
     assert (await bus.stats()).queued.get("b", 0) == 0
+
+
+@pytest.mark.parametrize("moment", [float("inf"), float("-inf"), float("nan"), 10**400, True, "soon"], ids=str)
+async def test_an_expiry_that_is_no_moment_is_refused(bus: MessageBus, moment: float) -> None:
+    await bus.register("b")
+    with pytest.raises(InvalidMessageError) as caught:
+        await bus.send(Message("a", "b", "note", expires_at=moment))
+    assert caught.value.field == "expires_at"
+    assert await is_empty(bus, "b")
+
+
+@pytest.mark.parametrize("moment", [1e300, 1 << 70], ids=repr)
+async def test_an_expiry_far_beyond_any_clock_arrives_as_it_was_sent(bus: MessageBus, moment: float) -> None:
+    await bus.register("b")
+    await bus.send(Message("a", "b", "note", expires_at=moment))
+    assert (await bus.receive("b", timeout=0)).expires_at == moment
