@@ -73,7 +73,9 @@ function refresh() {
   const breaks = [...known.tie_breaks, ...allowed.filter((other) => other !== rule)];
   fill(field("/rule/tie_break"), breaks.map((name, place) => [place ? name : "", place ? said(name) : "nothing: it stays a tie"]));
   field("/rule/fraction").placeholder = known.fractions[rule] ?? "";
-  const agents = field("/agents/roster").selectedOptions[0]?.dataset.count;
+  const roster = field("/agents/roster").selectedOptions[0]?.dataset;
+  const agents = roster?.count;
+  document.getElementById("roster-says").firstChild.textContent = roster?.says ?? "";
   field("/agents/count").max = agents || "72";
   field("/agents/count").placeholder = agents ? `all ${agents}` : "all";
   const on = new Set([
