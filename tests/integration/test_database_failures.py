@@ -1,22 +1,26 @@
 """Databases that are killed, silent, locked, full, damaged or none: each told as what it is, and used again when it is back."""
 
 import asyncio
+import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from domain.errors.configuration import ConfigurationError
 from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.witness import LogUnverifiedError
+from domain.models.deliberation import Deliberation
 from domain.witness.entry import accepted
 from infrastructure.persistence.database import Database, PostgresDatabase, open_database
 from infrastructure.persistence.engine import open_async_engine
 from infrastructure.persistence.migrate import upgrade
 from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
+from infrastructure.persistence.tables import webhook_cursors
 from tests.deliberation_specimens import committing, deliberation, intent, record
 from tests.servers.postgres import PostgresServer
 
@@ -126,6 +130,85 @@ async def test_a_full_disk_is_named_and_nothing_of_the_append_is_stored(sqlite: 
         await repository.append(committing(added.id, records=[record(1, content="x" * 100_000)]))
     assert len(await repository.events(added.id, after=0, limit=9)) == 1
     assert list(await repository.records(added.id)) == []
+    await repository.close()
+
+
+async def test_a_sqlite_without_room_is_not_ready_although_it_can_be_read_until_there_is_room(sqlite: Database) -> None:
+    async def limit(pages: int) -> None:
+        await sqlite.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar())
+
+    repository = SqlDeliberationRepository(sqlite)
+    added = deliberation()
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
+    pages = await sqlite.read(lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+    await limit(pages)
+    await _is_ready_again_only_after(repository, sqlite, added, limit(1_000_000))
+    cache = await sqlite.write(lambda connection: connection.exec_driver_sql("PRAGMA cache_size").scalar())
+    assert cache == -2000
+    await repository.close()
+
+
+async def test_a_postgres_without_room_is_not_ready_although_it_can_be_read_until_there_is_room(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    await asyncio.to_thread(upgrade, postgres_url)
+    name = postgres_url.rpartition("/")[2]
+    tables = ("agent_records", "webhook_cursors")
+
+    def change(*statements: str) -> None:
+        with psycopg.connect(postgres_server.conninfo(name), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+    async def make_room() -> None:
+        await asyncio.to_thread(change, *(f"DROP TRIGGER full_disk ON {table}" for table in tables))
+
+    database = await open_database(postgres_url)
+    repository = SqlDeliberationRepository(database)
+    added = deliberation()
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
+    change(
+        "CREATE FUNCTION refuse_for_room() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$",
+        *(
+            f"CREATE TRIGGER full_disk BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION refuse_for_room()"
+            for table in tables
+        ),
+    )
+    await _is_ready_again_only_after(repository, database, added, make_room())
+    await repository.close()
+    await database.close()
+
+
+async def _is_ready_again_only_after(
+    repository: SqlDeliberationRepository, database: Database, added: Deliberation, room: Coroutine[Any, Any, None]
+) -> None:
+    await repository.check()
+    commit = committing(added.id, records=[record(1, content="x" * 100_000)])
+    with pytest.raises(DependencyUnavailableError) as refused:
+        await repository.append(commit)
+    assert refused.value.told == "The database takes no writes, because the disk is full; nothing is lost."
+    for _ in range(2):
+        with pytest.raises(DependencyUnavailableError) as unready:
+            await repository.check()
+        assert unready.value.problem == "the disk is full"
+        assert await repository.get(added.id) is not None
+    await room
+    await repository.check()
+    await repository.append(commit)
+    await repository.check()
+    trials = select(func.count()).select_from(webhook_cursors)
+    assert await database.read(lambda connection: connection.execute(trials).scalar()) == 0
+
+
+async def test_a_database_that_takes_writes_is_tried_with_none(sqlite: Database) -> None:
+    repository = SqlDeliberationRepository(sqlite)
+    added = deliberation()
+    await repository.add(added, accepted(added), lease="me/1", lease_s=10)
+    before = await asyncio.to_thread(os.stat, f"{sqlite.url.database}-wal")
+    await repository.check()
+    after = await asyncio.to_thread(os.stat, f"{sqlite.url.database}-wal")
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     await repository.close()
 
 

@@ -13,6 +13,7 @@ from domain.errors.dependency import DependencyUnavailableError
 __all__ = ["is_conflict", "is_locked", "translated_failures", "unavailability"]
 
 _DEPENDENCY = "database"
+_FULL = ("the disk is full", "Free some space there.")
 _SCHEMA = ("its tables are missing or of another version", "Run `conclave db upgrade`.")
 _UNREACHABLE = (
     "it cannot be reached, or the connection was lost",
@@ -24,7 +25,7 @@ _SQLITE = {
     "BUSY": ("another process holds its write lock for too long", "Find the process that keeps it."),
     "PROTOCOL": ("other processes keep its write-ahead log busy", "Find the processes that do."),
     "LOCKED": ("another connection holds a lock on it", "Find the process that keeps it."),
-    "FULL": ("the disk is full", "Free some space."),
+    "FULL": _FULL,
     "IOERR": ("reading or writing its file failed", "Check the disk."),
     "READONLY": ("its file is read-only", "Let the service write to the file and to its folder."),
     "CANTOPEN": ("its file cannot be opened", "Check that the folder exists and that the service may write to it."),
@@ -46,6 +47,7 @@ _POSTGRES = {
     "42501": ("the user may not do this", "Grant the user its rights."),
     "25006": ("it is read-only", "Use the primary server."),
     "40": ("it gave up a transaction that stood in the way of others", "Try again."),
+    "53100": _FULL,
     "53": ("it has run out of a resource", "Check its disk, its memory and its number of connections."),
     "55": ("something is locked for too long", "Find the session that keeps it."),
     "57": ("it is starting, stopping or was told to cancel", "Wait until it runs again."),
@@ -116,4 +118,7 @@ def _by_code(error: DBAPIError) -> DependencyUnavailableError | None:
 
 
 def _unavailable(problem: str, remedy: str) -> DependencyUnavailableError:
-    return DependencyUnavailableError(dependency=_DEPENDENCY, problem=problem, remedy=remedy)
+    # The others may tell of users and addresses. A disk that is full keeps nobody from reading, so it is not called away.
+    is_full = (problem, remedy) == _FULL
+    told = f"The {_DEPENDENCY} takes no writes, because {problem}; nothing is lost." if is_full else None
+    return DependencyUnavailableError(dependency=_DEPENDENCY, problem=problem, remedy=remedy, told=told)

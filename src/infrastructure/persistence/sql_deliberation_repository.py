@@ -47,6 +47,7 @@ from infrastructure.persistence.group_commit import GroupCommit
 from infrastructure.persistence.idempotency import find as find_remembered
 from infrastructure.persistence.ledger import charge_values, read_charges, read_ledger
 from infrastructure.persistence.reads import Readings, read_events, read_origins, read_records
+from infrastructure.persistence.room import refuse_read_only, try_to_write
 from infrastructure.persistence.rows import (
     RosterTexts,
     RowWriter,
@@ -106,15 +107,23 @@ class SqlDeliberationRepository:
         self._commits: GroupCommit[Appending | _Sharing, Any] = GroupCommit(self._write)
         self._known: dict[str, Numbers] = {}
         self._doubtful: dict[int, Commit] = {}
+        # Whether the last write failed for a reason of the database's own.
+        self._has_failed = False
 
     async def close(self) -> None:
         """Return once every write that was begun is durable or refused; later ones are refused."""
         await self._commits.close()
 
     async def check(self) -> None:
-        """Return if the database can be read and written now. Raises `DependencyUnavailableError`."""
+        """Return if the database can be read and written now. Raises `DependencyUnavailableError`.
+
+        Writes nothing, unless the last write failed: then one is tried, and taken back.
+        """
         await self._database.read(lambda connection: connection.execute(select(witness_head.c.tree_size)).first())
-        await self._share(_can_write)
+        await self._share(refuse_read_only)
+        if self._has_failed:
+            await try_to_write(self._database)
+            self._has_failed = False
 
     async def add(
         self,
@@ -307,6 +316,17 @@ class SqlDeliberationRepository:
         return await self._commits.submit(_Sharing(work))
 
     async def _write(self, batch: Sequence[Appending | _Sharing]) -> Sequence[Any]:
+        """As `_written`, and note whether the database takes writes. What changes leases may write nothing, so it proves nothing."""
+        try:
+            results = await self._written(batch)
+        except DependencyUnavailableError:
+            self._has_failed = True
+            raise
+        if any(isinstance(item, Appending) for item in batch):
+            self._has_failed = False
+        return results
+
+    async def _written(self, batch: Sequence[Appending | _Sharing]) -> Sequence[Any]:
         """Write a batch in one transaction; when that cannot stand, in one in which each item stands or falls alone."""
         appendings = [item for item in batch if isinstance(item, Appending)]
         ids = {item.deliberation_id for item in appendings}
@@ -362,13 +382,3 @@ class SqlDeliberationRepository:
             return item.work(connection)
         self._appends.write_alone(connection, item)
         return item.span
-
-
-def _can_write(connection: Connection) -> None:
-    if (
-        connection.dialect.name == "postgresql"
-        and connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on"
-    ):
-        raise DependencyUnavailableError(
-            dependency="database", problem="it is read-only", remedy="Use the primary server."
-        )

@@ -71,7 +71,7 @@ def test_what_a_statement_did_wrong_on_sqlite_is_not(code: str) -> None:
         ("25006", "read-only"),
         ("40001", "gave up"),
         ("40P01", "gave up"),
-        ("53100", "resource"),
+        ("53100", "the disk is full"),
         ("53300", "resource"),
         ("55P03", "locked"),
         ("57P01", "stopping"),
@@ -84,6 +84,17 @@ def test_what_postgres_cannot_do_now_is_unavailability(state: str, problem: str)
     found = unavailability(_error(sqlstate=state))
     assert found is not None
     assert problem in found.problem
+
+
+def test_callers_are_told_of_a_full_disk_and_of_nothing_else() -> None:
+    for error in (_error(sqlite_errorname="SQLITE_FULL"), _error(sqlstate="53100")):
+        found = unavailability(error)
+        assert found is not None
+        assert found.told == "The database takes no writes, because the disk is full; nothing is lost."
+    for other in (_error(sqlite_errorname="SQLITE_READONLY"), _error(sqlstate="28P01"), TimeoutError()):
+        found = unavailability(other)
+        assert found is not None
+        assert found.told is None
 
 
 @pytest.mark.parametrize("state", ["22021", "22003", "23505", "42601", "42804"])

@@ -6,11 +6,14 @@ import inspect
 import json
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
 import domain.errors
-from api.rest.problems import MAX_ERRORS, PROBLEMS, problem, problem_document
+from api.rest.problems import MAX_ERRORS, PROBLEMS, answer_problems, problem, problem_document
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import FieldProblem
+from domain.errors.dependency import DependencyUnavailableError
 
 ERRORS = [
     error
@@ -57,3 +60,17 @@ def test_a_flood_of_bad_fields_is_counted_but_not_listed() -> None:
     document = problem_document("invalid-request", "detail", errors=errors)
     assert len(document["errors"]) == MAX_ERRORS
     assert document["further_errors"] == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "detail"),
+    [(None, "database is away; nothing is lost."), ("The disk is full.", "The disk is full.")],
+    ids=["away", "told"],
+)
+async def test_of_what_is_away_callers_hear_what_they_may(told: str | None, detail: str) -> None:
+    app = Starlette()
+    answer_problems(app)
+    error = DependencyUnavailableError(dependency="database", problem="10.0.0.1 is silent", told=told, retry_after_s=7)
+    answer = await app.exception_handlers[ConclaveError](Request({"type": "http"}), error)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    assert json.loads(bytes(answer.body))["detail"] == detail
