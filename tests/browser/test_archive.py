@@ -237,6 +237,9 @@ def test_the_truth_is_told_and_everybody_is_scored(
         form.get_by_role("combobox").select_option(label=truth)
     form.get_by_role("button", name="Tell the truth").click()
     expect(page.locator("#scores")).to_contain_text("Recorded.")
+    expect(page.locator("#scores")).to_contain_text("0 for right and sure of it, 1 for wrong and sure of it")
+    scores = [float(each.rpartition(": ")[2]) for each in page.locator("#scores li").all_inner_texts()]
+    assert scores == sorted(scores)
     expect(form.get_by_role("button", name="Tell the truth")).to_be_focused()
     assert [each["answer"] for each in own_panel.entries(document, "resolved")] == [recorded]
 

@@ -146,6 +146,35 @@ def test_two_are_compared_by_terms_outcome_and_agent(panel: Panel) -> None:
     assert text.count("Minority report") == 2
 
 
+def test_a_comparison_names_what_each_rule_counts_and_of_what_its_shares_are(panel: Panel) -> None:
+    one = panel.ask(CHOICE, ["trams", "trams", "trams", "buses", None], question="Of what?")
+    text = read(page(panel.server, f"/archive/compare?a={one['id']}")).text
+    assert "Shares of the 4 votes counted; 5 were asked" in text
+    assert "Answer Bar Votes Share" in text
+    orders = [["trams", "buses", "bicycles"]] * 3
+    two = panel.ask(RANKING, orders, question="Points?", rule={"kind": "borda"})
+    points = sum(two["outcome"]["tally"].values())
+    text = read(page(panel.server, f"/archive/compare?a={two['id']}")).text
+    assert f"Shares of the {points:g} points counted" in text
+    assert "Answer Bar Points Share" in text
+    three = panel.ask({"kind": "number", "unit": "days"}, [10, 20, 30, 90], question="How many?")
+    text = read(page(panel.server, f"/archive/compare?a={one['id']}&b={three['id']}")).text
+    assert "Shares of the 4 who gave a number" in text
+    assert "Spread – 27.5 days differs" in text
+    assert "Decision trams 25 days differs" in text
+    assert re.search(r"below 17\.5 days: 1 agent ", text)
+
+
+def test_figures_of_the_comparison_are_written_as_in_the_chamber(panel: Panel) -> None:
+    one = panel.ask(CHOICE, ["trams", "trams", "trams", "buses"], question="Figures?")
+    two = panel.ask(CHOICE, ["trams"], question="Others?", limits={"max_total_tokens": 1_000_000})
+    text = read(page(panel.server, f"/archive/compare?a={one['id']}&b={two['id']}")).text
+    assert "Quorum 50 % of those asked" in text
+    assert "Most tokens 400,000 1,000,000 differs" in text
+    assert "Most money $5.00 $5.00 same" in text
+    assert "Cost $0.00 $0.00 same" in text
+
+
 def test_one_alone_is_shown_as_it_was_decided_and_as_it_was_recounted(panel: Panel) -> None:
     orders = [
         ["trams"],

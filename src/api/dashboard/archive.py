@@ -45,7 +45,8 @@ _Picked = Annotated[list[str] | None, Query()]
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One deliberation in the list; `verdict` is HTML already, escaped; `roll_call` and `figures` are words of our own."""
+    """One deliberation in the list; `verdict` is HTML already, escaped; `roll_call` is words of our own, and so is `figures`
+    but for a unit."""
 
     id: str
     question: str | None
@@ -203,7 +204,7 @@ def _figures(reading: Reading) -> str:
     if number(outcome.get("margin")) is not None:
         said.append(f"margin {amount(outcome['margin'])}")
     if number(outcome.get("spread")) is not None:
-        said.append(f"spread {amount(outcome['spread'], 6)}")
+        said.append(f"spread {reading.with_unit(amount(outcome['spread'], 6))}")
     percentage = number(part(outcome, "dissent").get("percentage"))
     if percentage is not None:
         said.append(f"dissent {percentage:g} %")

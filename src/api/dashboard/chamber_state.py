@@ -12,6 +12,7 @@ from api.dashboard.costs import cost_of_usage
 from api.dashboard.positions import Positions, positions_of
 from api.report.marks import letter_of
 from api.report.reading import OF_THE_QUESTION, Reading
+from api.report.tallies import unit_of
 from application.pages.visible_text import visible
 from application.services.deliberation_output_service import WitnessedOutput
 from domain.models.agent import Agent
@@ -31,6 +32,8 @@ STATES = tuple(state.value for state in AgentState)
 
 _MOST_OF_A_NAME, _SIZE_OF_A_NAME = 60, 100
 _MOST_IN_THE_TALLY, _SIZE_IN_THE_TALLY = 120, 180
+# What an agent has one of, or each of several options.
+_OF_AGENTS = frozenset({"agents", "votes", "approvals", "first places", "texts"})
 _WORDS: Mapping[str, str] = {
     "queued": "Waiting for its turn",
     "running": "In session",
@@ -309,7 +312,12 @@ class ChamberState:
             texts[f"roll-{state.value}"] = f"{roll[state]}"
         tally = self._tally()
         most = max([*tally, 0.0])
-        is_share = self._positions.is_votes
+        unit = self._unit()
+        # Points and wins are no shares of those who were asked.
+        is_share = self._positions.is_votes and unit in _OF_AGENTS
+        texts["unit"] = (
+            "" if not tally else f"{unit}, in per cent of all who were asked" if is_share and asked else unit
+        )
         for place, count in enumerate(tally):
             texts[f"name-{place}"] = visible(
                 self._positions.names[place], limit=_MOST_IN_THE_TALLY, size=_SIZE_IN_THE_TALLY
@@ -326,12 +334,19 @@ class ChamberState:
             return [tally[name] for name in names]
         return self._positions.counts
 
+    def _unit(self) -> str:
+        """What the tally counts, in the plural."""
+        if self.reading is not None and self.reading.has_outcome and not self.reading.is_estimate:
+            return unit_of(self.reading)
+        return "agents"
+
     def _margin(self) -> str:
         if self.reading is not None and self.reading.has_outcome:
             margin, spread = self.reading.outcome.get("margin"), self.reading.outcome.get("spread")
             if isinstance(margin, int | float):
                 return f"{margin:,.10g}"
-            return self.reading.with_unit(f"{spread:,.6g}") if isinstance(spread, int | float) else "none"
+            told = "none" if not isinstance(spread, int | float) else self.reading.with_unit(f"{spread:,.6g}")
+            return visible(told, limit=_MOST_OF_A_NAME, size=_SIZE_OF_A_NAME)
         if self.reading is None and self._positions.is_votes and len(self._positions.counts) > 1:
             first, second, *_ = sorted(self._positions.counts, reverse=True)
             return f"{first - second:,.10g}" if first else "none yet"

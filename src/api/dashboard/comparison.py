@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.conclave import Conclave
+from api.dashboard.costs import NOT_KNOWN, money
 from api.dashboard.fitting import MOST_OF_A_ROOM
 from api.dashboard.rendering import render, render_fragment
 from api.documents import deliberation_document, outcome_with_reasons, output_document, rule_document
-from api.report.pieces import amount, duration, money
+from api.report.pieces import amount, duration
 from api.report.reading import Position, Reading, number, part
+from api.report.tallies import unit_of
 from api.report.verdict import headline
 from api.requests import RecountRequest
 from api.rest.callers import Caller, Observer, OpenConclave
@@ -43,11 +45,11 @@ _Id = Annotated[str | None, Query(max_length=64)]
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One answer of a tally: its place among the answers of all sides, its count in words, and its share of the whole in percent."""
+    """One answer of a tally: its place among the answers of all sides, its amount, and its share of the whole in percent."""
 
     place: int
     name: str
-    count: str
+    amount: float
     share: float
     wins: bool
 
@@ -56,7 +58,8 @@ class Bar:
 class Side:
     """One column: a deliberation, or what one rule makes of it.
 
-    `verdict` is HTML already, escaped; `note` says how it differs from the first.
+    `verdict` is HTML already, escaped; `note` says how it differs from the first. What the bars count is `unit`, in the plural, and
+    `base` says what their shares are of.
     """
 
     title: str
@@ -68,6 +71,7 @@ class Side:
     bars: Sequence[Bar]
     more_bars: int
     unit: str
+    base: str
     dissent: str
     note: str = ""
     leaf_index: int | None = None
@@ -260,11 +264,24 @@ def _side(reading: Reading, names: Sequence[str], *, title: str, note: str = "",
         against=[each for each in positions if not each.is_decision],
         bars=bars,
         more_bars=len(every) - len(bars),
-        unit="of those who answered" if reading.answer_kind == "approval" else "of what was counted",
+        unit="agents" if reading.is_estimate else unit_of(reading),
+        base=_base(reading, sum(bar.amount for bar in every)),
         dissent="" if percentage is None else f"{percentage:g} %",
         note=note,
         leaf_index=leaf_index,
     )
+
+
+def _base(reading: Reading, whole: float) -> str:
+    """Of what the shares are, so that nobody takes them for those of the chamber, which are of all who were asked."""
+    if reading.answer_kind == "approval":
+        whole = reading.roll_call.get("answered", 0)
+        told = f"of the {whole:,} who answered"
+    elif reading.is_estimate:
+        told = f"of the {whole:,.6g} who gave a number"
+    else:
+        told = f"of the {whole:,.6g} {unit_of(reading)} counted"
+    return told if whole == reading.asked else f"{told}; {reading.asked:,} were asked"
 
 
 def _bars(reading: Reading, names: Sequence[str]) -> list[Bar]:
@@ -279,7 +296,7 @@ def _bars(reading: Reading, names: Sequence[str]) -> list[Bar]:
         Bar(
             places.get(name, len(names)),
             name,
-            f"{count:,.6g}",
+            count,
             100 * max(0.0, count) / whole if whole else 0.0,
             wins=name == chosen,
         )
@@ -302,7 +319,7 @@ def _facts(whole: _Whole, *, shows_names: bool) -> list[tuple[str, str]]:
         ("Kind of answer", _kind_words(part(document, "answer"))),
         ("Protocol", _kind_words(part(document, "protocol"))),
         ("Rule", _rule_words(part(document, "rule"))),
-        ("Quorum", "–" if quorum is None else f"{quorum:.0%} of those asked"),
+        ("Quorum", "–" if quorum is None else f"{100 * quorum:g} % of those asked"),
         ("Agents", _agents_words(part(document, "agents"))),
         ("Models", ", ".join(document.get("models") or ()) or "–"),
         (
@@ -313,17 +330,18 @@ def _facts(whole: _Whole, *, shows_names: bool) -> list[tuple[str, str]]:
         ("Seed", "none" if seed is None else str(seed)),
         ("Time for an agent", duration(limits.get("agent_timeout_s"))),
         ("Most tokens", _limit(limits.get("max_total_tokens"), amount)),
-        ("Most money", _limit(limits.get("max_cost_usd"), money)),
+        ("Most money", _limit(limits.get("max_cost_usd"), _money)),
         ("State", str(document.get("status")).replace("_", " ")),
         ("Outcome", str(outcome.get("status") or "none").replace("_", " ")),
-        ("Decision", _answer_words(outcome.get("decision"))),
+        ("Decision", _decision_words(reading)),
         ("Margin", "–" if outcome.get("margin") is None else amount(outcome["margin"])),
+        ("Spread", "–" if outcome.get("spread") is None else reading.with_unit(amount(outcome["spread"], 6))),
         ("Dissent", _percent(part(outcome, "dissent").get("percentage"))),
         ("Answered", f"{roll_call.get('answered', 0)} of {reading.asked}"),
         ("Did not answer", lost or "nobody"),
         ("Calls", amount(usage.get("calls"))),
         ("Tokens in, out", f"{amount(usage.get('input_tokens'))}, {amount(usage.get('output_tokens'))}"),
-        ("Cost", money(usage.get("cost_usd"))),
+        ("Cost", _money(usage.get("cost_usd"))),
         ("Accepted", f"{document['created_at'][:19].replace('T', ' ')} UTC"),
         *([("Asked by the key", whole.deliberation.key_name or "–")] if shows_names else []),
     ]
@@ -356,6 +374,16 @@ def _answer_words(answer: object) -> str:
         return ", ".join(map(str, answer)) or "none of them"
     value = number(answer)
     return amount(value) if value is not None else str(answer)
+
+
+def _decision_words(reading: Reading) -> str:
+    decision = reading.outcome.get("decision")
+    return _answer_words(decision) if decision is None else reading.with_unit(_answer_words(decision))
+
+
+def _money(value: object) -> str:
+    found = number(value)
+    return NOT_KNOWN if found is None else money(found)
 
 
 def _limit(value: object, told: Callable[[object], str]) -> str:

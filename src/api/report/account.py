@@ -114,7 +114,7 @@ def _agent(reading: Reading, seat: Seat) -> list[str]:
         shown(agent, limit=128),
         position,
         plain(ended, limit=80),
-        "" if confidence is None else f"{confidence:.0%}",
+        "" if confidence is None else f"{100 * confidence:.0f} %",
         shown(model, limit=60) if model else "",
         duration(last.get("duration_seconds")),
     ]
@@ -166,7 +166,7 @@ def asked_of(reading: Reading) -> str:
                 "agents",
                 f"{amount(agents.get('count'))} {shown(agents.get('roster') or '', limit=60)}" if agents else "",
             ),
-            ("quorum", "" if quorum is None else f"{quorum:.0%} of those asked"),
+            ("quorum", "" if quorum is None else f"{100 * quorum:g} % of those asked"),
             ("deadline", duration(limits.get("deadline_s"))),
             ("at most", money(limits["max_cost_usd"]) if number(limits.get("max_cost_usd")) is not None else ""),
             ("seed", shown(document["seed"], limit=40) if document.get("seed") is not None else ""),

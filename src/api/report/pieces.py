@@ -94,7 +94,7 @@ def listed(names: Sequence[object], *, most: int = 12) -> str:
 def amount(value: object, digits: int = 10) -> str:
     """A number as short as it can be written, or that it is not known."""
     found = number(value)
-    return _UNKNOWN if found is None else f"{found:.{digits}g}"
+    return _UNKNOWN if found is None else f"{found:,.{digits}g}"
 
 
 def counted(count: float, noun: str) -> str:

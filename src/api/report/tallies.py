@@ -11,7 +11,7 @@ from application.pages.html_text import plain, shown
 from domain.voting.ballot import Ballot
 from domain.voting.profile import Profile
 
-__all__ = ["tally_of"]
+__all__ = ["tally_of", "unit_of"]
 
 _UNITS: Mapping[str, str] = {
     "plurality": "votes",
@@ -36,7 +36,8 @@ def tally_of(reading: Reading) -> str:
     return _bars(reading) + _matrix(reading)
 
 
-def _unit(reading: Reading) -> str:
+def unit_of(reading: Reading) -> str:
+    """What the rule counts, in the plural."""
     rule = str(reading.outcome.get("rule") or part(reading.document, "rule").get("kind") or "")
     unit = _UNITS.get(rule, "votes")
     return f"{unit}, weighted" if part(reading.document, "rule").get("weighted_by") else unit
@@ -53,7 +54,7 @@ def _bars(reading: Reading) -> str:
     whole = float(reading.roll_call.get("answered", 0)) if reading.answer_kind == "approval" else sum(tally.values())
     most = max([*tally.values(), *(number(count) or 0 for count in blind.values())], default=0)
     order = sorted(tally, key=lambda name: (number(places.get(name)) or 0, -tally[name]))
-    unit = _unit(reading)
+    unit = unit_of(reading)
     heads = (
         ["answer", '<span class="unseen">bar</span>', unit, "share"]
         + (["blind round"] if has_blind else [])
@@ -67,7 +68,7 @@ def _bars(reading: Reading) -> str:
             f"{'' if place is None else mark(place)} {shown(name, limit=200)}",
             _bar(place, count / most if most else 0.0),
             f"{count:,.10g}",
-            f"{count / whole:.1%}" if whole else "",
+            f"{100 * count / whole:.1f} %" if whole else "",
         ]
         row += [amount(blind.get(name, 0))] if has_blind else []
         row += [amount(places.get(name))] if places else []

@@ -128,7 +128,7 @@ def _terms(reading: Reading) -> str:
         quorum = number(part(reading.document, "quorum").get("min_answered_fraction"))
         if quorum is None or reading.document.get("status") != "inquorate":
             return ""
-        return f"<p>The quorum was {quorum:.0%} of {reading.asked} asked, and {reading.asked - reading.missing} took part.</p>"
+        return f"<p>The quorum was {100 * quorum:g} % of {reading.asked} asked, and {reading.asked - reading.missing} took part.</p>"
     rule = part(reading.document, "rule")
     said = [f"By {_words(reading.outcome.get('rule') or rule.get('kind'))}"]
     fraction = number(rule.get("fraction"))

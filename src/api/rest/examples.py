@@ -187,7 +187,7 @@ EXAMPLES: Mapping[str, Any] = {
         "type": "urn:conclave:problem:invalid-specification",
         "title": "The deliberation cannot be run as described",
         "status": 422,
-        "detail": "1 field(s) cannot be accepted.",
+        "detail": "1 field cannot be accepted.",
         "errors": [{"pointer": "/answer/options", "detail": "has 1 options: give 2 to 50"}],
     },
     "Quote": {

@@ -78,5 +78,9 @@ async def _reason(request: Request) -> str:
         if not isinstance(document.get("reason"), str):
             problems.append(FieldProblem("/reason", "must be a text: say why"))
     if problems:
-        raise RequestRefusedError("invalid-request", f"{len(problems)} field(s) cannot be accepted.", errors=problems)
+        raise RequestRefusedError(
+            "invalid-request",
+            f"{len(problems)} field{'' if len(problems) == 1 else 's'} cannot be accepted.",
+            errors=problems,
+        )
     return str(document["reason"])

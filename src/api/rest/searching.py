@@ -91,7 +91,9 @@ async def read_search(
     except InvalidSpecificationError as error:
         found = list(error.problems)
         raise RequestRefusedError(
-            "invalid-request", f"{len(found)} parameter(s) cannot be accepted.", errors=found
+            "invalid-request",
+            f"{len(found)} parameter{'' if len(found) == 1 else 's'} cannot be accepted.",
+            errors=found,
         ) from None
 
 

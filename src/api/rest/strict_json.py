@@ -30,7 +30,7 @@ class UnusableValuesError(Exception):
     """It is JSON, but holds values that cannot be stored or compared; `problems` points at them (RFC 6901)."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        super().__init__(f"{len(problems)} value(s) cannot be used")
+        super().__init__(f"{len(problems)} value{'' if len(problems) == 1 else 's'} cannot be used")
         self.problems = tuple(problems)
 
 

@@ -141,10 +141,10 @@ function showScores(scored) {
   const entry = element("a", { text: `Entry ${scored.leaf_index}`, attributes: { href: `/record/entries/${scored.leaf_index}` } });
   const words = element("p", { class: "notice good" }, `Recorded. ${right}${brier} `, entry, " of the record says so.");
   const list = element("ol");
-  for (const each of [...known].sort((one, other) => other.score - one.score).slice(0, 12)) {
+  for (const each of [...known].sort((one, other) => one.score - other.score).slice(0, 12)) {
     list.append(element("li", {}, element("bdi", { text: visible(each.agent_id, 128) }), `: ${formatted.number(each.score, 3)}`));
   }
-  place.replaceChildren(words, ...(known.length ? [element("p", { text: "The first agents by their score:" }), list] : []));
+  place.replaceChildren(words, ...(known.length ? [element("p", { text: "The first agents by their score, 0 for right and sure of it, 1 for wrong and sure of it:" }), list] : []));
 }
 
 function followForms() {

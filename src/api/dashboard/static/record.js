@@ -73,7 +73,7 @@ function startRecord() {
     at("forget").hidden = !vkey;
     check.hidden = !vkey;
     at("seen").hidden = !seen;
-    if (seen) at("seen-words").textContent = `${visible(seen.split("\n")[1])} entries, root ${visible(seen.split("\n")[2])} (base64).`;
+    if (seen) at("seen-words").textContent = `${visible(seen.split("\n")[1].replace(/\B(?=(\d{3})+$)/g, ","))} entries, root ${visible(seen.split("\n")[2])} (base64).`;
   }
 
   async function pin(vkey) {

@@ -40,6 +40,9 @@ export async function obstacle() {
   return null;
 }
 
+/** @param {number | bigint} count @returns {string} as pages write it, such as `1,853` */
+export const grouped = (count) => count.toLocaleString("en");
+
 /** @param {Uint8Array} bytes @returns {string} lower-case hexadecimal digits */
 export const hex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -329,7 +332,7 @@ export const forgetSeen = (vkey) => store(SEEN_PLACE + vkey, null);
 export function verifyHead({ pinnedKey: vkey = pinnedKey() } = {}) {
   return reported(async (take) => {
     const { checkpoint } = await takeHead(take, vkey);
-    return { checkpoint, words: `The checkpoint of ${checkpoint.size} entries is signed with the pinned key.` };
+    return { checkpoint, words: `The checkpoint of ${grouped(checkpoint.size)} entries is signed with the pinned key.` };
   });
 }
 
@@ -346,7 +349,7 @@ export function verifyEntry(index, { pinnedKey: vkey = pinnedKey(), text, shown 
     const { checkpoint } = await takeHead(take, vkey);
     const found = await takeEntry(take, BigInt(index), checkpoint, "");
     want(text === undefined || text === found.text, "this page was given another entry than the log has at this index");
-    const proven = `Entry ${index} is in the log of ${checkpoint.size} entries that the pinned key signed`;
+    const proven = `Entry ${index} is in the log of ${grouped(checkpoint.size)} entries that the pinned key signed`;
     const facts = { checkpoint, ...found };
     if (!shown) return { ...facts, words: `${proven}.` };
     const id = shown.deliberationId;
@@ -414,7 +417,7 @@ async function takeHead(take, vkey) {
     await take("checkpoint", async () => {
       checkpoint = await openCheckpoint(await ask("/v1/witness/checkpoint"), key);
       const others = checkpoint.others.length ? ` Passed over: ${checkpoint.others.length} signatures by keys that are not pinned.` : "";
-      return `Signed with the pinned key: ${checkpoint.size} entries, root ${hex(checkpoint.root)}.${others}`;
+      return `Signed with the pinned key: ${grouped(checkpoint.size)} entries, root ${hex(checkpoint.root)}.${others}`;
     });
     await take("consistency", () => continues(seen, checkpoint, key));
   };
@@ -447,7 +450,7 @@ async function continues(note, now, key) {
       if (error instanceof Refused) throw new Refused(`the log was forked: ${error.message}`, facts);
       throw error;
     }
-    words = `It continues the checkpoint of ${seen.size} entries that this browser saw last.`;
+    words = `It continues the checkpoint of ${grouped(seen.size)} entries that this browser saw last.`;
     if (seen.size === now.size) return words;
   }
   if (store(SEEN_PLACE + key.vkey, now.note)) return note === null ? { result: "noted", words } : words;

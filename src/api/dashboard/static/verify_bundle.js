@@ -1,7 +1,7 @@
 // Checks a whole verification bundle in this browser: that its entries are in the signed log, complete, in order and well counted.
 
 import {
-  Refused, bytesOf, hex, isCommitment, isObject, leafHash, openCheckpoint, opens, parseEntry, pinnedKey, reported, sha256, takeKey,
+  Refused, bytesOf, grouped, hex, isCommitment, isObject, leafHash, openCheckpoint, opens, parseEntry, pinnedKey, reported, sha256, takeKey,
   verifyInclusion, want,
 } from "./verify.js";
 
@@ -33,15 +33,15 @@ export function verifyBundle(file, { pinnedKey: vkey = pinnedKey(), onProgress =
       want(bundle.version === 1, `the bundle has the version ${bundle.version}, not 1`);
       want(bundle.public_key === vkey, "the bundle names another public key than the pinned one", { named: bundle.public_key });
       want(bundle.entries.length, "the bundle holds no entries");
-      return `A bundle of ${bundle.entries.length} entries and ${bundle.disclosures.length} texts that names the pinned key.`;
+      return `A bundle of ${grouped(bundle.entries.length)} entries and ${grouped(bundle.disclosures.length)} texts that names the pinned key.`;
     });
     await take("checkpoint", async () => {
       checkpoint = await openCheckpoint(bundle.checkpoint, key);
-      return `Signed with the pinned key: ${checkpoint.size} entries, root ${hex(checkpoint.root)}.`;
+      return `Signed with the pinned key: ${grouped(checkpoint.size)} entries, root ${hex(checkpoint.root)}.`;
     });
     await take("inclusion proofs", async () => {
       told = await readEntries(bundle.entries, checkpoint, onProgress);
-      return `Each of the ${told.length} entries is canonical and in the log, in ascending order.`;
+      return `Each of the ${grouped(told.length)} entries is canonical and in the log, in ascending order.`;
     });
     await take("order", async () => {
       ending = await wantWhole(told);
@@ -63,7 +63,7 @@ export function verifyBundle(file, { pinnedKey: vkey = pinnedKey(), onProgress =
       rollCall: ending.entry.roll_call,
       texts,
       unchecked,
-      words: `The ${told.length} entries of this bundle are in the log that the pinned key signed, complete and in order, and the roll call `
+      words: `The ${grouped(told.length)} entries of this bundle are in the log that the pinned key signed, complete and in order, and the roll call `
         + `adds up. Not checked: ${unchecked.map((each) => each.why).join("; ")}. “conclave witness verify FILE --key VKEY” computes the `
         + "outcome and the figures again.",
     };

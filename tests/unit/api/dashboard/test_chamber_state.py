@@ -347,6 +347,36 @@ def test_why_nothing_was_decided_is_said_once(
     assert panel.partition("No decision:")[2].count(told) == 1
 
 
+def test_a_unit_is_shown_as_text_beside_its_figure(templates: jinja2.Environment) -> None:
+    answer = AnswerFormat(AnswerKind.NUMBER, unit="\u202e<b>")
+    story = Story(3, question=replace(specification(3).question, answer=answer), rule=default_rule(AnswerKind.NUMBER))
+    story.begin()
+    story.hear(1.0, 2.0, 3.0)
+    story.end()
+    assert story.state.shown.texts["margin"] == "1 \\u202e<b>"
+    page = draw(templates, story.state)
+    assert "\u202e" not in page
+    assert "<b>:" not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit"), [(RuleKind.BORDA, "points"), (RuleKind.COPELAND, "wins"), (RuleKind.SCHULZE, "first places")]
+)
+def test_what_a_rule_counts_is_named_and_only_what_an_agent_has_one_of_is_a_share(
+    templates: jinja2.Environment, kind: RuleKind, unit: str
+) -> None:
+    answer = AnswerFormat(AnswerKind.RANKING, ("a", "b", "c"))
+    story = Story(4, question=replace(specification(4).question, answer=answer), rule=Rule(kind))
+    story.begin()
+    story.hear(*[("a", "b", "c")] * 3, None)
+    assert story.state.shown.texts["unit"] == "agents, in per cent of all who were asked"
+    story.end()
+    is_share = kind is RuleKind.SCHULZE
+    assert story.state.shown.texts["share-0"] == ("75.0 %" if is_share else "")
+    share = ", in per cent of all who were asked" if is_share else ""
+    assert f"Counted in {unit}{share}." in words(templates, story)
+
+
 def test_what_calls_without_a_known_end_may_have_taken_stands_apart_and_in_the_bar(
     templates: jinja2.Environment,
 ) -> None:

@@ -64,7 +64,7 @@ def test_an_inquorate_one_says_what_was_counted_and_that_it_decides_nothing() ->
     found = document, outputs
     told = section(found, "decision")
     assert "No decision: fewer took part than the quorum asks for" in told
-    assert "The quorum was 50% of 5 asked, and 2 took part." in told
+    assert "The quorum was 50 % of 5 asked, and 2 took part." in told
     assert "decides nothing" in section(found, "minority")
     assert page(found).words.startswith("Conclave: Close it? Degraded: 3 of 5 did not take part.")
 
@@ -75,8 +75,8 @@ def test_unanimity_has_an_empty_minority_report() -> None:
 
 def test_the_tally_names_every_option_with_its_count_share_and_letter() -> None:
     told = section(ended(("yes", "yes", "yes", "no")), "tally")
-    assert "A yes 3 75.0%" in told
-    assert "B no 1 25.0%" in told
+    assert "A yes 3 75.0 %" in told
+    assert "B no 1 25.0 %" in told
     assert "C weekends only 0 0.0%" in told
 
 
