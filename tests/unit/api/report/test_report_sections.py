@@ -77,7 +77,7 @@ def test_the_tally_names_every_option_with_its_count_share_and_letter() -> None:
     told = section(ended(("yes", "yes", "yes", "no")), "tally")
     assert "A yes 3 75.0 %" in told
     assert "B no 1 25.0 %" in told
-    assert "C weekends only 0 0.0%" in told
+    assert "C weekends only 0 0.0 %" in told
 
 
 @pytest.mark.parametrize(
