@@ -157,7 +157,8 @@ class Inboxes:
         return max(0.0, min(expiry, last_due))
 
     def acknowledge(self, agent: Agent, ids: tuple[str, ...]) -> int:
-        """Remove these from what is unacknowledged."""
+        """Remove these from what is unacknowledged, which a message is until it is delivered again or buried, however late."""
+        self.sweep()
         if not agent.words[Inbox.HELD]:
             return 0
         self.look_at_held(agent)

@@ -42,6 +42,7 @@ class Inbox:
         "manual",
         "next_expiry",
         "normal",
+        "overdue",
         "overflow",
         "receivers",
         "room",
@@ -67,6 +68,8 @@ class Inbox:
         # By priority.
         self.lanes = (self.high, self.normal, self.low)
         self.taken: dict[str, Taken] = {}
+        # What was taken, not acknowledged in time, and waits to be delivered again: until it is, it may still be acknowledged.
+        self.overdue: dict[str, Entry] = {}
         self.receivers: deque[Future[bool]] = deque()
         self.blocked: tuple[deque[Blocked], deque[Blocked], deque[Blocked]] | None = None
         # Made when the first sender gives an id: most never do.
@@ -130,9 +133,18 @@ class Inbox:
             while place < len(lane) and lane[place][0] < entry[0]:
                 place += 1
             lane.insert(place, entry)
+            self.overdue[entry[2].id] = entry
             self.note_expiry(entry[2])
         for _ in entries:
             self.wake()
+
+    def take_overdue(self, message_id: str) -> Entry | None:
+        """Remove a message that waits to be delivered again, if there is one of that id."""
+        entry = self.overdue.pop(message_id, None)
+        if entry is not None:
+            # Near the front: only what was delivered as well can be older.
+            self.lanes[entry[2].priority].remove(entry)
+        return entry
 
     def note_expiry(self, message: Message) -> None:
         """Remember when to look for expired messages."""
@@ -152,6 +164,7 @@ class Inbox:
                 expires_at = entry[2].expires_at
                 if expires_at is not None and expires_at <= now:
                     expired.append(entry)
+                    self.overdue.pop(entry[2].id, None)
                 else:
                     kept.append(entry)
                     self.note_expiry(entry[2])
@@ -168,7 +181,9 @@ class Inbox:
             lane = self.lanes[lowest]
             if lowest >= priority and lane:
                 self.room += 1
-                return lane.popleft()
+                dropped = lane.popleft()
+                self.overdue.pop(dropped[2].id, None)
+                return dropped
             if lowest == priority:
                 break
         return None

@@ -245,6 +245,11 @@ class MemoryMessageBus:
                 known += 1
                 if self._is_tapped:
                     self._records.tell("acknowledged", taken[1][2])
+            elif inbox.overdue and (late := inbox.take_overdue(message_id)) is not None:
+                known += 1
+                if self._is_tapped:
+                    # As it was delivered: it waits under the number of its next attempt.
+                    self._records.tell("acknowledged", late[2].copy(attempt=late[2].attempt - 1))
         self._records.acknowledged_by_hand += known
         inbox.room += known
         if known and inbox.blocked is not None:

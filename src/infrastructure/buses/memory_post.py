@@ -233,6 +233,7 @@ class Post:
         records = self._records
         if attempt > 1:
             records.redelivered += 1
+            inbox.overdue.pop(message.id, None)
         else:
             records.latencies.add(_perf_counter() - sent_at)
             if not sequence & FOLD_EVERY:

@@ -100,8 +100,11 @@ class Lanes:
         return found
 
     def acknowledge(self, inbox: int, record: int) -> None:
-        """A message in flight is dealt with."""
-        self._unlink_flight(inbox, record)
+        """A message in flight, or one that waits to be delivered again, is dealt with."""
+        if self._segment.words[record + Record.DUE]:
+            self._unlink_flight(inbox, record)
+        else:
+            self._unlink(inbox, record)
         self._drop(record)
         self._totals.add(Head.ACKNOWLEDGED)
 
@@ -113,6 +116,18 @@ class Lanes:
         while record:
             found.append(record)
             record = words[record + Record.NEXT]
+        return found
+
+    def overdue(self, inbox: int) -> list[int]:
+        """The records that were in flight and wait to be delivered again."""
+        words = self._segment.words
+        found = []
+        for lane in range(3):
+            record = words[inbox + Inbox.FIRST + lane]
+            # A lane is taken from its front, so that what was delivered once comes before what never was.
+            while record and words[record + Record.ATTEMPT]:
+                found.append(record)
+                record = words[record + Record.NEXT]
         return found
 
     def sweep(self, inbox: int, *, now: int, wall: int) -> None:

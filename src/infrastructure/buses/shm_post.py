@@ -155,7 +155,10 @@ class Post:
         self.slots.wake_waiting(inbox + Inbox.SENDERS, inbox)
 
     def acknowledge(self, inbox: int, ids: tuple[str, ...], known: dict[tuple[int, str], tuple[int, int]]) -> int:
-        """`known` is where this object took messages; the rest is looked for among what others took."""
+        """`known` is where this object took messages; the rest is looked for among what others took.
+
+        What is overdue counts until it is delivered again; what is buried by then does not.
+        """
         words = self.segment.words
         self._lanes.sweep(inbox, now=time.monotonic_ns(), wall=self.wall_us())
         count = 0
@@ -164,13 +167,13 @@ class Post:
             record, serial = known.pop((inbox, message_id), (0, 0))
             if not record:
                 unknown.append(message_id)
-            elif words[record + Record.SERIAL] == serial and words[record + Record.DUE]:
+            elif words[record + Record.SERIAL] == serial and not words[record + Record.NAME]:
                 self._lanes.acknowledge(inbox, record)
                 self.segment.ease()
                 count += 1
-        if unknown and words[inbox + Inbox.UNACKNOWLEDGED]:
+        if unknown:
             wanted = set(unknown)
-            for record in self._lanes.in_flight(inbox):
+            for record in self._lanes.in_flight(inbox) + self._lanes.overdue(inbox):
                 if self._message(record).id in wanted:
                     self._lanes.acknowledge(inbox, record)
                     self.segment.ease()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from application.ports.message_bus import Message, MessageBus, Payload, Priority
 from domain.errors.bus import ReceiveTimeoutError
 from tests.integration.contracts.bus_talk import hear, is_empty, letters_of, said
 from tests.integration.contracts.buses import PATIENCE_S, BusPlace
+
+# So little that it is over by the next call.
+_AT_ONCE_S = 1e-6
 
 
 async def test_what_is_acknowledged_does_not_come_again(place: BusPlace) -> None:
@@ -153,3 +158,76 @@ async def test_acknowledging_some_lets_only_the_others_come_again(place: BusPlac
     while len(again) < 3:
         again |= {each.payload for each in await bus.receive_many("b", 6, timeout=PATIENCE_S)}
     assert again == {1, 3, 5}
+
+
+async def test_what_is_acknowledged_late_counts_and_does_not_come_again(place: BusPlace) -> None:
+    bus = place.open(visibility_s=_AT_ONCE_S)
+    await bus.register("b", acknowledge="manual")
+    await bus.send(said())
+    taken = await bus.receive("b", timeout=PATIENCE_S)
+    await _be_overdue(bus)
+    assert await bus.acknowledge("b", taken.id) == 1
+    assert await bus.acknowledge("b", taken.id) == 0
+    assert await is_empty(bus, "b")
+    counts = await bus.stats()
+    assert (counts.acknowledged, counts.redelivered, counts.queued.get("b", 0)) == (1, 0, 0)
+    assert await bus.dead_letters() == []
+
+
+async def test_what_was_delivered_again_is_acknowledged_once(place: BusPlace) -> None:
+    bus = place.open(visibility_s=_AT_ONCE_S, max_attempts=1_000)
+    await bus.register("b", acknowledge="manual")
+    await bus.send(said())
+    first = await bus.receive("b", timeout=PATIENCE_S)
+    await _be_overdue(bus)
+    again = await bus.receive("b", timeout=PATIENCE_S)
+    assert (again.id, again.attempt) == (first.id, 2)
+    assert await bus.acknowledge("b", first.id, again.id) == 1
+    assert await is_empty(bus, "b")
+
+
+async def test_late_acknowledgements_among_many_leave_the_rest_in_order(place: BusPlace) -> None:
+    bus = place.open(visibility_s=_AT_ONCE_S, max_attempts=1_000)
+    await bus.register("b", acknowledge="manual")
+    ids = await bus.send_many(said(number, priority=Priority(number % 3)) for number in range(12))
+    order = [number for priority in range(3) for number in range(priority, 12, 3)]
+    taken: dict[Payload, Message] = {}
+    while len(taken) < 12:
+        taken |= {each.payload: each for each in await bus.receive_many("b", 12, timeout=PATIENCE_S)}
+    await _be_overdue(bus)
+    done = {1, 4, 5, 6, 11}
+    assert await bus.acknowledge("b", *(ids[number] for number in sorted(done, reverse=True)), "unknown") == 5
+    left = [number for number in order if number not in done]
+    assert (await bus.stats()).queued == {"b": len(left)}
+    assert [each.payload for each in await bus.receive_many("b", 12, timeout=PATIENCE_S)] == left
+
+
+async def test_a_late_acknowledgement_makes_room(place: BusPlace) -> None:
+    bus = place.open(visibility_s=_AT_ONCE_S, max_attempts=1_000)
+    await bus.register("b", capacity=1, overflow="reject", acknowledge="manual")
+    await bus.send(said("first"))
+    taken = await bus.receive("b", timeout=PATIENCE_S)
+    await _be_overdue(bus)
+    assert await bus.acknowledge("b", taken.id) == 1
+    await bus.send(said("second"))
+    assert (await bus.receive("b", timeout=PATIENCE_S)).payload == "second"
+
+
+@pytest.mark.parametrize("together", [1, 3])
+async def test_after_its_last_attempt_nothing_is_acknowledged_late(place: BusPlace, together: int) -> None:
+    bus = place.open(visibility_s=_AT_ONCE_S, max_attempts=1)
+    await bus.register("b", acknowledge="manual")
+    ids = await bus.send_many(said(number) for number in range(together))
+    await bus.receive_many("b", together, timeout=PATIENCE_S)
+    await _be_overdue(bus)
+    assert await bus.acknowledge("b", *ids) == 0
+    assert [(each.reason, each.attempts) for each in await bus.dead_letters("b")] == [("attempts", 1)] * together
+    counts = await bus.stats()
+    assert (counts.acknowledged, counts.queued.get("b", 0)) == (0, 0)
+
+
+async def _be_overdue(bus: MessageBus) -> None:
+    """Let whatever time `_AT_ONCE_S` takes pass, on every clock, and the loop act on it."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+        await bus.history()

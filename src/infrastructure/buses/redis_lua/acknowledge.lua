@@ -34,7 +34,20 @@ local function open_for(b, ids, places)
   end
 end
 
-local function acknowledge_each(b, ids)
+-- What was not acknowledged in time may be until it is delivered again; it is not after its last attempt, nor when it has expired by then.
+local function too_late(b, p, seq)
+  local score = tonumber(call('ZSCORE', held(b, p), member(seq, 1)) or 0)
+  if score == 0 or score > now then return false end
+  local h, tries = stored(b, p, seq)
+  local expired = h and h.expires and h.expires <= now
+  if not h or not expired and tries < b.a then return false end
+  settle(b, p, seq, h)
+  if expired then count('expired', 1) end
+  bury(b.name, expired and EXPIRED or ATTEMPTS, tries, h.record)
+  return true
+end
+
+local function acknowledge_each(b, ids, is_due)
   local known = 0
   for first = 1, #ids, 500 do
     local some = {}
@@ -46,8 +59,9 @@ local function acknowledge_each(b, ids)
       if at and not twice[at] then
         twice[at] = true
         local p, seq = string.match(at, '^(%d):(%d+)$')
-        local seqs = by[tonumber(p)]
-        seqs[#seqs + 1] = tonumber(seq)
+        p, seq = tonumber(p), tonumber(seq)
+        local seqs = by[p]
+        if not is_due or not too_late(b, p, seq) then seqs[#seqs + 1] = seq end
       end
     end
     for p = 0, 2 do
@@ -84,16 +98,17 @@ end
 -- Each a number of messages, the number of the first and a name; or 0, 0 and an id.
 local function acknowledge(b, packed)
   local known, ids, pos = 0, {}, 1
+  local is_due = b.u > 0 and b.d > 0 and b.d <= now
   while pos <= #packed do
     local n, first, name
     n, first, name, pos = struct.unpack('>HdBc0', packed, pos)
     if n == 0 then ids[#ids + 1] = name
-    elseif acknowledge_run(b, name .. text(first), n) then known = known + n
+    elseif not (is_due and b.a == 1) and acknowledge_run(b, name .. text(first), n) then known = known + n
     else
       for number = first, first + n - 1 do ids[#ids + 1] = name .. text(number) end
     end
   end
-  if #ids > 0 then known = known + acknowledge_each(b, ids) end
+  if #ids > 0 then known = known + acknowledge_each(b, ids, is_due) end
   if b.u == 0 then b.d = 0 end
   if known > 0 then room(b) end
   count('acknowledged', known)
