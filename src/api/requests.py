@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from api.request_shape import Misshapen, problems_of
 from application.ports.roster_source import RosterSource
-from domain.errors.deliberation import FieldProblem, InvalidSpecificationError, RosterNotFoundError
+from domain.errors.deliberation import FieldProblem, InvalidRosterError, InvalidSpecificationError, RosterNotFoundError
 from domain.models.agent import Agent, Persona, Roster
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
 from domain.models.budget import Limits, Quorum, Sampling
@@ -31,7 +30,6 @@ __all__ = [
     "RecountRequest",
     "ResolutionRequest",
     "RuleName",
-    "problems_of",
 ]
 
 DEFAULT_ROSTER = "archons"
@@ -54,9 +52,14 @@ RuleName = Literal[
     "synthesis",
 ]
 
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 # What every reader of JSON reads as the number that was written.
 _SEED_BITS = 53
+# How many of a kind are looked at one by one; how many may be asked for, the domain says.
+_MAX_LISTED = 1000
+
+
+def _draw_seed() -> int:
+    return secrets.randbits(_SEED_BITS)
 
 
 class _Part(BaseModel):
@@ -67,7 +70,7 @@ class AnswerRequest(_Part):
     """The kind of answer, with its options (2 to 50), range or unit. Without it: a verdict."""
 
     kind: AnswerName = "verdict"
-    options: list[str] = Field(default_factory=list, max_length=1000)
+    options: list[str] = Field(default_factory=list, max_length=_MAX_LISTED)
     min: float | None = None
     max: float | None = None
     unit: str | None = None
@@ -170,7 +173,7 @@ class AgentsRequest(_Part):
 
     roster: str | None = None
     count: Annotated[int, Field(ge=1, le=MAX_CONCURRENT_AGENTS)] | None = None
-    members: list[MemberRequest] | None = Field(default=None, min_length=1, max_length=MAX_CONCURRENT_AGENTS)
+    members: list[MemberRequest] | None = Field(default=None, max_length=_MAX_LISTED)
 
 
 class QuorumRequest(_Part):
@@ -214,28 +217,47 @@ class DeliberationRequest(_Part):
     quorum: QuorumRequest = Field(default_factory=QuorumRequest)
     limits: LimitsRequest = Field(default_factory=LimitsRequest)
     sampling: SamplingRequest = Field(default_factory=SamplingRequest)
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=_MAX_LISTED)
     seed: int | None = None
     control: ControlRequest | None = Field(
         default=None, description="Ask one model the same as often as all agents are called, and show that beside."
     )
 
     @classmethod
-    def read(cls, body: object) -> DeliberationRequest:
-        """The request in a parsed JSON document. Raises `InvalidSpecificationError` naming every field that is off."""
+    def read(cls, body: object, rosters: RosterSource) -> DeliberationRequest:
+        """The request in a parsed JSON document.
+
+        Raises `InvalidSpecificationError` where a field has a wrong type, is missing or unknown. It then names every field that is off,
+        also those that only `specification` would refuse.
+        """
         try:
             return cls.model_validate(body)
         except ValidationError as error:
-            raise InvalidSpecificationError(problems_of(error)) from None
+            if not isinstance(body, Mapping):
+                raise InvalidSpecificationError(problems_of(error)) from None
+            misshapen = Misshapen(body, error)
+        try:
+            _, problems = cls.model_validate(misshapen.rest)._drawn_up(rosters, _draw_seed)
+        except (InvalidRosterError, ValidationError):
+            # A broken roster file is not the caller's doing, and names that are no text stand elsewhere than they are said to.
+            problems = []
+        raise InvalidSpecificationError(misshapen.problems(problems))
 
-    def specification(
-        self, rosters: RosterSource, *, draw_seed: Callable[[], int] = lambda: secrets.randbits(_SEED_BITS)
-    ) -> Specification:
+    def specification(self, rosters: RosterSource, *, draw_seed: Callable[[], int] = _draw_seed) -> Specification:
         """What is to be run, checked. A lottery that was given no seed gets one, for the record. Raises `InvalidSpecificationError`."""
+        specification, problems = self._drawn_up(rosters, draw_seed)
+        if problems:
+            raise InvalidSpecificationError(problems)
+        return specification
+
+    def _drawn_up(
+        self, rosters: RosterSource, draw_seed: Callable[[], int]
+    ) -> tuple[Specification, list[FieldProblem]]:
+        """What is to be run, and all that keeps it from it."""
         answer = AnswerFormat(
             AnswerKind(self.answer.kind), tuple(self.answer.options), self.answer.min, self.answer.max, self.answer.unit
         )
-        roster = self._roster(rosters)
+        roster, problems = self._roster(rosters)
         protocol = Protocol(**{**self.protocol.model_dump(), "kind": ProtocolKind(self.protocol.kind)})
         rule = self._rule(counted_answers(protocol, answer, len(roster.agents)))
         specification = Specification(
@@ -251,45 +273,30 @@ class DeliberationRequest(_Part):
             seed=draw_seed() if rule.needs_seed and self.seed is None else self.seed,
             origin=TopicOrigin.API.value,
         )
-        specification.check()
-        return specification
+        return specification, [*specification.problems(), *problems]
 
     def _rule(self, answer: AnswerFormat) -> Rule:
         return default_rule(answer.kind) if self.rule is None else self.rule.of(answer)
 
-    def _roster(self, rosters: RosterSource) -> Roster:
+    def _roster(self, rosters: RosterSource) -> tuple[Roster, list[FieldProblem]]:
+        """Who is asked, and what keeps them from it; then the roster is one that the other parts can be judged with."""
         agents = self.agents
         if agents.members is not None:
-            if agents.roster is not None or agents.count is not None:
-                raise InvalidSpecificationError.at("/agents", "takes either members, or a roster and a count")
             members = [Agent(member.id, Persona(member.persona), member.model) for member in agents.members]
-            return Roster.assemble("", members, pointer="/agents/members")
+            problems = []
+            if agents.roster is not None or agents.count is not None:
+                problems.append(FieldProblem("/agents", "takes either members, or a roster and a count"))
+            try:
+                return Roster.assemble("", members, pointer="/agents/members"), problems
+            except InvalidSpecificationError as error:
+                return Roster("", tuple(members)), [*problems, *error.problems]
         try:
             roster = rosters.get(agents.roster if agents.roster is not None else DEFAULT_ROSTER)
         except RosterNotFoundError as error:
-            raise InvalidSpecificationError.at(
-                "/agents/roster", f"is not known; there is {', '.join(error.known)}"
-            ) from None
+            problem = f"is not known; there is {', '.join(error.known)}"
+            return Roster("", ()), [FieldProblem("/agents/roster", problem)]
         if agents.count is None:
-            return roster
+            return roster, []
         if agents.count > len(roster.agents):
-            raise InvalidSpecificationError.at("/agents/count", f"the roster has {len(roster.agents)} agents")
-        return roster.first(agents.count)
-
-
-def problems_of(error: ValidationError) -> list[FieldProblem]:
-    """Where and why, as JSON pointers (RFC 6901), without the refused values.
-
-    A name that no field could have is not repeated either: the pointer then ends where it stands.
-    """
-    problems = []
-    for found in error.errors(include_url=False, include_context=False, include_input=False):
-        steps = [str(step) for step in found["loc"]]
-        shown = list(itertools.takewhile(_NAME.fullmatch, steps))
-        message = "is not a field of this request" if found["type"] == "extra_forbidden" else found["msg"]
-        if len(shown) < len(steps):
-            message = (
-                f"has a field whose value {message}" if found["type"] != "extra_forbidden" else "has an unknown field"
-            )
-        problems.append(FieldProblem("".join(f"/{step}" for step in shown), message))
-    return problems
+            return roster, [FieldProblem("/agents/count", f"the roster has {len(roster.agents)} agents")]
+        return roster.first(agents.count), []

@@ -72,7 +72,7 @@ def check(block: Block, folder: Path) -> None:
     if problems:
         raise ValueError("; ".join(problems))
     if kind in {"request POST /v1/deliberations", "request POST /v1/quotes"}:
-        DeliberationRequest.read(document)
+        DeliberationRequest.read(document, FileRosterSource())
 
 
 def _told_by_itself(block: Block) -> str | None:

@@ -184,7 +184,7 @@ def _refusal(ran: Ran, code: int) -> str:
 
 async def _ask_many(count: int) -> None:
     async with open_conclave(load_settings(), purpose=Purpose.ASK) as opened:
-        asked = DeliberationRequest.read({"question": "Which?", "agents": {"count": 1}})
+        asked = DeliberationRequest.read({"question": "Which?", "agents": {"count": 1}}, opened.rosters)
         for _ in range(count):
             accepted = await opened.deliberations.submit(asked.specification(opened.rosters))
             await opened.deliberations.wait(accepted.id, timeout_s=60)

@@ -94,7 +94,7 @@ async def serving(place: Place) -> AsyncIterator[Conclave]:
 
 
 async def submit(conclave: Conclave) -> DeliberationStatus:
-    specification = DeliberationRequest.read(BODY).specification(conclave.rosters)
+    specification = DeliberationRequest.read(BODY, conclave.rosters).specification(conclave.rosters)
     accepted = await conclave.deliberations.submit(specification)
     return (await conclave.deliberations.wait(accepted.id, timeout_s=PATIENCE_S)).status
 

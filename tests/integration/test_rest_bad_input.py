@@ -155,6 +155,90 @@ def test_every_bad_field_is_pointed_at(server: RunningServer) -> None:
     assert {error["pointer"] for error in answer.document["errors"]} == {"/seed", "/limits/max_attempts", "/surprise"}
 
 
+EACH = {
+    "values beside a shape": (
+        {
+            "question": "Q",
+            "agents": {"count": 0},
+            "quorum": {"min_answered_fraction": 2},
+            "answer": {"kind": "choice", "options": ["a"]},
+            "limits": {"max_attempts": 11},
+            "sampling": {"temperature": 3},
+        },
+        [
+            "/agents/count",
+            "/answer/options",
+            "/quorum/min_answered_fraction",
+            "/limits/max_attempts",
+            "/sampling/temperature",
+        ],
+    ),
+    "a long question beside a seed": ({"question": "x" * 40_000, "seed": "x"}, ["/seed", "/question"]),
+    "three members of four": (
+        {
+            "question": "",
+            "agents": {
+                "members": [
+                    {"id": "a", "persona": "x" * 9_000},
+                    {"id": "b"},
+                    {"id": "", "persona": "p"},
+                    {"id": "d", "persona": "p"},
+                ]
+            },
+        },
+        ["/agents/members/1/persona", "/question", "/agents/members/0/persona", "/agents/members/2/id"],
+    ),
+    "no question": ({"seed": 2**63 - 1, "context": " "}, ["/question", "/context"]),
+    "an unknown roster hides nothing": (
+        {"question": "", "agents": {"roster": MARKER}, "limits": {"max_attempts": 0}},
+        ["/question", "/limits/max_attempts", "/agents/roster"],
+    ),
+    "members too many and bad": (
+        {"question": "Q", "agents": {"members": [{"id": f"a{n}", "persona": "p" * (n > 0)} for n in range(73)]}},
+        ["/agents/members", "/agents/members/0/persona"],
+    ),
+    "options too few and bad": (
+        {"question": "Q", "answer": {"kind": "choice", "options": [""]}, "rule": {"kind": "median", "fraction": 2}},
+        ["/answer/options", "/answer/options/0", "/rule/kind", "/rule/fraction"],
+    ),
+    "an option that is no text keeps its place": (
+        {"question": "Q", "answer": {"kind": "choice", "options": [1, "a", "A"]}},
+        ["/answer/options/0", "/answer/options/2"],
+    ),
+    "nothing is said of what an unknown kind would take": (
+        {"question": "", "answer": {"kind": "x", "options": ["a"]}, "rule": {"kind": "median"}},
+        ["/answer/kind", "/question"],
+    ),
+    "an answer that is no object": ({"question": "Q", "answer": 5, "rule": {"kind": "median"}}, ["/answer"]),
+    "an unknown protocol": (
+        {"question": "Q", "protocol": {"kind": "x", "rounds": 99}, "seed": 2.5},
+        ["/protocol/kind", "/seed"],
+    ),
+    "metadata by name": (
+        {"question": "Q", "metadata": {"a/b": "", "c~d": " ", "e f": 5, "g": "\u200b", "ok": "x", " ": "x"}},
+        ["/metadata/e f", "/metadata/a~1b", "/metadata/c~0d", "/metadata/g", "/metadata"],
+    ),
+    "a member that is no object": (
+        {"question": "Q", "agents": {"members": ["x", {"id": "a", "persona": ""}]}},
+        ["/agents/members/0", "/agents/members/1/persona"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "pointers"), EACH.values(), ids=EACH.keys())
+def test_bad_shapes_and_bad_values_are_pointed_at_together(
+    server: RunningServer, body: dict[str, object], pointers: list[str]
+) -> None:
+    answer = post_refused(server, json.dumps(body).encode())
+    assert (answer.status, answer.problem) == (422, "invalid-specification")
+    assert [error["pointer"] for error in answer.document["errors"]] == pointers
+
+
+def test_a_refusal_of_a_quote_names_each_field_too(server: RunningServer) -> None:
+    answer = server.ask("POST", "/v1/quotes", {"question": "", "seed": "x"})
+    assert [error["pointer"] for error in answer.document["errors"]] == ["/seed", "/question"]
+
+
 def test_a_flood_of_unknown_fields_gets_a_short_answer(server: RunningServer) -> None:
     answer = post_refused(server, with_fields(**{f"f{number}": 0 for number in range(15_000)}))
     assert answer.document["further_errors"] > 10_000

@@ -63,7 +63,7 @@ async def _deliberate(conclave: Conclave, agents: int, *, key_name: str | None) 
         {"id": f"archon-{number}", "persona": "Wise.", "model": _MODELS[number % 2]} for number in range(1, agents + 1)
     ]
     body = {"question": "Shall we?", "agents": {"members": members}, "sampling": {"max_output_tokens": 100}}
-    specification = DeliberationRequest.read(body).specification(conclave.rosters)
+    specification = DeliberationRequest.read(body, conclave.rosters).specification(conclave.rosters)
     accepted = await conclave.deliberations.submit(specification, key_name=key_name)
     return await conclave.deliberations.wait(accepted.id, timeout_s=60)
 

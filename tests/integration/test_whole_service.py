@@ -26,7 +26,7 @@ BODY = {"question": "Should the city centre be closed to private cars?", "agents
 
 async def asked(environ: dict[str, str], body: dict[str, Any]) -> tuple[Deliberation, int]:
     async with open_conclave(load_settings(environ, None), purpose=Purpose.SERVE) as conclave:
-        specification = DeliberationRequest.read(body).specification(conclave.rosters)
+        specification = DeliberationRequest.read(body, conclave.rosters).specification(conclave.rosters)
         accepted = await conclave.deliberations.submit(specification)
         ended = await conclave.deliberations.wait(accepted.id, timeout_s=120)
         return ended, len(await conclave.outputs.outputs(ended.id))

@@ -285,7 +285,7 @@ async def _task(
     if arguments.get("seed") is not None:
         body["seed"] = arguments["seed"]
     conclave = await stack.enter_async_context(open_conclave(settings, purpose=Purpose.ASK))
-    specification = DeliberationRequest.read(body).specification(conclave.rosters)
+    specification = DeliberationRequest.read(body, conclave.rosters).specification(conclave.rosters)
     conclave.require_models(specification, key_name=None)
     question = QuestionTask(conclave.deliberations, conclave.outputs, specification)
     told: dict[str, Payload] = {"orchestrator": conclave.orchestrator, "simulated": conclave.simulated}

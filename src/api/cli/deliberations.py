@@ -116,7 +116,8 @@ class LocalDeliberations:
         from api.documents import deliberation_document
         from api.requests import DeliberationRequest
 
-        specification = DeliberationRequest.read(dict(body)).specification(self._conclave.rosters)
+        rosters = self._conclave.rosters
+        specification = DeliberationRequest.read(dict(body), rosters).specification(rosters)
         self._conclave.require_models(specification, key_name=None)
         return deliberation_document(await self._conclave.deliberations.submit(specification))
 

@@ -42,7 +42,8 @@ class LocalSpending:
         from api.documents import quote_document
         from api.requests import DeliberationRequest
 
-        specification = DeliberationRequest.read(dict(body)).specification(self._conclave.rosters)
+        rosters = self._conclave.rosters
+        specification = DeliberationRequest.read(dict(body), rosters).specification(rosters)
         return quote_document(self._conclave.quotes.quote(specification))
 
     async def usage(self, by: str) -> Mapping[str, Any]:

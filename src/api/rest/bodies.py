@@ -13,6 +13,7 @@ from starlette.requests import Request
 from api.requests import DeliberationRequest
 from api.rest.problems import RequestRefusedError
 from api.rest.strict_json import MalformedJsonError, UnusableValuesError, read_strict_json
+from application.ports.roster_source import RosterSource
 
 __all__ = [
     "BODY_TIMEOUT_S",
@@ -39,7 +40,7 @@ class Submission:
     sha256: str
 
 
-async def read_submission(request: Request) -> Submission:
+async def read_submission(request: Request, rosters: RosterSource) -> Submission:
     """What the body says.
 
     Raises `RequestRefusedError` (400, 408, 413, 415, 422) and `InvalidSpecificationError`; at most 1 MiB is ever held.
@@ -48,9 +49,9 @@ async def read_submission(request: Request) -> Submission:
     raw = await read_bytes(request)
     try:
         if len(raw) <= _INLINE_BYTES:
-            return _parse(raw)
+            return _parse(raw, rosters)
         # A hostile body of 1 MiB takes a good part of a second to look through, which nobody else should wait for.
-        return await asyncio.to_thread(_parse, raw)
+        return await asyncio.to_thread(_parse, raw, rosters)
     except MalformedJsonError as error:
         raise RequestRefusedError("malformed-json", f"The body cannot be read as JSON: {error}.") from None
     except UnusableValuesError as error:
@@ -73,9 +74,9 @@ async def discard_body(request: Request) -> None:
     await read_bytes(request)
 
 
-def _parse(raw: bytes) -> Submission:
+def _parse(raw: bytes, rosters: RosterSource) -> Submission:
     document: Any = read_strict_json(raw)
-    asked = DeliberationRequest.read(document)
+    asked = DeliberationRequest.read(document, rosters)
     return Submission(asked, sha256_of(document))
 
 

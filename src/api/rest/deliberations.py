@@ -148,7 +148,7 @@ async def submit(request: Request, caller: Operator, conclave: OpenConclave, wai
     One that is sent again under its `Idempotency-Key` is answered with the deliberation that was accepted first, as it is by now.
     """
     key = read_idempotency_key(request)
-    body = await read_submission(request)
+    body = await read_submission(request, conclave.rosters)
 
     def specify() -> Specification:
         specification = body.asked.specification(conclave.rosters)

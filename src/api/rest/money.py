@@ -47,7 +47,7 @@ def add_money(app: FastAPI) -> None:
 
 async def quote(request: Request, caller: Observer, conclave: OpenConclave) -> Response:
     """What the deliberation of the same body would take. Nothing is accepted and nobody is called."""
-    body = await read_submission(request)
+    body = await read_submission(request, conclave.rosters)
     specification = body.asked.specification(conclave.rosters)
     return JsonResponse(quote_document(conclave.quotes.quote(specification, key_name=caller.name)))
 

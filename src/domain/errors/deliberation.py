@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +25,7 @@ __all__ = [
     "RosterNotFoundError",
     "ServiceStoppingError",
     "UnreadableBallotError",
+    "steps_of",
 ]
 
 
@@ -40,6 +41,16 @@ class FieldProblem:
 
     pointer: str
     message: str
+
+    @classmethod
+    def at(cls, steps: Iterable[str | int], message: str) -> FieldProblem:
+        """The problem of the field that these steps lead to."""
+        return cls("".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in steps), message)
+
+
+def steps_of(pointer: str) -> tuple[str, ...]:
+    """The steps that a JSON pointer leads along."""
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
 class InvalidSpecificationError(DeliberationError):

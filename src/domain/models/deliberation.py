@@ -26,6 +26,7 @@ from domain.voting.rule import Rule
 __all__ = ["Deliberation", "DeliberationStatus", "Specification", "WitnessSpan"]
 
 _MAX_METADATA = 32
+_MAX_METADATA_BYTES = 1024
 _MAX_OPTIONS_BYTES = 8_192
 _MAX_OPTIONS_BYTES_OF_SEVERAL_ROUNDS = 4_096
 _MAX_MEMBERS_BYTES = 40_000
@@ -82,6 +83,11 @@ class Specification:
 
     def check(self) -> None:
         """Raise `InvalidSpecificationError` with every problem of every part."""
+        if found := self.problems():
+            raise InvalidSpecificationError(found)
+
+    def problems(self) -> list[FieldProblem]:
+        """Everything that keeps it from being run, part by part; the roster is one that was assembled, or is answered for elsewhere."""
         found = [
             *self.question.problems(),
             *self.protocol.problems(),
@@ -97,8 +103,7 @@ class Specification:
             found.append(FieldProblem("/seed", "must fit into 64 bits"))
         if self.rule.needs_seed and self.seed is None:
             found.append(FieldProblem("/seed", "a lottery draws from the seed, so it needs one"))
-        if found:
-            raise InvalidSpecificationError(found)
+        return found
 
     @property
     def counted_answers(self) -> AnswerFormat:
@@ -132,14 +137,20 @@ class Specification:
         return found
 
     def _metadata_problems(self) -> list[FieldProblem]:
+        found = []
         if len(self.metadata) > _MAX_METADATA:
-            return [FieldProblem("/metadata", f"has {len(self.metadata)} entries, at most {_MAX_METADATA} are taken")]
-        return [
-            FieldProblem("/metadata", f"an entry {problem}")
-            for pair in self.metadata.items()
-            for text in pair
-            if (problem := text_problem(text, max_bytes=1024))
-        ]
+            problem = f"has {len(self.metadata)} entries, at most {_MAX_METADATA} are taken"
+            found.append(FieldProblem("/metadata", problem))
+        for name, value in self.metadata.items():
+            wrong_name = text_problem(name, max_bytes=_MAX_METADATA_BYTES)
+            if wrong_name:
+                found.append(FieldProblem("/metadata", f"the name of an entry {wrong_name}"))
+            if wrong_value := text_problem(value, max_bytes=_MAX_METADATA_BYTES):
+                # A name that cannot be shown is not repeated.
+                shown = wrong_name is None and name.isprintable()
+                steps = ["metadata", name] if shown else ["metadata"]
+                found.append(FieldProblem.at(steps, wrong_value if shown else f"the value of an entry {wrong_value}"))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,11 +71,11 @@ class AnswerFormat:
         return found
 
     def _option_problems(self, pointer: str) -> list[FieldProblem]:
-        if not 2 <= len(self.options) <= MAX_OPTIONS:
-            return [FieldProblem(pointer, f"has {len(self.options)} options, 2 to {MAX_OPTIONS} are taken")]
         found = []
+        if not 2 <= len(self.options) <= MAX_OPTIONS:
+            found.append(FieldProblem(pointer, f"has {len(self.options)} options, 2 to {MAX_OPTIONS} are taken"))
         seen: dict[tuple[int, str], int] = {}
-        for number, option in enumerate(self.options):
+        for number, option in enumerate(self.options[:MAX_OPTIONS]):
             keys = list(enumerate(look_alike_keys(option)))
             like = next((seen[key] for key in keys if key in seen), None)
             if problem := text_problem(option, max_bytes=MAX_OPTION_BYTES):

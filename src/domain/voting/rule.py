@@ -113,11 +113,8 @@ class Rule:
 
     def problems(self, answer: AnswerFormat, pointer: str = "/rule") -> list[FieldProblem]:
         """What keeps this rule from being applied to answers of that format."""
-        allowed = rules_for(answer.kind)
-        if self.kind not in allowed:
-            names = ", ".join(rule.value for rule in allowed)
-            return [FieldProblem(f"{pointer}/kind", f"answers of kind {answer.kind.value} are counted by {names}")]
         found = {
+            "kind": self._kind_problem(answer),
             "fraction": self._fraction_problem(),
             "tie_break": self._tie_break_problem(answer),
             "strength": self._strength_problem(),
@@ -139,6 +136,12 @@ class Rule:
         """What is set besides the kind and the fraction, by its name."""
         named = {"tie_break": self.breaks_ties_by, "strength": self.strength, "weighted_by": self.weighted_by}
         return {name: value for name, value in named.items() if value is not None}
+
+    def _kind_problem(self, answer: AnswerFormat) -> str | None:
+        allowed = rules_for(answer.kind)
+        if self.kind in allowed:
+            return None
+        return f"answers of kind {answer.kind.value} are counted by {', '.join(rule.value for rule in allowed)}"
 
     def _fraction_problem(self) -> str | None:
         if self.fraction is None:

@@ -18,7 +18,8 @@ CHOICE = {"kind": "choice", "options": ["a", "b"]}
 
 def specified(answer: dict[str, Any], rule: dict[str, Any] | None = None, **more: object) -> Specification:
     body = {"question": "Which?", "answer": answer, **({} if rule is None else {"rule": rule}), **more}
-    return DeliberationRequest.read(body).specification(FileRosterSource(None), draw_seed=lambda: 99)
+    rosters = FileRosterSource(None)
+    return DeliberationRequest.read(body, rosters).specification(rosters, draw_seed=lambda: 99)
 
 
 def pointers(answer: dict[str, Any], rule: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from api.rest.strict_json import MalformedJsonError, UnusableValuesError, read_s
 from domain.errors.deliberation import InvalidSpecificationError
 from infrastructure.rosters.file_roster_source import FileRosterSource
 
+ROSTERS = FileRosterSource()
 REFUSALS = (MalformedJsonError, UnusableValuesError, InvalidSpecificationError)
 NAMES = st.sampled_from(
     [
@@ -99,7 +100,16 @@ NEARLY_VALID = st.builds(with_value, st.just(VALID), st.sampled_from(places(VALI
 
 
 def read(raw: bytes) -> DeliberationRequest:
-    return DeliberationRequest.read(read_strict_json(raw))
+    return DeliberationRequest.read(read_strict_json(raw), ROSTERS)
+
+
+def pointers_of(body: Any) -> list[str]:
+    """Where the problems are, none for a deliberation that can be run."""
+    try:
+        DeliberationRequest.read(body, ROSTERS).specification(ROSTERS)
+    except InvalidSpecificationError as error:
+        return [problem.pointer for problem in error.problems]
+    return []
 
 
 @settings(max_examples=400, derandomize=True, deadline=None)
@@ -107,14 +117,27 @@ def read(raw: bytes) -> DeliberationRequest:
 def test_any_document_is_run_or_refused(body: dict[str, Any]) -> None:
     raw = json.dumps(body).encode()
     try:
-        specification = read(raw).specification(FileRosterSource())
+        specification = read(raw).specification(ROSTERS)
     except REFUSALS:
         return
     specification.check()
 
 
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(NEARLY_VALID)
+def test_a_field_of_the_wrong_type_hides_no_value_that_is_off(body: Any) -> None:
+    """Found alone and beside something unreadable are the same problems."""
+    if not isinstance(body, dict):
+        return
+    assert sorted(pointers_of({**body, "surprise": 1})) == sorted([*pointers_of(body), "/surprise"])
+
+
+def test_a_name_that_is_no_text_breaks_nothing() -> None:
+    assert pointers_of({"question": "?", "metadata": {"\ud800": 5}}) == ["/metadata/\ufffd\ufffd\ufffd"]
+
+
 def test_the_example_is_valid() -> None:
-    read(json.dumps(VALID).encode()).specification(FileRosterSource())
+    read(json.dumps(VALID).encode()).specification(ROSTERS)
 
 
 @settings(max_examples=400, derandomize=True, deadline=None)

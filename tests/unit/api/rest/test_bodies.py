@@ -11,8 +11,10 @@ from starlette.types import Message
 
 from api.rest.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, discard_body, read_submission
 from api.rest.problems import RequestRefusedError
+from infrastructure.rosters.file_roster_source import FileRosterSource
 from tests.virtual_time import pass_time
 
+ROSTERS = FileRosterSource()
 JSON = {"content-type": "application/json"}
 
 
@@ -41,7 +43,7 @@ def request(sender: Sender, headers: dict[str, str] | None = None) -> Request:
 
 async def refusal(sent: Request) -> RequestRefusedError:
     with pytest.raises(RequestRefusedError) as caught:
-        await read_submission(sent)
+        await read_submission(sent, ROSTERS)
     return caught.value
 
 
@@ -53,7 +55,7 @@ def question_of(size: int) -> bytes:
 
 async def test_a_body_in_many_pieces_is_one_request() -> None:
     body = json.dumps({"question": "Shall we?"}).encode()
-    read = await read_submission(request(Sender(body[i : i + 3] for i in range(0, len(body), 3))))
+    read = await read_submission(request(Sender(body[i : i + 3] for i in range(0, len(body), 3))), ROSTERS)
     assert read.asked.question == "Shall we?"
 
 
@@ -88,7 +90,7 @@ async def test_a_body_that_drips_runs_out_of_time() -> None:
 
 async def test_a_caller_that_leaves_in_the_middle_gets_no_answer() -> None:
     with pytest.raises(ClientDisconnect):
-        await read_submission(request(Sender([b'{"question"'], leaves=True)))
+        await read_submission(request(Sender([b'{"question"'], leaves=True)), ROSTERS)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ async def test_a_caller_that_leaves_in_the_middle_gets_no_answer() -> None:
     ["application/json", "application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"', "application/json;x=y"],
 )
 async def test_json_by_name_is_read(media_type: str) -> None:
-    read = await read_submission(request(Sender([b'{"question": "?"}']), {"content-type": media_type}))
+    read = await read_submission(request(Sender([b'{"question": "?"}']), {"content-type": media_type}), ROSTERS)
     assert read.asked.question == "?"
 
 

@@ -113,7 +113,9 @@ def test_an_example_is_what_its_schema_says(name: str, document: dict[str, Any])
 
 
 async def test_the_example_of_a_request_would_be_accepted(conclave: Conclave) -> None:
-    specification = DeliberationRequest.read(EXAMPLES["DeliberationRequest"]).specification(conclave.rosters)
+    specification = DeliberationRequest.read(EXAMPLES["DeliberationRequest"], conclave.rosters).specification(
+        conclave.rosters
+    )
     RecountRequest.read(EXAMPLES["RecountRequest"]).rule.of(specification.question.answer)
 
 
@@ -242,7 +244,7 @@ async def test_the_described_documents_are_the_ones_that_are_answered(conclave: 
         "metadata": {"origin": "test"},
         "seed": 1,
     }
-    specification = DeliberationRequest.read(body).specification(conclave.rosters)
+    specification = DeliberationRequest.read(body, conclave.rosters).specification(conclave.rosters)
     accepted = await conclave.deliberations.submit(specification)
     ended = await conclave.deliberations.wait(accepted.id, timeout_s=60)
     for deliberation in (accepted, ended):
