@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         AgentRequest,
         ContextBundle,
     )
+    from application.ports.ballot_history import BallotHistory
     from application.ports.clock import Clock, SystemClock
     from application.ports.deliberation_repository import (
         Commit,
@@ -21,12 +22,38 @@ if TYPE_CHECKING:
         Page,
         StoredRecord,
     )
+    from application.ports.halt_channel import HaltChannel
     from application.ports.halt_checker import HaltChecker
+    from application.ports.inference import Inference
+    from application.ports.message_bus import (
+        Acknowledgement,
+        BusStats,
+        DeadLetter,
+        DeadLetterReason,
+        Message,
+        MessageBus,
+        MessageHeader,
+        Overflow,
+        Payload,
+        Priority,
+        Tap,
+    )
     from application.ports.metrics import Metrics, NullMetrics
+    from application.ports.model_desk import ModelDesk, NullModelDesk
     from application.ports.roster_source import RosterSource
+    from application.ports.run_observer import RunObserver
+    from application.ports.state_store import StateStore
+    from application.ports.witness_log import WitnessLog
+    from application.ports.work_queue import WorkQueue
 
 _EXPORTS = {
-    "agent_orchestrator": ("AgentOrchestratorProtocol", "AgentOutput", "AgentRequest", "ContextBundle"),
+    "agent_orchestrator": (
+        "AgentOrchestratorProtocol",
+        "AgentOutput",
+        "AgentRequest",
+        "ContextBundle",
+    ),
+    "ballot_history": ("BallotHistory",),
     "clock": ("Clock", "SystemClock"),
     "deliberation_repository": (
         "Commit",
@@ -36,28 +63,68 @@ _EXPORTS = {
         "Page",
         "StoredRecord",
     ),
+    "halt_channel": ("HaltChannel",),
     "halt_checker": ("HaltChecker",),
+    "inference": ("Inference",),
+    "message_bus": (
+        "Acknowledgement",
+        "BusStats",
+        "DeadLetter",
+        "DeadLetterReason",
+        "Message",
+        "MessageBus",
+        "MessageHeader",
+        "Overflow",
+        "Payload",
+        "Priority",
+        "Tap",
+    ),
     "metrics": ("Metrics", "NullMetrics"),
+    "model_desk": ("ModelDesk", "NullModelDesk"),
     "roster_source": ("RosterSource",),
+    "run_observer": ("RunObserver",),
+    "state_store": ("StateStore",),
+    "witness_log": ("WitnessLog",),
+    "work_queue": ("WorkQueue",),
 }
 
 __all__ = [
+    "Acknowledgement",
     "AgentOrchestratorProtocol",
     "AgentOutput",
     "AgentRequest",
+    "BallotHistory",
+    "BusStats",
     "Clock",
     "Commit",
     "ContextBundle",
+    "DeadLetter",
+    "DeadLetterReason",
     "DeliberationReader",
     "DeliberationRepository",
+    "HaltChannel",
     "HaltChecker",
+    "Inference",
     "Leases",
+    "Message",
+    "MessageBus",
+    "MessageHeader",
     "Metrics",
+    "ModelDesk",
     "NullMetrics",
+    "NullModelDesk",
+    "Overflow",
     "Page",
+    "Payload",
+    "Priority",
     "RosterSource",
+    "RunObserver",
+    "StateStore",
     "StoredRecord",
     "SystemClock",
+    "Tap",
+    "WitnessLog",
+    "WorkQueue",
 ]
 
 

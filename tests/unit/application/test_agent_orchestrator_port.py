@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
+from pkgutil import iter_modules
 from uuid import uuid4
 
 import pytest
 
 import application.ports
+from application.ports import message_bus
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol, AgentOutput, AgentRequest, ContextBundle
 from domain.models.budget import Usage
 from infrastructure.stubs.agent_orchestrator_stub import AgentOrchestratorStub
@@ -56,5 +59,12 @@ def test_the_stub_is_an_orchestrator() -> None:
 
 
 def test_the_ports_are_exported_by_name() -> None:
+    homes = [import_module(each.name) for each in iter_modules(application.ports.__path__, "application.ports.")]
     for name in application.ports.__all__:
-        assert getattr(application.ports, name).__name__ == name
+        assert getattr(application.ports, name) in [getattr(home, name) for home in homes if name in home.__all__]
+
+
+def test_every_name_of_the_message_bus_is_exported() -> None:
+    for name in message_bus.__all__:
+        assert name in application.ports.__all__
+        assert getattr(application.ports, name) is getattr(message_bus, name)
