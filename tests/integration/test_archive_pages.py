@@ -155,7 +155,8 @@ def test_a_comparison_names_what_each_rule_counts_and_of_what_its_shares_are(pan
     two = panel.ask(RANKING, orders, question="Points?", rule={"kind": "borda"})
     points = sum(two["outcome"]["tally"].values())
     text = read(page(panel.server, f"/archive/compare?a={two['id']}")).text
-    assert f"Shares of the {points:g} points counted" in text
+    assert f"Shares of the {points:g} points counted;" in text
+    assert "were asked" not in text
     assert "Answer Bar Points Share" in text
     three = panel.ask({"kind": "number", "unit": "days"}, [10, 20, 30, 90], question="How many?")
     text = read(page(panel.server, f"/archive/compare?a={one['id']}&b={three['id']}")).text
@@ -163,6 +164,7 @@ def test_a_comparison_names_what_each_rule_counts_and_of_what_its_shares_are(pan
     assert "Spread – 27.5 days differs" in text
     assert "Decision trams 25 days differs" in text
     assert re.search(r"below 17\.5 days: 1 agent ", text)
+    assert "above 45 days 1 25.0 %" in text
 
 
 def test_figures_of_the_comparison_are_written_as_in_the_chamber(panel: Panel) -> None:

@@ -12,7 +12,7 @@ from api.dashboard.costs import cost_of_usage
 from api.dashboard.positions import Positions, positions_of
 from api.report.marks import letter_of
 from api.report.reading import OF_THE_QUESTION, Reading
-from api.report.tallies import unit_of
+from api.report.tallies import OF_AGENTS, unit_of
 from application.pages.visible_text import visible
 from application.services.deliberation_output_service import WitnessedOutput
 from domain.models.agent import Agent
@@ -30,10 +30,9 @@ __all__ = ["STATES", "ChamberState", "Change", "SeatMark"]
 STATES = tuple(state.value for state in AgentState)
 """How an agent can end, in the order of the roll call."""
 
+_AGENTS = "agents"
 _MOST_OF_A_NAME, _SIZE_OF_A_NAME = 60, 100
 _MOST_IN_THE_TALLY, _SIZE_IN_THE_TALLY = 120, 180
-# What an agent has one of, or each of several options.
-_OF_AGENTS = frozenset({"agents", "votes", "approvals", "first places", "texts"})
 _WORDS: Mapping[str, str] = {
     "queued": "Waiting for its turn",
     "running": "In session",
@@ -314,7 +313,7 @@ class ChamberState:
         most = max([*tally, 0.0])
         unit = self._unit()
         # Points and wins are no shares of those who were asked.
-        is_share = self._positions.is_votes and unit in _OF_AGENTS
+        is_share = self._positions.is_votes and (unit == _AGENTS or unit in OF_AGENTS)
         texts["unit"] = (
             "" if not tally else f"{unit}, in per cent of all who were asked" if is_share and asked else unit
         )
@@ -338,7 +337,7 @@ class ChamberState:
         """What the tally counts, in the plural."""
         if self.reading is not None and self.reading.has_outcome and not self.reading.is_estimate:
             return unit_of(self.reading)
-        return "agents"
+        return _AGENTS
 
     def _margin(self) -> str:
         if self.reading is not None and self.reading.has_outcome:

@@ -19,7 +19,7 @@ from api.dashboard.rendering import render, render_fragment
 from api.documents import deliberation_document, outcome_with_reasons, output_document, rule_document
 from api.report.pieces import amount, duration
 from api.report.reading import Position, Reading, number, part
-from api.report.tallies import unit_of
+from api.report.tallies import OF_AGENTS, unit_of
 from api.report.verdict import headline
 from api.requests import RecountRequest
 from api.rest.callers import Caller, Observer, OpenConclave
@@ -281,7 +281,8 @@ def _base(reading: Reading, whole: float) -> str:
         told = f"of the {whole:,.6g} who gave a number"
     else:
         told = f"of the {whole:,.6g} {unit_of(reading)} counted"
-    return told if whole == reading.asked else f"{told}; {reading.asked:,} were asked"
+    is_of_agents = reading.is_estimate or reading.answer_kind == "approval" or unit_of(reading) in OF_AGENTS
+    return f"{told}; {reading.asked:,} were asked" if is_of_agents and whole != reading.asked else told
 
 
 def _bars(reading: Reading, names: Sequence[str]) -> list[Bar]:
@@ -295,7 +296,7 @@ def _bars(reading: Reading, names: Sequence[str]) -> list[Bar]:
     return [
         Bar(
             places.get(name, len(names)),
-            name,
+            reading.with_unit(name) if name.startswith(("below ", "above ")) else name,
             count,
             100 * max(0.0, count) / whole if whole else 0.0,
             wins=name == chosen,

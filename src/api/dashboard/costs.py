@@ -9,7 +9,7 @@ from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import Deliberation
 
-__all__ = ["NOT_KNOWN", "cost_of_item", "cost_of_usage", "has_unknown_price", "money"]
+__all__ = ["NOT_KNOWN", "cost_of_item", "cost_of_usage", "has_unknown_price", "money", "uncertain_of_item"]
 
 NOT_KNOWN = "not known"
 """What the quote says too of a model without a price."""
@@ -55,3 +55,10 @@ def cost_of_item(item: UsageItem) -> str:
         return NOT_KNOWN
     calls = f"{item.unpriced_calls:,} call{'' if item.unpriced_calls == 1 else 's'}"
     return f"{money(item.cost_usd)}, and of {calls} {NOT_KNOWN}"
+
+
+def uncertain_of_item(item: UsageItem) -> str:
+    """What the calls of a sum may have taken besides: money, tokens where nobody knows their price, or nothing."""
+    if item.uncertain_usd:
+        return f"+ {money(item.uncertain_usd)} uncertain"
+    return f"+ {item.uncertain_tokens:,} tokens uncertain" if item.uncertain_tokens else ""

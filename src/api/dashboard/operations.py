@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.conclave import Conclave
-from api.dashboard.costs import cost_of_item, money
+from api.dashboard.costs import cost_of_item, money, uncertain_of_item
 from api.dashboard.fragments import answer_if_new, tag_of, text_of
 from api.dashboard.operations_picture import Charges, Standing, Work, charges_of, standing_of, work_of
 from api.dashboard.rendering import render
@@ -91,6 +91,7 @@ class _Pictures:
             "said": said,
             "money": money,
             "cost_of": cost_of_item,
+            "uncertain_of": uncertain_of_item,
             "moment": moment,
         }
         halt = self._write("operations_halt.html", context)

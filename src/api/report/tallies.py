@@ -11,7 +11,7 @@ from application.pages.html_text import plain, shown
 from domain.voting.ballot import Ballot
 from domain.voting.profile import Profile
 
-__all__ = ["tally_of", "unit_of"]
+__all__ = ["OF_AGENTS", "tally_of", "unit_of"]
 
 _UNITS: Mapping[str, str] = {
     "plurality": "votes",
@@ -24,6 +24,8 @@ _UNITS: Mapping[str, str] = {
     "irv": "first places",
     "synthesis": "texts",
 }
+OF_AGENTS = frozenset({"votes", "approvals", "first places", "texts"})
+"""What an agent has one of, or one for each of several options: of these there are shares of all who were asked."""
 _BINS = 12
 _MOST_ROWS = 60
 _MOST_PAIRED = 12

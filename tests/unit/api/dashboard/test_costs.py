@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from api.dashboard.chamber_state import ChamberState
-from api.dashboard.costs import cost_of_item, cost_of_usage, has_unknown_price
+from api.dashboard.costs import cost_of_item, cost_of_usage, has_unknown_price, uncertain_of_item
 from application.ports.model_desk import ModelDesk, NullModelDesk
 from application.ports.usage_reader import UsageItem
 from domain.models.budget import Limits, Usage
@@ -79,3 +79,13 @@ def test_the_chamber_of_a_model_without_a_price_names_no_sum() -> None:
 )
 def test_a_sum_says_of_how_many_calls_it_knows_nothing(calls: int, unpriced: int, cost: float, words: str) -> None:
     assert cost_of_item(UsageItem("k", calls, 1, 1, cost, 0.0, unpriced_calls=unpriced)) == words
+
+
+@pytest.mark.parametrize(
+    ("tokens", "usd", "words"),
+    [(0, 0.0, ""), (34_995, 0.25, "+ $0.25 uncertain"), (34_995, 0.0, "+ 34,995 tokens uncertain")],
+)
+def test_what_is_uncertain_of_a_sum_is_money_or_tokens_whose_price_nobody_knows(
+    tokens: int, usd: float, words: str
+) -> None:
+    assert uncertain_of_item(UsageItem("small", 1, 0, 0, 0.0, usd, uncertain_tokens=tokens)) == words
