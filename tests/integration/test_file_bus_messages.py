@@ -174,7 +174,7 @@ async def test_ids_are_forgotten_by_generations(tmp_path: Path, monkeypatch: pyt
     folder = BusFolder(tmp_path / "bus")
     folder.open()
     try:
-        words, _ = folder.words("inboxes.0", 32)
+        words = folder.words("inboxes.0", 32, is_known=False)
         writer, reader = KnownIds(0), KnownIds(0)
         for number in range(7):
             assert not writer.knows(folder, words, str(number))

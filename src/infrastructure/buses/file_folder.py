@@ -8,12 +8,13 @@ import fcntl
 import mmap
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from domain.errors.bus import BusError, BusUnavailableError, UnreadableMessageError
 
-__all__ = ["TRANSPORT", "BusFolder", "NotReadableError", "away", "unavailable"]
+__all__ = ["TRANSPORT", "BusFolder", "NotReadableError", "as_found", "away", "damaged", "is_of_damage", "unavailable"]
 
 TRANSPORT = "file"
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -23,6 +24,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_MESSAGE = frozenset({errno.ELOOP, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENOTDIR})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _CHUNK = 64 * 1024
+# What numbers and texts lead to that no bus wrote, in any step, and where tables are read without an argument of any caller.
+_OF_DAMAGE = (ArithmeticError, LookupError, ValueError, struct.error)
+_OF_READING = (*_OF_DAMAGE, AttributeError, MemoryError, RecursionError, TypeError)
 
 
 class NotReadableError(UnreadableMessageError):
@@ -39,7 +43,8 @@ class BusFolder:
         self.path = path
         self._folders: dict[str, int] = {}
         self._files: list[int] = []
-        self._maps: list[memoryview] = []
+        # With their sizes in bytes.
+        self._maps: list[tuple[mmap.mmap, int, memoryview]] = []
         self._root = -1
         self._lock = -1
         self._moved = 0
@@ -69,7 +74,7 @@ class BusFolder:
 
     def close(self) -> None:
         """Let go of everything, the lock included. Files stay."""
-        for view in self._maps:
+        for _, _, view in self._maps:
             view.release()
         for file in (*self._files, *self._folders.values(), self._lock, self._root):
             if file >= 0:
@@ -92,25 +97,27 @@ class BusFolder:
         """The next one's turn."""
         fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def words(self, name: str, count: int) -> tuple[memoryview, bool]:
-        """A file of `count` unsigned words of 64 bits, shared with all who map it, and whether it was new (all zero).
+    def is_whole(self) -> bool:
+        """Whether what is mapped is as long as it was: to touch what was cut off would kill the process."""
+        return all(mapped.size() == size for mapped, size, _ in self._maps)
 
-        Its space is set aside at once: a write into a hole of a full file system would kill the process.
+    def words(self, name: str, count: int, *, is_known: bool) -> memoryview:
+        """A file of `count` unsigned words of 64 bits, shared with all who map it; zeros unless it `is_known` to be there.
+
+        Its space is set aside at once: a write into a hole of a full file system would kill the process. Raises `BusUnavailableError`.
         """
         file = self._open_own(name)
         try:
             size = os.fstat(file).st_size
-            if size not in (0, 8 * count):
-                raise self._refused(
-                    f"{name!r} in it has {size} bytes, not {8 * count}", "Give another folder, or remove it."
-                )
+            if size != 8 * count and (size or is_known):
+                raise damaged(self.path, f"{name!r} in it has {size} bytes, not {8 * count}")
             os.posix_fallocate(file, 0, 8 * count)
             mapped = mmap.mmap(file, 8 * count)
         finally:
             os.close(file)
         view = memoryview(mapped).cast("Q")
-        self._maps.append(view)
-        return view, size == 0
+        self._maps.append((mapped, 8 * count, view))
+        return view
 
     def record_file(self, name: str, *, reserve: int = 0) -> int:
         """A file to read and write at positions, with `reserve` bytes set aside; closed together with the folder."""
@@ -257,6 +264,31 @@ def unavailable(path: Path, error: OSError) -> BusUnavailableError:
     else:
         problem, remedy = f"failed ({error.strerror})", "See whether its file system is still there."
     return BusUnavailableError(transport=TRANSPORT, problem=f"its folder {str(path)!r} {problem}", remedy=remedy)
+
+
+def damaged(path: Path, problem: str) -> BusUnavailableError:
+    """What is wrong with what lies in the folder, and what to do about it."""
+    return BusUnavailableError(
+        transport=TRANSPORT,
+        problem=f"its folder {str(path)!r} is damaged: {problem}",
+        remedy="Close every bus on it and remove it, or give another folder.",
+    )
+
+
+def is_of_damage(error: BaseException | None) -> bool:
+    """Whether this can come of a table with something else in it; what a bus says with words does not, nor a text of the caller's."""
+    return isinstance(error, _OF_DAMAGE) and not isinstance(error, BusError | OSError | UnicodeEncodeError)
+
+
+@contextlib.contextmanager
+def as_found(path: Path) -> Iterator[None]:
+    """What a table raises that somebody else has written in as `BusUnavailableError`."""
+    try:
+        yield
+    except _OF_READING as error:
+        if isinstance(error, BusError | OSError):
+            raise
+        raise damaged(path, f"a table in it holds what no bus wrote ({type(error).__name__})") from error
 
 
 @contextlib.contextmanager

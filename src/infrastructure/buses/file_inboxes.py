@@ -12,18 +12,20 @@ from enum import Enum
 
 from domain.errors.bus import UnreadableMessageError
 from domain.models.message import DeadLetterReason, Message, Overflow
-from infrastructure.buses.file_folder import BusFolder
+from infrastructure.buses.file_folder import BusFolder, damaged
 from infrastructure.buses.file_frames import Draft, microseconds, numbers, read_frame
 from infrastructure.buses.file_held import HeldMessage, held_name
 from infrastructure.buses.file_latencies import count_latency
 from infrastructure.buses.file_letters import Letters
 from infrastructure.buses.file_mending import mend
 from infrastructure.buses.file_registry import Agent, Registry
-from infrastructure.buses.file_words import NEVER, Inbox, State
+from infrastructure.buses.file_words import NEVER, Inbox, State, is_sound
 
 __all__ = ["Inboxes", "Verdict"]
 
 _logger = logging.getLogger(__name__)
+# So many missing messages are stepped over one by one.
+_FEW = 4_096
 
 Ring = Callable[[Agent], None]
 Tell = Callable[[str, Message], None]
@@ -67,6 +69,11 @@ class Inboxes:
         """Nanoseconds by which all processes of this machine agree."""
         return int(self._steady_clock() * 1e9)
 
+    def require_sound(self, agent: Agent) -> None:
+        """Raises `BusUnavailableError` where the counts of an inbox are none."""
+        if not is_sound(agent.words):
+            raise damaged(self._folder.path, f"the inbox of {agent.name!r} counts what no bus counted")
+
     def size(self, agent: Agent) -> int:
         """Waiting and unacknowledged messages."""
         words = agent.words
@@ -80,6 +87,7 @@ class Inboxes:
     def put(self, agent: Agent, draft: Draft, *, keep: bool = False) -> Verdict:
         """Add a message, if there is room; `keep` when another inbox gets it too."""
         folder, words, state, message = self._folder, agent.words, self._state, draft.message
+        self.require_sound(agent)
         if draft.given_id and agent.ids.knows(folder, words, message.id):
             state[State.DUPLICATES] += 1
             return Verdict.DUPLICATE
@@ -120,6 +128,7 @@ class Inboxes:
     def take(self, agent: Agent, limit: int) -> list[Message]:
         """Up to so many messages, those due again before others of their priority."""
         words = agent.words
+        self.require_sound(agent)
         taken: list[Message] = []
         now = self.monotonic_ns()
         if words[Inbox.HELD]:
@@ -158,6 +167,7 @@ class Inboxes:
 
     def acknowledge(self, agent: Agent, ids: tuple[str, ...]) -> int:
         """Remove these from what is unacknowledged, which a message is until it is delivered again or buried, however late."""
+        self.require_sound(agent)
         self.sweep()
         if not agent.words[Inbox.HELD]:
             return 0
@@ -186,6 +196,7 @@ class Inboxes:
     def empty(self, agent: Agent) -> None:
         """Bury all that it holds, as `unregistered`."""
         words = agent.words
+        self.require_sound(agent)
         self.look_at_held(agent)
         for message in sorted(agent.held.messages.values(), key=lambda each: (each.priority, each.sequence)):
             self._bury_held(agent, message, DeadLetterReason.UNREGISTERED)
@@ -224,7 +235,9 @@ class Inboxes:
                 other.held.replace(found.get(slot, []), other.words[Inbox.HELD_CHANGES])
 
     def mend(self) -> None:
-        """Count anew after somebody died in the middle of a step."""
+        """Count anew after somebody died in the middle of a step. Nothing is removed by counts that are none."""
+        for agent in self._registry.agents.values():
+            self.require_sound(agent)
         mend(self._folder, self._state, self._registry, ring=self._ring)
 
     def _deliver(self, agent: Agent, priority: int, now: int) -> Message | None:
@@ -241,7 +254,7 @@ class Inboxes:
             message, sent = read_frame(folder, "messages", name)
         except FileNotFoundError:
             # It expired, or was removed.
-            words[Inbox.HEAD + priority] = sequence + 1
+            self._skip(agent, priority)
             return None
         except UnreadableMessageError as error:
             _logger.warning("a message to %r is dropped: %s", agent.name, error)
@@ -335,6 +348,15 @@ class Inboxes:
             left = 0
         words[Inbox.WAITING + priority] = left
 
+    def _skip(self, agent: Agent, priority: int) -> None:
+        """The first of this priority is not there: go to the next, and over many that are missing at once."""
+        head, tail = agent.words[Inbox.HEAD + priority] + 1, agent.words[Inbox.TAIL + priority]
+        if tail - head > _FEW:
+            places = [numbers(name, 3) for name in self._folder.names("messages")]
+            own = (place[2] for place in places if place is not None and place[:2] == (agent.slot, priority))
+            head = min((sequence for sequence in own if head <= sequence < tail), default=tail)
+        agent.words[Inbox.HEAD + priority] = head
+
     def _learn_ids(self, agent: Agent) -> None:
         for held in list(agent.held.messages.values()):
             if held.id is None:
@@ -377,7 +399,7 @@ class Inboxes:
         try:
             message, _ = read_frame(folder, "messages", name)
         except FileNotFoundError:
-            words[Inbox.HEAD + priority] = sequence + 1
+            self._skip(agent, priority)
             return False
         except UnreadableMessageError:
             folder.clear("messages", name)

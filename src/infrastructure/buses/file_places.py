@@ -9,12 +9,14 @@ import os
 from pathlib import Path
 
 from domain.errors.bus import BusUnavailableError, UnreadableMessageError
-from infrastructure.buses.file_folder import TRANSPORT, BusFolder
+from infrastructure.buses.file_folder import TRANSPORT, BusFolder, damaged
 from infrastructure.buses.file_words import MAX_OBJECTS, OBJECT_WORDS, State
 
 __all__ = ["Places", "machine_boot"]
 
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# More than can be on their way at a time.
+_MOST_REPLIES = 1 << 24
 _REPLIES_BEGIN, _REPLIES_END, _MISSED = 1, 2, 3
 
 
@@ -66,7 +68,8 @@ class Places:
 
     def close(self) -> None:
         """Give the place up."""
-        self._state[self._words] = 0
+        if self._folder.is_whole():
+            self._state[self._words] = 0
         os.close(self._file)
 
     def number_at(self, place: int) -> int:
@@ -101,8 +104,10 @@ class Places:
         self._state[State.OBJECTS + OBJECT_WORDS * place + _REPLIES_END] += 1
 
     def new_replies(self) -> list[str]:
-        """The names of those that came since; needs no lock."""
+        """The names of those that came since; needs no lock. Raises `BusUnavailableError`."""
         first, last = self._state[self._words + _REPLIES_BEGIN], self._state[self._words + _REPLIES_END]
+        if not 0 <= last - first <= _MOST_REPLIES:
+            raise damaged(self._folder.path, "it counts replies that nobody sent")
         self._state[self._words + _REPLIES_BEGIN] = last
         return [f"{self.place:x}-{number:x}" for number in range(first, last)]
 

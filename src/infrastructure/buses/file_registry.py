@@ -146,7 +146,7 @@ class Registry:
         else:
             slot = self._free[-1] if self._free else self._next_slot
             registration = self._state[State.NEXT_REGISTRATION]
-            self._words(slot)
+            self._words(slot, is_known=False)
             self._state[State.NEXT_REGISTRATION] += 1
         settings = [capacity, overflow.value, acknowledges, visibility_ns, max_attempts]
         self._append(["register", slot, registration, name, *holder, *settings])
@@ -183,7 +183,7 @@ class Registry:
         self._state[State.REGISTRY_BYTES] = self._read
         self._apply(record)
 
-    def _apply(self, record: list[Any]) -> None:
+    def _apply(self, record: Any) -> None:
         match record:
             case ["register", slot, registration, name, place, number, capacity, overflow, acknowledges, due, attempts]:
                 agent = self.by_slot.get(slot)
@@ -213,6 +213,8 @@ class Registry:
                 self.groups.setdefault(group, {})[slot] = self.by_slot[slot]
             case ["leave", slot, group]:
                 self._drop_member(slot, group)
+            case _:
+                raise ValueError("no line of the registry")
 
     def _drop_member(self, slot: int, group: str) -> None:
         members = self.groups[group]
@@ -227,6 +229,8 @@ class Registry:
     def _read_on(self) -> None:
         until = self._state[State.REGISTRY_BYTES]
         text = os.pread(self._file, until - self._read, self._read)
+        if len(text) != until - self._read:
+            raise ValueError("the registry is cut off")
         for line in text.splitlines():
             self._apply(json.loads(line))
         self._read = until
@@ -290,9 +294,9 @@ class Registry:
         self._state[State.REGISTRY_BYTES] = self._read
         self._folder.remove_own(old)
 
-    def _words(self, slot: int) -> memoryview:
+    def _words(self, slot: int, *, is_known: bool = True) -> memoryview:
         chunk, place = divmod(slot, SLOTS_PER_FILE)
         while chunk >= len(self._chunks):
-            words, _ = self._folder.words(f"inboxes.{len(self._chunks):x}", SLOT_WORDS * SLOTS_PER_FILE)
-            self._chunks.append(words)
+            name = f"inboxes.{len(self._chunks):x}"
+            self._chunks.append(self._folder.words(name, SLOT_WORDS * SLOTS_PER_FILE, is_known=is_known))
         return self._chunks[chunk][place * SLOT_WORDS : (place + 1) * SLOT_WORDS]

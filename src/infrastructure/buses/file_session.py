@@ -12,7 +12,15 @@ from types import TracebackType
 from domain.errors.bus import BusClosedError, BusError, BusUnavailableError
 from domain.models.message import Message
 from infrastructure.buses.file_bell import ALL, Bell, Ropes
-from infrastructure.buses.file_folder import TRANSPORT, BusFolder, away, unavailable
+from infrastructure.buses.file_folder import (
+    TRANSPORT,
+    BusFolder,
+    as_found,
+    away,
+    damaged,
+    is_of_damage,
+    unavailable,
+)
 from infrastructure.buses.file_inboxes import Inboxes
 from infrastructure.buses.file_mending import make_due
 from infrastructure.buses.file_places import Places, machine_boot
@@ -92,8 +100,7 @@ class FileSession:
             asyncio.get_running_loop().remove_reader(self._bell.file)
         if self._poll is not None:
             self._poll.cancel()
-        for agent in self.registry.agents.values():
-            _wake_all(agent)
+        self._wake_everybody()
         with away(self.folder.path):
             try:
                 self.places.clear()
@@ -108,13 +115,15 @@ class FileSession:
         """Take the folder's lock and see what others did; mends what one left half done who died in the middle."""
         await self.opened()
         await self._locked()
-        state = self.state
-        is_dirty = state[State.DIRTY]
-        state[State.DIRTY] = 1
         try:
-            self.registry.refresh()
-            if is_dirty:
-                self.inboxes.mend()
+            with as_found(self.folder.path):
+                self._require_whole()
+                state = self.state
+                is_dirty = state[State.DIRTY]
+                state[State.DIRTY] = 1
+                self.registry.refresh()
+                if is_dirty:
+                    self.inboxes.mend()
         except BaseException:
             self.folder.unlock()
             raise
@@ -123,11 +132,14 @@ class FileSession:
         """Let the next one in; with `whole` false it has to mend what is there."""
         if not self.is_open:
             return
-        if self._to_ring:
-            self._tell_others()
-        if whole:
-            self.state[State.DIRTY] = 0
-        self.folder.unlock()
+        try:
+            with as_found(self.folder.path):
+                if self._to_ring:
+                    self._tell_others()
+                if whole:
+                    self.state[State.DIRTY] = 0
+        finally:
+            self.folder.unlock()
 
     def listen(self, agent: Agent) -> None:
         """Have this object rung when something happens to that inbox."""
@@ -188,7 +200,8 @@ class FileSession:
                     self.folder.open()
                     await self._locked()
                     self.require_usable()
-                    self._set_up()
+                    with as_found(self.folder.path):
+                        self._set_up()
                     self.folder.unlock()
                 except BaseException:
                     self.folder.close()
@@ -201,8 +214,10 @@ class FileSession:
 
     def _set_up(self) -> None:
         folder = self.folder
-        state, _ = folder.words("state", STATE_WORDS)
-        if state[State.MAGIC] == 0:
+        # The registry is only made once the state is.
+        is_known = any(name.startswith("registry.") for name in folder.own_names())
+        state = folder.words("state", STATE_WORDS, is_known=is_known)
+        if state[State.MAGIC] == 0 and not is_known:
             state[State.NEXT_OBJECT] = state[State.NEXT_REGISTRATION] = 1
             state[State.NEXT_EXPIRY] = state[State.NEXT_LAST_DUE] = NEVER
             state[State.BOOT] = machine_boot()
@@ -247,16 +262,31 @@ class FileSession:
         finally:
             self._in_line -= 1
 
+    def _require_whole(self) -> None:
+        if not self.folder.is_whole():
+            raise damaged(self.folder.path, "a table in it was cut off")
+        if self.state[State.MAGIC] != STATE_MAGIC:
+            raise damaged(self.folder.path, "'state' in it was written over")
+
     def _hear(self) -> None:
         slots = self._bell.heard()
-        if ALL in slots:
-            self._on_replies()
-        for slot in slots:
-            agent = self.registry.by_slot.get(slot)
-            if agent is not None:
-                _wake_first(agent)
-        if self._missed != self.places.missed():
-            self._look_everywhere()
+        try:
+            self._require_whole()
+            if ALL in slots:
+                self._on_replies()
+            for slot in slots:
+                agent = self.registry.by_slot.get(slot)
+                if agent is not None:
+                    _wake_first(agent)
+            if self._missed != self.places.missed():
+                self._look_everywhere()
+        except BusUnavailableError:
+            self._wake_everybody()
+
+    def _wake_everybody(self) -> None:
+        """Whoever waits takes a step, and is told there what is wrong."""
+        for agent in self.registry.agents.values():
+            _wake_all(agent)
 
     def _look_everywhere(self) -> None:
         self._missed = self.places.missed()
@@ -267,8 +297,13 @@ class FileSession:
     async def _look_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(_POLL_S)
-            if self._missed != self.places.missed():
-                self._look_everywhere()
+            try:
+                self._require_whole()
+                if self._missed != self.places.missed():
+                    self._look_everywhere()
+            except BusUnavailableError:
+                self._wake_everybody()
+                return
 
     def _let_go(self, agent: Agent) -> None:
         _wake_all(agent)
@@ -294,6 +329,8 @@ class _Step:
         self._session.leave_step(whole=error is None or isinstance(error, BusError))
         if isinstance(error, OSError) and not isinstance(error, BusError):
             raise unavailable(self._session.folder.path, error) from error
+        if is_of_damage(error):
+            raise damaged(self._session.folder.path, f"a step on it failed ({type(error).__name__})") from error
 
 
 def _ones(bits: int) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from infrastructure.buses.bus_limits import REMEMBERED_IDS
+
 __all__ = [
     "BUCKETS",
     "FIRST_BUCKET",
@@ -14,6 +16,7 @@ __all__ = [
     "STATE_WORDS",
     "Inbox",
     "State",
+    "is_sound",
 ]
 
 # "CONCLAV" and the version of the layout, which is also that of the files' names.
@@ -27,6 +30,8 @@ FIRST_BUCKET = 103 * 128
 BUCKETS = 41 * 128
 SLOT_WORDS = 32
 SLOTS_PER_FILE = 256
+# More than anything is ever counted: a century of a million a second.
+_MOST = 1 << 52
 
 
 class State:
@@ -81,3 +86,16 @@ class Inbox:
     # A bit for each of the words behind that is not 0; their bits tell which objects listen.
     LISTENING = 13
     LISTENERS = 16
+
+
+def is_sound(words: memoryview) -> bool:
+    """Whether an inbox can have counted so: what somebody else wrote there is nearly always larger."""
+    counts = words[: Inbox.LISTENING + 1].tolist()
+    return (
+        max(counts) < _MOST
+        and counts[0] <= counts[3]
+        and counts[1] <= counts[4]
+        and counts[2] <= counts[5]
+        and counts[Inbox.IDS] <= REMEMBERED_IDS
+        and counts[Inbox.LISTENING] >> MAX_OBJECTS // 64 == 0
+    )
