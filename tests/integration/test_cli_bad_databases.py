@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.errors.dependency import DependencyUnavailableError
 from tests.command_line import Command, commands
 
 
@@ -64,6 +65,26 @@ def test_doctor_blames_no_database_for_the_key_of_the_record(
     failed = {check["name"]: check["remedy"] for check in ran.document["checks"] if not check["works"]}
     assert set(failed) == {"record"}
     assert failed["record"].startswith("CONCLAVE_WITNESS_KEY_FILE: ")
+
+
+@pytest.mark.parametrize("form", ["--json", "--seed=1"])
+def test_a_store_that_stays_away_is_code_four_with_what_is_known_and_no_traceback(
+    conclave: Command, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    from infrastructure.persistence.sql_deliberation_repository import SqlDeliberationRepository
+
+    async def full(*_: object) -> None:
+        raise DependencyUnavailableError(dependency="database", problem="the disk is full", remedy="Free some space.")
+
+    monkeypatch.setattr(SqlDeliberationRepository, "append", full)
+    ran = conclave("deliberate", "Why?", "--agents=5", "--deadline=0.2", form)
+    assert ran.code == 4
+    assert ("Roll call: 0 of 5 ended so far" in ran.stdout) or ran.document["status"] == "queued"
+    told = ran.stderr.splitlines()
+    assert told[-1].startswith("conclave: database cannot be used: the disk is full. Free some space. ")
+    assert [line for line in told if "the store is away" in line] == told[:1]
+    assert "Traceback" not in ran.stderr
+    assert "Error" not in ran.stderr
 
 
 def test_a_file_of_another_program_is_a_usage_error_that_says_so(conclave: Command, database: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -40,6 +41,9 @@ from api.cli.asking import (
     request_of,
 )
 from api.cli.options import JsonOption, ServerOption
+
+if TYPE_CHECKING:
+    from api.cli.deliberations import Document
 
 __all__ = ["add_to"]
 
@@ -123,19 +127,29 @@ def deliberate(
 
 def _hold(body: dict[str, Any], *, server: str | None, as_json: bool) -> int:
     from api.cli.deliberations import Access, open_deliberations
-    from api.cli.exit_codes import code_of_status
-    from api.cli.holding import hold_deliberation
+    from api.cli.exit_codes import code_of_error, code_of_status
+    from api.cli.holding import LeftUnfinishedError, hold_deliberation
     from api.cli.interruption import Interruption, run_interruptible
     from api.cli.progress import progress_on
     from api.cli.rendering import render_deliberation
-    from api.cli.terminal import again, print_document, progress_console, result_console
+    from api.cli.terminal import again, complain, print_document, progress_console, result_console
+    from domain.errors.conclave_error import ConclaveError
 
     async def work(interruption: Interruption) -> int:
+        left: LeftUnfinishedError | None = None
+        outputs: Sequence[Document] = ()
         progress = progress_on(progress_console())
         with progress:
             async with open_deliberations(server, Access.ASK) as deliberations:
-                ended = await hold_deliberation(deliberations, body, progress=progress, interruption=interruption)
-                outputs = () if as_json else await deliberations.outputs(str(ended["id"]))
+                try:
+                    ended = await hold_deliberation(deliberations, body, progress=progress, interruption=interruption)
+                except LeftUnfinishedError as error:
+                    left, ended = error, error.document
+                try:
+                    outputs = () if as_json else await deliberations.outputs(str(ended["id"]))
+                except ConclaveError:
+                    if left is None:
+                        raise
                 notices = deliberations.notices
         if as_json:
             print_document(ended)
@@ -143,6 +157,9 @@ def _hold(body: dict[str, Any], *, server: str | None, as_json: bool) -> int:
             command = again(str(ended["id"]), server)
             render_deliberation(result_console(), ended, outputs=outputs, notices=notices, again=command)
         sys.stdout.flush()
+        if left is not None:
+            complain(f"{left} {ended['id']} has not ended: its answers until then are kept.")
+            return code_of_error(left)
         return code_of_status(ended)
 
     return run_interruptible(work)

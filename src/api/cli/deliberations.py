@@ -21,6 +21,7 @@ Document = Mapping[str, Any]
 """A JSON object of the public contract."""
 
 _BEGINNING = re.compile(r"[0-9a-f-]{6,35}")
+_SHORT_BEGINNING = re.compile(r"[0-9a-f-]{1,5}")
 _PREFIX_PAGES = 3
 _PAGE = 200
 
@@ -221,7 +222,10 @@ class LocalDeliberations:
         return deliberation_document(await self._conclave.deliberations.cancel(deliberation_id))
 
     async def events(self, deliberation_id: str) -> AsyncGenerator[Document | None, None]:
-        """The committed events. Ends without a terminal one when the work in this process broke."""
+        """The committed events. Ends without a terminal one when the work in this process broke.
+
+        Raises `DependencyUnavailableError` where that was because the store stayed away.
+        """
         from api.documents import event_document
 
         service = self._conclave.deliberations
@@ -232,6 +236,8 @@ class LocalDeliberations:
                 continue
             # Work that ended has announced its last event, so a second idle heartbeat means that there will be none.
             if idle and service.is_idle:
+                if service.last_outage is not None:
+                    raise service.last_outage
                 return
             idle = service.is_idle
             yield None
@@ -264,10 +270,12 @@ async def open_deliberations(server: str | None, access: Access) -> AsyncIterato
 async def find_by_prefix(deliberations: Deliberations, given: str) -> Document:
     """The deliberation with that id, or the only recent one whose id begins so (at least 6 characters).
 
-    Raises `DeliberationNotFoundError`, and `InvalidSpecificationError` when several begin so.
+    Raises `DeliberationNotFoundError`, and `InvalidSpecificationError` when several begin so, or it is shorter.
     """
     from domain.errors.deliberation import DeliberationNotFoundError, InvalidSpecificationError
 
+    if _SHORT_BEGINNING.fullmatch(given.lower()):
+        raise InvalidSpecificationError.at("ID", f"{given!r} is too short: give at least 6 characters of the id")
     if not _BEGINNING.fullmatch(given.lower()):
         return await deliberations.get(given)
     found: list[str] = []

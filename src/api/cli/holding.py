@@ -11,18 +11,36 @@ from api.cli.interruption import Interruption
 from api.cli.progress import Progress, QuietProgress
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import DeliberationEndedError
+from domain.errors.dependency import DependencyUnavailableError
 
-__all__ = ["hold_deliberation", "wait_for_end"]
+__all__ = ["LeftUnfinishedError", "hold_deliberation", "wait_for_end"]
 
 _WIND_UP_S = 15.0
 _LISTEN_EVERY_S = 0.4
 _HTTP_CONFLICT = 409
 
 
+class LeftUnfinishedError(DependencyUnavailableError):
+    """Whatever keeps the deliberation went away before it ended; `document` is what is known of it."""
+
+    def __init__(self, away: DependencyUnavailableError, document: Document) -> None:
+        super().__init__(
+            dependency=away.dependency,
+            problem=away.problem,
+            remedy=away.remedy,
+            retry_after_s=away.retry_after_s,
+            told=away.told,
+        )
+        self.document = document
+
+
 async def hold_deliberation(
     deliberations: Deliberations, body: Document, *, progress: Progress, interruption: Interruption
 ) -> Document:
-    """The deliberation as it ended, or as it stands 15 s after a signal asked for its end."""
+    """The deliberation as it ended, or as it stands 15 s after a signal asked for its end.
+
+    Raises `LeftUnfinishedError` where it was accepted, and then its store or its server went away for too long.
+    """
     with interruption.winding_up():
         accepted = await deliberations.submit(body)
         progress.begin(accepted)
@@ -40,11 +58,21 @@ async def hold_deliberation(
                 following.result()
             ended = await deliberations.get(deliberation_id)
             return await _with_control(deliberations, ended, progress)
+        except DependencyUnavailableError as error:
+            raise LeftUnfinishedError(error, await _as_known(deliberations, accepted)) from error
         finally:
             tasks = {following, watching, listening}
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+async def _as_known(deliberations: Deliberations, accepted: Document) -> Document:
+    """As it stands where that can be read, else as it was accepted."""
+    try:
+        return await deliberations.get(str(accepted["id"]))
+    except ConclaveError:
+        return accepted
 
 
 async def _with_control(deliberations: Deliberations, ended: Document, progress: Progress) -> Document:

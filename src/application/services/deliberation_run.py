@@ -87,6 +87,7 @@ class DeliberationRun:
         self._cause = _cause_on_record(self._course)
         self._agents = {agent.id: agent for agent in claim.deliberation.specification.roster.agents}
         self._reason: str | None = None
+        self._is_store_away = False
         self.is_decided = False
         """Whether its end is made and about to be stored: nothing that stops it now changes that."""
         self._opening: asyncio.Task[bool] | None = None
@@ -393,15 +394,23 @@ class DeliberationRun:
                 pause = next(pauses, _STORE_PAUSES_S[-1])
                 if self._clock.monotonic() + pause > give_up:
                     raise
-                _logger.warning(
-                    "the store is away, deliberation %s waits: %s",
-                    self.deliberation.id,
-                    error,
-                    extra={"deliberation_id": self.deliberation.id},
-                )
+                self._note_store(away=error)
                 await asyncio.sleep(pause)
+        self._note_store(away=None)
         self._feed.announce(self.deliberation.id)
         return span
+
+    def _note_store(self, *, away: DependencyUnavailableError | None) -> None:
+        """Say that the store went away, or is back: once, however many agents meet it and however often it is tried."""
+        if self._is_store_away is (away is not None):
+            return
+        self._is_store_away = away is not None
+        own = self.deliberation.id
+        facts = {"deliberation_id": own}
+        if away is None:
+            _logger.warning("the store is back, deliberation %s goes on", own, extra=facts)
+        else:
+            _logger.warning("the store is away, deliberation %s waits: %s", own, away, extra=facts)
 
 
 def _cause_on_record(course: Course) -> StopCause | None:

@@ -173,6 +173,11 @@ class DeliberationService:
         return 0 if self._worker is None else self._worker.running_count
 
     @property
+    def last_outage(self) -> DependencyUnavailableError | None:
+        """Why work was last left in this process with a store that stayed away; None where that never happened."""
+        return None if self._worker is None else self._worker.last_outage
+
+    @property
     def is_idle(self) -> bool:
         """Whether this process has nothing to work on."""
         return self._accepting == 0 and (self._worker is None or self._worker.is_idle)

@@ -117,6 +117,8 @@ class DeliberationWorker:
         self._at_the_door: set[str] = set()
         # By id, when it is looked at again: what was refused may be mended, or become another worker's.
         self._refused: dict[str, float] = {}
+        self.last_outage: DependencyUnavailableError | None = None
+        """Why the last of those was left that could not be brought to their ends because the store stayed away."""
         self._stopping = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
         self._beating: list[asyncio.Task[None]] = []
@@ -289,6 +291,9 @@ class DeliberationWorker:
         facts = {"deliberation_id": deliberation_id}
         if _is_taken_over(error):
             _logger.warning("another worker went on with deliberation %s", deliberation_id, extra=facts)
+        elif (outage := _outage_in(error)) is not None:
+            self.last_outage = outage
+            _logger.error("deliberation %s is left until the store is back: %s", deliberation_id, outage, extra=facts)
         else:
             _logger.error(
                 "deliberation %s could not be brought to its end", deliberation_id, extra=facts, exc_info=error
@@ -467,3 +472,13 @@ def _is_taken_over(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_taken_over(each) for each in error.exceptions)
     return isinstance(error, LeaseLostError | DeliberationEndedError)
+
+
+def _outage_in(error: BaseException) -> DependencyUnavailableError | None:
+    """That the store is away, where nothing else went wrong, whatever others have made of the deliberation meanwhile."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error if isinstance(error, DependencyUnavailableError) else None
+    outages = [_outage_in(each) for each in error.exceptions]
+    if any(outage is None and not _is_taken_over(each) for outage, each in zip(outages, error.exceptions, strict=True)):
+        return None
+    return next((outage for outage in outages if outage is not None), None)

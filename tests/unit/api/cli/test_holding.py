@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.cli.deliberations import Document, find_by_prefix
-from api.cli.holding import hold_deliberation, wait_for_end
+from api.cli.holding import LeftUnfinishedError, hold_deliberation, wait_for_end
 from api.cli.http_exchange import ServerRefusedError
 from api.cli.interruption import Interruption
 from api.cli.progress import QuietProgress
@@ -20,6 +20,8 @@ from domain.errors.deliberation import (
 )
 from domain.errors.dependency import DependencyUnavailableError
 from tests.virtual_time import pass_time
+
+AWAY = DependencyUnavailableError(dependency="the database", problem="gone")
 
 
 class FakeDeliberations:
@@ -226,8 +228,26 @@ async def test_a_store_that_goes_away_ends_it_with_that_error() -> None:
             yield None
             raise DependencyUnavailableError(dependency="the database", problem="gone")
 
-    with pytest.raises(DependencyUnavailableError):
+    with pytest.raises(LeftUnfinishedError, match="gone") as left:
         await hold(Broken(), Interruption())
+    assert left.value.document["status"] == "running"
+
+
+async def test_a_store_that_takes_no_cancellation_leaves_what_is_known() -> None:
+    class Away(FakeDeliberations):
+        async def cancel(self, deliberation_id: str) -> Document:
+            raise AWAY
+
+        async def get(self, deliberation_id: str) -> Document:
+            raise AWAY
+
+    fake, interruption = Away(), Interruption()
+    holding = hold(fake, interruption)
+    await fake.submitted.wait()
+    interruption.receive(signal.SIGINT)
+    with pytest.raises(LeftUnfinishedError) as left:
+        await holding
+    assert left.value.document == {"id": "d-1", "status": "queued", "agents": {"count": 2}}
 
 
 async def test_waiting_for_an_end_has_its_time() -> None:
@@ -260,3 +280,8 @@ async def test_a_beginning_of_no_id_is_not_found() -> None:
 
 async def test_a_whole_id_is_asked_for_directly() -> None:
     assert (await find_by_prefix(FakeDeliberations(), IDS[0]))["id"] == IDS[0]
+
+
+async def test_a_beginning_that_is_too_short_is_told_so() -> None:
+    with pytest.raises(InvalidSpecificationError, match="'abcde' is too short: give at least 6 characters"):
+        await find_by_prefix(FakeDeliberations(), "abcde")
