@@ -160,7 +160,7 @@ def test_ctrl_c_cancels_it_there(guarded: str, llm_server: LlmServer) -> None:
 @pytest.mark.parametrize(
     ("arguments", "key", "code", "said"),
     [
-        (("deliberate", "q", "--option", "one"), KEY, 2, "--option: has 1 options"),
+        (("deliberate", "q", "--option", "one"), KEY, 2, "--option: has 1 option, 2 to 50"),
         (("deliberate", "q", "--roster", "nobody"), KEY, 2, "--roster: is not known"),
         (("deliberate", "q"), "observer-secret-1", 2, "CONCLAVE_API_KEY"),
         (("list",), "wrong-secret-1", 2, "CONCLAVE_API_KEY"),

@@ -160,6 +160,16 @@ def test_erased_texts_are_gone_and_the_log_still_verifies(
     assert QUESTION not in file.read_text(encoding="utf-8")
 
 
+def test_erasing_twice_is_told_so(conclave: Command, held: str) -> None:
+    assert conclave("witness", "erase", held, "--reason", REASON).code == 0
+    ran = conclave("witness", "erase", held, "--reason", REASON)
+    assert (ran.code, ran.stdout, ran.stderr) == (
+        1,
+        "",
+        "conclave: the texts of the deliberation are erased already.\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -99,3 +99,12 @@ def test_without_what_writes_it_a_format_is_refused_by_the_name_of_its_extra(
     assert ran.code == 2
     assert "install the extra `arrow`, or take csv" in " ".join(ran.stderr.split())
     assert conclave("population", "export", "town", "--format=csv").code == 0
+
+
+def test_how_opinions_lay_fits_a_narrow_terminal(conclave: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    ran = conclave("population", "run", "--agents=100", "--ticks=2", "--kernel=numpy")
+    lines = ran.stdout.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("initial"))
+    assert [line[:7] for line in lines[start : start + 4]] == ["initial", "  mean ", "final  ", "  mean "]
+    assert max(map(len, lines[start : start + 4])) <= 40

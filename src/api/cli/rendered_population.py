@@ -53,9 +53,13 @@ def render_population(console: Console, document: Mapping[str, Any]) -> None:
     page.gap()
     for when in ("initial", "final"):
         found = opinions[when]
-        page.line(
-            Text(f"{when:8}|{_sketch(found['histogram'])}| mean {found['mean']:.4f}, variance {found['variance']:.5f}")
-        )
+        sketch = f"{when:8}|{_sketch(found['histogram'])}|"
+        figures = f"mean {found['mean']:.4f}, variance {found['variance']:.5f}"
+        if len(sketch) + 1 + len(figures) <= page.width:
+            page.line(Text(f"{sketch} {figures}"))
+        else:
+            page.line(Text(sketch))
+            page.paragraph(figures, indent=2, hang=2)
     page.gap()
     _write_subgroups(page, document["subgroups"])
     _write_decision(page, document["decision"])

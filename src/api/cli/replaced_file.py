@@ -22,6 +22,8 @@ def replaced_file(path: Path, *, private: bool) -> Iterator[TextIO]:
     It lies beside `path` until then, and is on the disk before it is renamed. A link is followed. `private` lets nobody but
     this user read it. Raises `ConfigurationError` where no file can be made, and `OSError` naming `path` where it does not fit.
     """
+    if str(path) == "-":
+        raise _unusable(path, "stands for standard output elsewhere, and here a file is written")
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise _unusable(path, "is not a file")

@@ -68,13 +68,18 @@ class InvalidSpecificationError(DeliberationError):
         return cls([FieldProblem(pointer, message)])
 
 
+# No state of its own: what has ended stays as it ended, and its texts are gone.
+_ERASED = "erased"
+
+
 class IllegalTransitionError(DeliberationError):
     """A deliberation was told to move to a state that cannot follow its present one."""
 
     slug: ClassVar[str] = "illegal-transition"
 
     def __init__(self, *, present: str, wanted: str) -> None:
-        super().__init__(f"a deliberation that is {present!r} cannot become {wanted!r}: read its state again.")
+        message = f"a deliberation that is {present!r} cannot become {wanted!r}: read its state again."
+        super().__init__("the texts of the deliberation are erased already." if present == _ERASED else message)
         self.present = present
         self.wanted = wanted
 

@@ -73,7 +73,8 @@ class AnswerFormat:
     def _option_problems(self, pointer: str) -> list[FieldProblem]:
         found = []
         if not 2 <= len(self.options) <= MAX_OPTIONS:
-            found.append(FieldProblem(pointer, f"has {len(self.options)} options, 2 to {MAX_OPTIONS} are taken"))
+            given = "1 option" if len(self.options) == 1 else f"{len(self.options)} options"
+            found.append(FieldProblem(pointer, f"has {given}, 2 to {MAX_OPTIONS} are taken"))
         seen: dict[tuple[int, str], int] = {}
         for number, option in enumerate(self.options[:MAX_OPTIONS]):
             keys = list(enumerate(look_alike_keys(option)))
@@ -81,7 +82,7 @@ class AnswerFormat:
             if problem := text_problem(option, max_bytes=MAX_OPTION_BYTES):
                 found.append(FieldProblem(f"{pointer}/{number}", problem))
             elif like is not None:
-                found.append(FieldProblem(f"{pointer}/{number}", f"reads the same as option {like}"))
+                found.append(FieldProblem(f"{pointer}/{number}", f"reads the same as option number {like + 1}"))
             for key in keys:
                 seen.setdefault(key, number)
         return found

@@ -68,3 +68,13 @@ def test_a_disk_that_is_full_is_told_by_the_name_of_the_file(tmp_path: Path, mon
 def test_a_device_is_never_replaced() -> None:
     with pytest.raises(ConfigurationError, match="is not a file"), replaced_file(Path("/dev/full"), private=False):
         pytest.fail("a device is never replaced")
+
+
+def test_no_file_is_made_that_is_called_like_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ConfigurationError, match="'-' stands for standard output"),
+        replaced_file(Path("-"), private=True),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

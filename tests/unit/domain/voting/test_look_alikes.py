@@ -72,7 +72,7 @@ def test_what_reads_differently_is_taken(one: str, other: str) -> None:
 @pytest.mark.parametrize("kind", [AnswerKind.APPROVAL, AnswerKind.RANKING])
 def test_look_alikes_are_refused_for_every_kind_that_has_options(kind: AnswerKind) -> None:
     found = AnswerFormat(kind, ("a", "b", "\u0430")).problems()
-    assert [problem.message for problem in found] == ["reads the same as option 0"]
+    assert [problem.message for problem in found] == ["reads the same as option number 1"]
 
 
 @pytest.mark.parametrize("blank", ["\u3164", "\u2800", "\u200b", "\ufe0f"])
