@@ -15,7 +15,7 @@ from starlette.responses import Response
 from api.conclave import Conclave
 from api.dashboard.chamber_state import STATES, ChamberState
 from api.dashboard.feed_stream import FeedStream
-from api.dashboard.fitting import MOST_OF_A_PANEL, MOST_OF_A_VIEW, fitted
+from api.dashboard.fitting import MOST_OF_A_PANEL, MOST_OF_A_VIEW, MOST_OF_BOTH, fitted
 from api.dashboard.live_feed import LiveFeed, Viewer, find_latest
 from api.dashboard.rendering import render, render_fragment
 from api.documents import moment, output_document
@@ -98,7 +98,8 @@ async def _page(
     if seat is not None:
         told = await _seat(conclave, found, seat)
         template = request.app.state.templates.get_template("chamber_seat.html")
-        panel = Markup(fitted(lambda fit: template.render(told, fit=fit), most=MOST_OF_A_PANEL))  # noqa: S704 - as above
+        most = min(MOST_OF_A_PANEL, MOST_OF_BOTH - len(view.encode()))
+        panel = Markup(fitted(lambda fit: template.render(told, fit=fit), most=most))  # noqa: S704 - as above
     title = "(erased)" if found.erased else found.specification.question.text[:80]
     return render(request, "chamber.html", title=title, nav="chamber", follow=follow, view=view, panel=panel)
 

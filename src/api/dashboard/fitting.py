@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["MOST_OF_A_PANEL", "MOST_OF_A_ROOM", "MOST_OF_A_VIEW", "WHOLE", "Fit", "fitted"]
+__all__ = ["MOST_OF_A_PANEL", "MOST_OF_A_ROOM", "MOST_OF_A_VIEW", "MOST_OF_BOTH", "WHOLE", "Fit", "fitted"]
 
-MOST_OF_A_VIEW = 95_000
+MOST_OF_A_VIEW = 105_000
 """Bytes of the chamber as HTML; with the panel of a seat, the frame around both and their files it stays below 200,000."""
 MOST_OF_A_PANEL = 40_000
-"""Bytes of the panel of one seat."""
+"""Bytes of the panel of one seat; beside a chamber in the same page what that leaves of `MOST_OF_BOTH`, if that is less."""
+MOST_OF_BOTH = 132_000
+"""Bytes of the chamber and of the panel that a page opens with."""
 MOST_OF_A_ROOM = 145_000
 """Bytes of any other page that shows texts of agents."""
 
@@ -19,8 +21,9 @@ _LEAST_CHARACTERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How much is shown of what there is: shares of the question's texts, of the agents' texts, and of the rows of lists."""
+    """How much is shown of what there is: shares of the context, of the question, of the agents' texts, and of the rows of lists."""
 
+    of_context: float = 1.0
     of_asked: float = 1.0
     of_said: float = 1.0
     of_rows: float = 1.0
@@ -30,8 +33,12 @@ class Fit:
         """Whether as much is shown as where there is room for everything."""
         return self == WHOLE
 
+    def context(self, characters: int) -> int:
+        """Of a context that long elsewhere."""
+        return max(_LEAST_CHARACTERS, int(characters * self.of_context))
+
     def asked(self, characters: int) -> int:
-        """Of a text of the question that long elsewhere."""
+        """Of a question that long elsewhere."""
         return max(_LEAST_CHARACTERS, int(characters * self.of_asked))
 
     def said(self, characters: int) -> int:
@@ -44,14 +51,16 @@ class Fit:
 
 
 WHOLE = Fit()
-# What was asked gives way first: it stands in one place, and what is said against a decision is what a reader came for.
+# What was asked gives way first, and of it the context: what is said against a decision is what a reader came for.
 _FITS = (
     WHOLE,
-    Fit(of_asked=1 / 3),
-    Fit(of_asked=1 / 8, of_said=1 / 2),
-    Fit(of_asked=1 / 16, of_said=1 / 4, of_rows=1 / 2),
-    Fit(of_asked=1 / 32, of_said=1 / 8, of_rows=1 / 4),
-    Fit(of_asked=1 / 64, of_said=1 / 16, of_rows=1 / 12),
+    Fit(of_context=1 / 8),
+    Fit(of_context=1 / 16, of_asked=1 / 3),
+    Fit(of_context=1 / 16, of_asked=1 / 8, of_said=1 / 2),
+    Fit(of_context=1 / 16, of_asked=1 / 16, of_said=1 / 4, of_rows=1 / 2),
+    Fit(of_context=1 / 32, of_asked=1 / 32, of_said=1 / 8, of_rows=1 / 4),
+    Fit(of_context=1 / 64, of_asked=1 / 64, of_said=1 / 16, of_rows=1 / 12),
+    Fit(of_context=1 / 128, of_asked=1 / 128, of_said=1 / 64, of_rows=1 / 12),
 )
 
 
