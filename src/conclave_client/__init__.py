@@ -12,6 +12,7 @@ from conclave_client.awaiting import AsyncConclave
 from conclave_client.blocking import Conclave
 from conclave_client.deliberation import Deliberation, RollCall
 from conclave_client.errors import (
+    ClosedClientError,
     ConclaveClientError,
     ConflictError,
     ConnectionLostError,
@@ -41,6 +42,7 @@ from conclave_client.terms import Terms
 __all__ = [
     "AsyncConclave",
     "Bundle",
+    "ClosedClientError",
     "Conclave",
     "ConclaveClientError",
     "ConflictError",

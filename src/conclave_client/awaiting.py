@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from conclave_client import calls
+from conclave_client.errors import ClosedClientError
 from conclave_client.exchange import Emit, Exchange, Lost, Open, Plan, Read, Reply, Step, Stream, StreamPlan, Task
 from conclave_client.transport import as_method, client_options, head_of, load_httpx2, loss, request_options, server_of
 
@@ -58,6 +59,10 @@ class _Line:
             self._response = await self._client.send(request, stream=True)
         except load_httpx2().TransportError as error:
             return loss(error)
+        except RuntimeError:
+            if self._client.is_closed:
+                raise ClosedClientError from None
+            raise
         self._chunks = self._response.aiter_raw()
         return head_of(self._response)
 

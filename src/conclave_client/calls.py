@@ -5,6 +5,7 @@ It is one file, because both flavours take each call from here by its name, and 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -143,6 +144,8 @@ class Waiting:
 
 def wait(deliberation_id: str, *, timeout_s: float | None = None) -> Waiting:
     """The deliberation once it has ended. Raises `WaitTimeoutError` when that takes longer than `timeout_s` seconds."""
+    if timeout_s is not None and math.isnan(timeout_s):
+        raise UnusableArgumentError("timeout_s", "is no number of seconds")
     return Waiting(get(deliberation_id), timeout_s)
 
 

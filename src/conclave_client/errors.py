@@ -1,7 +1,8 @@
 """What can go wrong between a caller and a Conclave server.
 
     ConclaveClientError
-    ├── UnusableArgumentError           nothing was sent: an address, a key or an id that cannot be used
+    ├── UnusableArgumentError           nothing was sent: an address, a key, an id or a term that cannot be sent
+    ├── ClosedClientError               nothing was sent: the client was closed before
     ├── ConnectionLostError             no answer, or not to its end
     ├── ProtocolViolationError          an answer that is none of Conclave's
     │   ├── RedirectRefusedError        it points elsewhere, where neither the key nor the question goes
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "ClosedClientError",
     "ConclaveClientError",
     "ConflictError",
     "ConnectionLostError",
@@ -69,6 +71,16 @@ class UnusableArgumentError(ConclaveClientError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.name, self.problem)
+
+
+class ClosedClientError(ConclaveClientError, RuntimeError):
+    """The client was closed, and nothing more can be asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__("this client is closed: make a new one")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
 
 
 class ConnectionLostError(ConclaveClientError):

@@ -21,6 +21,7 @@ from conclave_client.errors import (
     OversizedAnswerError,
     ProtocolViolationError,
     RefusedError,
+    UnusableArgumentError,
 )
 from conclave_client.event_stream import Comment, EventStreamReader, OversizedEventError, Retry, StreamEvent
 from conclave_client.retries import Patience, may_try_again
@@ -260,7 +261,7 @@ class Exchange:
         return event
 
     def _answer(self, call: Call[Any]) -> Plan[Answer]:
-        body = None if call.body is None else json.dumps(call.body, allow_nan=False).encode()
+        body = None if call.body is None else _encoded(call.body)
         headers = {"Accept": f"{call.media_type}, application/problem+json", **call.headers}
         timeout_s = self.answer_timeout_s + call.extra_time_s
         head = yield from self._open(call.method, call.path, headers, body, timeout_s)
@@ -306,6 +307,20 @@ class Exchange:
     def violation(self, problem: str) -> ProtocolViolationError:
         """The error for an answer that is none of Conclave's."""
         return ProtocolViolationError(str(self.address), problem)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """The body of a request as JSON. Raises `UnusableArgumentError`, which names the field that no JSON can hold."""
+    parts = []
+    for name, value in body.items():
+        try:
+            parts.append(json.dumps({name: value}, allow_nan=False)[1:-1])
+        except (TypeError, ValueError, RecursionError):
+            problem = (
+                "holds what JSON cannot: send None, truth values, finite numbers, texts, and lists and dicts of these"
+            )
+            raise UnusableArgumentError(name, problem) from None
+    return f"{{{', '.join(parts)}}}".encode()
 
 
 @dataclass(slots=True)

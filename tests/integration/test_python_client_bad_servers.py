@@ -15,6 +15,7 @@ import pytest
 
 from api.rest.examples import EXAMPLES
 from conclave_client import (
+    ClosedClientError,
     ConclaveClientError,
     ConnectionLostError,
     OversizedAnswerError,
@@ -265,6 +266,27 @@ def test_nothing_is_sent_for_what_cannot_be_sent(flavour: str) -> None:
     with facing(flavour, answer(POOL)) as (client, server, _clock):
         with pytest.raises(ConclaveClientError):
             client.call("get", "..")
-        with pytest.raises(TypeError):
+        with pytest.raises(ConclaveClientError, match="metadata"):
             client.call("deliberate", "Why?", metadata={"a": object()})
     assert server.asked == []
+
+
+def test_a_closed_client_says_so_and_sends_nothing(flavour: str) -> None:
+    with facing(flavour, answer(POOL)) as (client, server, _clock):
+        client.call("close" if flavour == "blocking" else "aclose")
+        with pytest.raises(ClosedClientError, match="closed"):
+            client.call("pool")
+        with pytest.raises(ClosedClientError):
+            client.call("ask", "Why?")
+        with pytest.raises(ClosedClientError):
+            next(client.each("events", "d-1"))
+    assert server.asked == []
+
+
+def test_a_client_closed_while_events_are_followed_ends_them_with_an_error_of_its_own(flavour: str) -> None:
+    with facing(flavour, whole_events(1)) as (client, _server, _clock):
+        following = client.each("events", "d-1")
+        assert next(following).sequence == 1
+        client.call("close" if flavour == "blocking" else "aclose")
+        with pytest.raises(ConclaveClientError):
+            list(following)

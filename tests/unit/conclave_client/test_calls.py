@@ -51,6 +51,13 @@ def test_a_term_that_does_not_exist_is_refused_before_anything_is_sent() -> None
         calls.deliberate("Why?", agent_count=9)  # type: ignore[call-arg]
 
 
+def test_a_time_that_is_none_is_refused_and_not_waited_for() -> None:
+    with pytest.raises(UnusableArgumentError, match="timeout_s"):
+        calls.wait("d-1", timeout_s=float("nan"))
+    with pytest.raises(UnusableArgumentError):
+        calls.ask("Why?", timeout_s=float("nan"))
+
+
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_an_id_that_names_nothing_is_refused(name: str) -> None:
     with pytest.raises(UnusableArgumentError):

@@ -50,6 +50,48 @@ def test_a_question_is_sent_under_the_same_key_until_its_answer_arrives() -> Non
     assert far.pauses == [0.2, 0.5, 1.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", float("nan")),
+        ("quorum", float("inf")),
+        ("metadata", {"who": {"a", "set"}}),
+        ("limits", {"deadline_s": float("nan")}),
+        ("context", b"bytes"),
+    ],
+    ids=["nan", "infinity", "set", "within", "bytes"],
+)
+def test_a_term_that_no_json_holds_is_named_and_nothing_is_sent(name: str, value: Any) -> None:
+    far = FarEnd([QUEUED])
+    with pytest.raises(UnusableArgumentError, match=name) as raised:
+        far.carry_out(calls.deliberate("Why?", **{name: value}).plan(far.exchange()))
+    assert raised.value.name == name
+    assert far.asked == []
+
+
+def test_a_term_without_an_end_is_named_and_nothing_is_sent() -> None:
+    far = FarEnd([QUEUED])
+    endless: dict[str, Any] = {}
+    endless["itself"] = endless
+    with pytest.raises(UnusableArgumentError, match="metadata"):
+        far.carry_out(calls.deliberate("Why?", metadata=endless).plan(far.exchange()))
+    assert far.asked == []
+
+
+def test_a_body_is_one_json_document_whatever_its_texts_hold() -> None:
+    far = FarEnd([QUEUED])
+    question, metadata = 'A "quoted" {text}, \u2028 and \\', {'k"': "v\n"}
+    far.carry_out(calls.deliberate(question, options=["ä", ""], metadata=metadata).plan(far.exchange()))
+    body = far.asked[0].body
+    assert body is not None
+    document = json.loads(body)
+    assert (document["question"], document["metadata"], document["answer"]["options"]) == (
+        question,
+        metadata,
+        ["ä", ""],
+    )
+
+
 def test_two_questions_have_two_keys() -> None:
     assert calls.deliberate("Why?").headers != calls.deliberate("Why?").headers
 
