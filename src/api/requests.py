@@ -1,4 +1,7 @@
-"""The request to deliberate, as REST and the command line take it, and its way into the domain."""
+"""The request to deliberate, as REST and the command line take it, and its way into the domain.
+
+Longer than most files because each field stands once: its type, its bound, its description and what is made of it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from api.request_bounds import ANSWER_BOUNDS, above, between, entries, texts_by_name, up_to
 from api.request_shape import Misshapen, problems_of
 from application.ports.roster_source import RosterSource
 from domain.errors.deliberation import FieldProblem, InvalidRosterError, InvalidSpecificationError, RosterNotFoundError
-from domain.models.agent import Agent, Persona, Roster
+from domain.models.agent import MAX_AGENT_ID_BYTES, MAX_MODEL_BYTES, Agent, Persona, Roster
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
-from domain.models.budget import Limits, Quorum, Sampling
+from domain.models.budget import LIMITS_BOUNDS, QUORUM_BOUNDS, SAMPLING_BOUNDS, Limits, Quorum, Sampling
 from domain.models.control import Control
-from domain.models.deliberation import Specification
-from domain.models.protocol import Protocol, ProtocolKind
-from domain.models.question import AnswerFormat, AnswerKind, Question
+from domain.models.deliberation import MAX_METADATA, MAX_METADATA_BYTES, SEED_BOUNDS, Specification
+from domain.models.protocol import SETTING_BOUNDS, Protocol, ProtocolKind
+from domain.models.question import MAX_OPTIONS, MAX_UNIT_BYTES, AnswerFormat, AnswerKind, Question
+from domain.models.text import MAX_CONTEXT_BYTES, MAX_OPTION_BYTES, MAX_PERSONA_BYTES, MAX_QUESTION_BYTES
 from domain.models.topic import TopicOrigin
 from domain.protocols.round_format import counted_answers
-from domain.voting.rule import NO_TIE_BREAK, Rule, RuleKind, applicable, default_rule
+from domain.voting.rule import FRACTION_BOUNDS, NO_TIE_BREAK, Rule, RuleKind, applicable, default_rule
 
 __all__ = [
     "DEFAULT_ROSTER",
@@ -69,38 +74,44 @@ class _Part(BaseModel):
 class AnswerRequest(_Part):
     """The kind of answer, with its options (2 to 50), range or unit. Without it: a verdict."""
 
+    model_config = ConfigDict(json_schema_extra=dict(ANSWER_BOUNDS))
+
     kind: AnswerName = "verdict"
-    options: list[str] = Field(default_factory=list, max_length=_MAX_LISTED)
+    options: list[Annotated[str, up_to(MAX_OPTION_BYTES)]] = Field(
+        default_factory=list, max_length=_MAX_LISTED, json_schema_extra={"maxItems": MAX_OPTIONS}
+    )
     min: float | None = None
     max: float | None = None
-    unit: str | None = None
+    unit: Annotated[str, up_to(MAX_UNIT_BYTES)] | None = None
 
 
 class ProtocolRequest(_Part):
     """How many rounds, who is asked at one time, and who sees what of the others."""
 
     kind: ProtocolName = "poll"
-    wave_size: int | None = Field(
+    wave_size: Annotated[int, between(SETTING_BOUNDS["wave_size"])] | None = Field(
         default=None,
         description="For a poll: so many are asked at one time, and nobody any more once the others could not change the decision.",
     )
-    max_rounds: int | None = Field(
+    max_rounds: Annotated[int, between(SETTING_BOUNDS["max_rounds"])] | None = Field(
         default=None, description="For a delphi: the revisions after the blind round, at most 9 (3)."
     )
-    reviewers_per_answer: int | None = Field(
+    reviewers_per_answer: Annotated[int, between(SETTING_BOUNDS["reviewers_per_answer"])] | None = Field(
         default=None, description="For a peer review: how many review each answer (3)."
     )
-    rounds: int | None = Field(
+    rounds: Annotated[int, between(SETTING_BOUNDS["rounds"])] | None = Field(
         default=None, description="For a debate: the exchanges between the blind round and the vote, at most 8 (2)."
     )
-    neighbours: int | None = Field(default=None, description="For a debate: how many others each one hears (4).")
+    neighbours: Annotated[int, between(SETTING_BOUNDS["neighbours"])] | None = Field(
+        default=None, description="For a debate: how many others each one hears (4)."
+    )
 
 
 class RuleRequest(_Part):
     """How ballots become an outcome; without it the default rule of the answer's kind."""
 
     kind: RuleName | None = Field(default=None, description="Without it the default rule of the answer's kind.")
-    fraction: float | None = Field(
+    fraction: Annotated[float, above(FRACTION_BOUNDS)] | None = Field(
         default=None,
         description="For threshold the share of all asked that decides (0.5), for trimmed_mean what is dropped a side (0.1).",
     )
@@ -163,9 +174,9 @@ class ResolutionRequest(_Part):
 class MemberRequest(_Part):
     """One agent of a roster that the request lists itself."""
 
-    id: str
-    persona: str
-    model: str | None = None
+    id: Annotated[str, up_to(MAX_AGENT_ID_BYTES)]
+    persona: Annotated[str, up_to(MAX_PERSONA_BYTES)]
+    model: Annotated[str, up_to(MAX_MODEL_BYTES)] | None = None
 
 
 class AgentsRequest(_Part):
@@ -173,43 +184,45 @@ class AgentsRequest(_Part):
 
     roster: str | None = None
     count: Annotated[int, Field(ge=1, le=MAX_CONCURRENT_AGENTS)] | None = None
-    members: list[MemberRequest] | None = Field(default=None, max_length=_MAX_LISTED)
+    members: Annotated[list[MemberRequest], entries(1, MAX_CONCURRENT_AGENTS, looked_at=_MAX_LISTED)] | None = None
 
 
 class QuorumRequest(_Part):
     """The share of those asked that has to answer or abstain."""
 
-    min_answered_fraction: float = Quorum().min_answered_fraction
+    min_answered_fraction: Annotated[float, between(QUORUM_BOUNDS["min_answered_fraction"])] = (
+        Quorum().min_answered_fraction
+    )
 
 
 class LimitsRequest(_Part):
     """Bounds in seconds, attempts, tokens and US dollars."""
 
-    agent_timeout_s: float = Limits().agent_timeout_s
-    deadline_s: float = Limits().deadline_s
-    max_attempts: int = Limits().max_attempts
-    max_total_tokens: int = Limits().max_total_tokens
-    max_cost_usd: float = Limits().max_cost_usd
+    agent_timeout_s: Annotated[float, between(LIMITS_BOUNDS["agent_timeout_s"])] = Limits().agent_timeout_s
+    deadline_s: Annotated[float, between(LIMITS_BOUNDS["deadline_s"])] = Limits().deadline_s
+    max_attempts: Annotated[int, between(LIMITS_BOUNDS["max_attempts"])] = Limits().max_attempts
+    max_total_tokens: Annotated[int, between(LIMITS_BOUNDS["max_total_tokens"])] = Limits().max_total_tokens
+    max_cost_usd: Annotated[float, between(LIMITS_BOUNDS["max_cost_usd"])] = Limits().max_cost_usd
 
 
 class SamplingRequest(_Part):
     """How the models are sampled."""
 
-    temperature: float = Sampling().temperature
-    max_output_tokens: int = Sampling().max_output_tokens
+    temperature: Annotated[float, between(SAMPLING_BOUNDS["temperature"])] = Sampling().temperature
+    max_output_tokens: Annotated[int, between(SAMPLING_BOUNDS["max_output_tokens"])] = Sampling().max_output_tokens
 
 
 class ControlRequest(_Part):
     """The model that is asked alone; the default one when it is not named."""
 
-    model: str | None = None
+    model: Annotated[str, up_to(MAX_MODEL_BYTES)] | None = None
 
 
 class DeliberationRequest(_Part):
     """One question to put to a roster. Everything but the question has a default."""
 
-    question: str
-    context: str | None = None
+    question: Annotated[str, up_to(MAX_QUESTION_BYTES)]
+    context: Annotated[str, up_to(MAX_CONTEXT_BYTES, least=0)] | None = None
     answer: AnswerRequest = Field(default_factory=AnswerRequest)
     protocol: ProtocolRequest = Field(default_factory=ProtocolRequest)
     rule: RuleRequest | None = None
@@ -217,8 +230,12 @@ class DeliberationRequest(_Part):
     quorum: QuorumRequest = Field(default_factory=QuorumRequest)
     limits: LimitsRequest = Field(default_factory=LimitsRequest)
     sampling: SamplingRequest = Field(default_factory=SamplingRequest)
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=_MAX_LISTED)
-    seed: int | None = None
+    metadata: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=_MAX_LISTED,
+        json_schema_extra=texts_by_name(MAX_METADATA, max_bytes=MAX_METADATA_BYTES),
+    )
+    seed: Annotated[int, between(SEED_BOUNDS)] | None = None
     control: ControlRequest | None = Field(
         default=None, description="Ask one model the same as often as all agents are called, and show that beside."
     )

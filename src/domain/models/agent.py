@@ -9,9 +9,10 @@ from domain.errors.deliberation import FieldProblem, InvalidSpecificationError
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
 from domain.models.text import MAX_PERSONA_BYTES, text_problem
 
-__all__ = ["MAX_AGENT_ID_BYTES", "Agent", "CrewReference", "Persona", "Roster"]
+__all__ = ["MAX_AGENT_ID_BYTES", "MAX_MODEL_BYTES", "Agent", "CrewReference", "Persona", "Roster"]
 
 MAX_AGENT_ID_BYTES = 128
+MAX_MODEL_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Agent:
             found.append(FieldProblem(f"{pointer}/id", problem))
         if problem := text_problem(self.persona.text, max_bytes=MAX_PERSONA_BYTES):
             found.append(FieldProblem(f"{pointer}/persona", problem))
-        if self.model is not None and (problem := text_problem(self.model, max_bytes=256)):
+        if self.model is not None and (problem := text_problem(self.model, max_bytes=MAX_MODEL_BYTES)):
             found.append(FieldProblem(f"{pointer}/model", problem))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,6 +14,9 @@ __all__ = [
     "DEFAULT_AGENT_TIMEOUT_S",
     "DEFAULT_MAX_ATTEMPTS",
     "DEFAULT_MAX_COST_USD",
+    "LIMITS_BOUNDS",
+    "QUORUM_BOUNDS",
+    "SAMPLING_BOUNDS",
     "Limits",
     "Quorum",
     "Sampling",
@@ -22,6 +26,17 @@ __all__ = [
 DEFAULT_AGENT_TIMEOUT_S = 120.0
 DEFAULT_MAX_ATTEMPTS = 2
 DEFAULT_MAX_COST_USD = 5.0
+
+# Of each setting by its name: the least and the most that it may be.
+LIMITS_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "agent_timeout_s": (0.001, 3600),
+    "deadline_s": (0.001, 86_400),
+    "max_attempts": (1, 10),
+    "max_total_tokens": (1, 1_000_000_000),
+    "max_cost_usd": (0, 1_000_000),
+}
+QUORUM_BOUNDS: Mapping[str, tuple[float, float]] = {"min_answered_fraction": (0, 1)}
+SAMPLING_BOUNDS: Mapping[str, tuple[float, float]] = {"temperature": (0, 2), "max_output_tokens": (1, 65_536)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +56,7 @@ class Limits:
 
     def problems(self, pointer: str = "/limits") -> list[FieldProblem]:
         """What keeps these limits from being used."""
-        ranges: tuple[tuple[str, float, float, float], ...] = (
-            ("agent_timeout_s", self.agent_timeout_s, 0.001, 3600),
-            ("deadline_s", self.deadline_s, 0.001, 86_400),
-            ("max_attempts", self.max_attempts, 1, 10),
-            ("max_total_tokens", self.max_total_tokens, 1, 1_000_000_000),
-            ("max_cost_usd", self.max_cost_usd, 0, 1_000_000),
-        )
-        return [
-            FieldProblem(f"{pointer}/{name}", f"must be {least:g} to {most:g}")
-            for name, value, least, most in ranges
-            if not least <= value <= most
-        ]
+        return _out_of_bounds(self, LIMITS_BOUNDS, pointer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,7 @@ class Quorum:
 
     def problems(self, pointer: str = "/quorum") -> list[FieldProblem]:
         """What keeps this quorum from being used."""
-        if not 0 <= self.min_answered_fraction <= 1:
-            return [FieldProblem(f"{pointer}/min_answered_fraction", "must be 0 to 1")]
-        return []
+        return _out_of_bounds(self, QUORUM_BOUNDS, pointer)
 
     def is_met(self, roll_call: RollCall) -> bool:
         """Whether enough took part; everyone asked stays in the denominator. Exact, also at the boundary."""
@@ -83,12 +85,7 @@ class Sampling:
 
     def problems(self, pointer: str = "/sampling") -> list[FieldProblem]:
         """What keeps these settings from being used."""
-        found = []
-        if not 0 <= self.temperature <= 2:
-            found.append(FieldProblem(f"{pointer}/temperature", "must be 0 to 2"))
-        if not 1 <= self.max_output_tokens <= 65_536:
-            found.append(FieldProblem(f"{pointer}/max_output_tokens", "must be 1 to 65536"))
-        return found
+        return _out_of_bounds(self, SAMPLING_BOUNDS, pointer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +116,15 @@ class Usage:
     def total_tokens(self) -> int:
         """Tokens in and out."""
         return self.input_tokens + self.output_tokens
+
+
+def _out_of_bounds(settings: object, bounds: Mapping[str, tuple[float, float]], pointer: str) -> list[FieldProblem]:
+    return [
+        FieldProblem(f"{pointer}/{name}", f"must be {_figure(least)} to {_figure(most)}")
+        for name, (least, most) in bounds.items()
+        if not least <= getattr(settings, name) <= most
+    ]
+
+
+def _figure(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"

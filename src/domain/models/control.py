@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from uuid import NAMESPACE_OID, uuid5
 
 from domain.errors.deliberation import FieldProblem
+from domain.models.agent import MAX_MODEL_BYTES
 from domain.models.text import text_problem
 
 __all__ = ["Control", "control_id"]
-
-_MAX_MODEL_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class Control:
 
     def problems(self, pointer: str = "/control") -> list[FieldProblem]:
         """What keeps this model from being asked."""
-        if self.model is not None and (problem := text_problem(self.model, max_bytes=_MAX_MODEL_BYTES)):
+        if self.model is not None and (problem := text_problem(self.model, max_bytes=MAX_MODEL_BYTES)):
             return [FieldProblem(f"{pointer}/model", problem)]
         return []
 

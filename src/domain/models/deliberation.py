@@ -23,10 +23,19 @@ from domain.models.topic import ORIGIN
 from domain.protocols.round_format import answers_in, counted_answers
 from domain.voting.rule import Rule
 
-__all__ = ["Deliberation", "DeliberationStatus", "Specification", "WitnessSpan"]
+__all__ = [
+    "MAX_METADATA",
+    "MAX_METADATA_BYTES",
+    "SEED_BOUNDS",
+    "Deliberation",
+    "DeliberationStatus",
+    "Specification",
+    "WitnessSpan",
+]
 
-_MAX_METADATA = 32
-_MAX_METADATA_BYTES = 1024
+SEED_BOUNDS = (-(2**63), 2**63 - 1)
+MAX_METADATA = 32
+MAX_METADATA_BYTES = 1024
 _MAX_OPTIONS_BYTES = 8_192
 _MAX_OPTIONS_BYTES_OF_SEVERAL_ROUNDS = 4_096
 _MAX_MEMBERS_BYTES = 40_000
@@ -99,7 +108,7 @@ class Specification:
             *self._metadata_problems(),
             *self._record_problems(),
         ]
-        if self.seed is not None and not -(2**63) <= self.seed < 2**63:
+        if self.seed is not None and not SEED_BOUNDS[0] <= self.seed <= SEED_BOUNDS[1]:
             found.append(FieldProblem("/seed", "must fit into 64 bits"))
         if self.rule.needs_seed and self.seed is None:
             found.append(FieldProblem("/seed", "a lottery draws from the seed, so it needs one"))
@@ -138,14 +147,14 @@ class Specification:
 
     def _metadata_problems(self) -> list[FieldProblem]:
         found = []
-        if len(self.metadata) > _MAX_METADATA:
-            problem = f"has {len(self.metadata)} entries, at most {_MAX_METADATA} are taken"
+        if len(self.metadata) > MAX_METADATA:
+            problem = f"has {len(self.metadata)} entries, at most {MAX_METADATA} are taken"
             found.append(FieldProblem("/metadata", problem))
         for name, value in self.metadata.items():
-            wrong_name = text_problem(name, max_bytes=_MAX_METADATA_BYTES)
+            wrong_name = text_problem(name, max_bytes=MAX_METADATA_BYTES)
             if wrong_name:
                 found.append(FieldProblem("/metadata", f"the name of an entry {wrong_name}"))
-            if wrong_value := text_problem(value, max_bytes=_MAX_METADATA_BYTES):
+            if wrong_value := text_problem(value, max_bytes=MAX_METADATA_BYTES):
                 # A name that cannot be shown is not repeated.
                 shown = wrong_name is None and name.isprintable()
                 steps = ["metadata", name] if shown else ["metadata"]

@@ -10,7 +10,7 @@ from domain.errors.deliberation import FieldProblem
 from domain.models.agent import Agent
 from domain.models.agent_pool import MAX_CONCURRENT_AGENTS
 
-__all__ = ["MAX_ROUNDS", "Protocol", "ProtocolKind"]
+__all__ = ["MAX_ROUNDS", "SETTING_BOUNDS", "Protocol", "ProtocolKind"]
 
 MAX_ROUNDS = 10
 """The most rounds that a deliberation has, the blind one among them."""
@@ -26,7 +26,7 @@ class ProtocolKind(StrEnum):
     COMMON_GROUND = "common_ground"
 
 
-# Of each setting: the least and the most that it may be, and what it is where it is not given.
+# Of each setting: the least and the most that it may be, and what it is where it is not given. No two kinds share a name.
 _SETTINGS: Mapping[ProtocolKind, Mapping[str, tuple[int, int, int | None]]] = {
     ProtocolKind.POLL: {"wave_size": (1, MAX_CONCURRENT_AGENTS, None)},
     ProtocolKind.DELPHI: {"max_rounds": (1, MAX_ROUNDS - 1, 3)},
@@ -34,6 +34,10 @@ _SETTINGS: Mapping[ProtocolKind, Mapping[str, tuple[int, int, int | None]]] = {
     ProtocolKind.DEBATE: {"rounds": (1, MAX_ROUNDS - 2, 2), "neighbours": (1, MAX_CONCURRENT_AGENTS - 1, 4)},
     ProtocolKind.COMMON_GROUND: {},
 }
+SETTING_BOUNDS: Mapping[str, tuple[int, int]] = {
+    name: (least, most) for settings in _SETTINGS.values() for name, (least, most, _) in settings.items()
+}
+"""Of each setting by its name: the least and the most that it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Protocol:
         """What keeps this protocol from being run."""
         found = []
         own = _SETTINGS[self.kind]
-        for name in dict.fromkeys(name for settings in _SETTINGS.values() for name in settings):
+        for name in SETTING_BOUNDS:
             value = getattr(self, name)
             if value is None:
                 continue

@@ -10,9 +10,11 @@ from domain.errors.deliberation import FieldProblem
 from domain.models.look_alikes import look_alike_keys
 from domain.models.text import MAX_CONTEXT_BYTES, MAX_OPTION_BYTES, MAX_QUESTION_BYTES, text_problem
 
-__all__ = ["MAX_OPTIONS", "AnswerFormat", "AnswerKind", "Question"]
+__all__ = ["MAX_OPTIONS", "MAX_UNIT_BYTES", "MIN_OPTIONS", "AnswerFormat", "AnswerKind", "Question"]
 
+MIN_OPTIONS = 2
 MAX_OPTIONS = 50
+MAX_UNIT_BYTES = 64
 
 
 class AnswerKind(StrEnum):
@@ -66,15 +68,15 @@ class AnswerFormat:
         if self.unit is not None:
             if self.kind is not AnswerKind.NUMBER:
                 found.append(FieldProblem(f"{pointer}/unit", f"an answer of kind {self.kind.value} takes no unit"))
-            elif problem := text_problem(self.unit, max_bytes=64):
+            elif problem := text_problem(self.unit, max_bytes=MAX_UNIT_BYTES):
                 found.append(FieldProblem(f"{pointer}/unit", problem))
         return found
 
     def _option_problems(self, pointer: str) -> list[FieldProblem]:
         found = []
-        if not 2 <= len(self.options) <= MAX_OPTIONS:
+        if not MIN_OPTIONS <= len(self.options) <= MAX_OPTIONS:
             given = "1 option" if len(self.options) == 1 else f"{len(self.options)} options"
-            found.append(FieldProblem(pointer, f"has {given}, 2 to {MAX_OPTIONS} are taken"))
+            found.append(FieldProblem(pointer, f"has {given}, {MIN_OPTIONS} to {MAX_OPTIONS} are taken"))
         seen: dict[tuple[int, str], int] = {}
         for number, option in enumerate(self.options[:MAX_OPTIONS]):
             keys = list(enumerate(look_alike_keys(option)))

@@ -26,6 +26,7 @@ from domain.voting.threshold import threshold
 from domain.voting.weights import UNITS_OF_A_WEIGHTED_VOTE
 
 __all__ = [
+    "FRACTION_BOUNDS",
     "LOTTERY",
     "NO_TIE_BREAK",
     "WEIGHTED_BY_CONFIDENCE",
@@ -46,6 +47,9 @@ WEIGHTED_BY_CONFIDENCE = "confidence"
 
 WEIGHTED_BY_RECORD = "record"
 """A ballot counts as much as its agent was right before, where questions were resolved."""
+
+FRACTION_BOUNDS = (0, 1)
+"""A fraction is more than the first and at most the second; that of a trimmed mean is less than a half."""
 
 NO_TIE_BREAK = "none"
 """The same as no tie break: a tie stays one."""
@@ -150,7 +154,8 @@ class Rule:
             return f"the rule {self.kind.value} takes no fraction"
         if self.kind is RuleKind.TRIMMED_MEAN:
             return None if 0 < self.fraction < 0.5 else "must be more than 0 and less than 0.5"
-        return None if 0 < self.fraction <= 1 else "must be more than 0 and at most 1"
+        none, most = FRACTION_BOUNDS
+        return None if none < self.fraction <= most else f"must be more than {none} and at most {most}"
 
     def _tie_break_problem(self, answer: AnswerFormat) -> str | None:
         if self.tie_break is None or self.tie_break == NO_TIE_BREAK:
