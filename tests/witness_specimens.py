@@ -164,11 +164,16 @@ def erased(story_id: str = "erased") -> Story:
 
 
 def free_text(story_id: str = "text") -> Story:
-    """Answers in free text, which nobody can count."""
+    """Answers in free text, counted in the clusters that the outcome names."""
     story = Story(story_id)
     story.accept(["x-0", "x-1"], answer={"kind": "text"}, rule={"kind": "synthesis"})
     asked(story, [("x-0", "answered", "Plant trees."), ("x-1", "abstained", None)], text=True)
-    outcome = decided("Plant trees.", {}, rule="synthesis", margin=None, percentage=0.0)
+    outcome = decided("cluster 1", {"cluster 1": 1}, rule="synthesis", margin=1, percentage=0.0, agreeing=["synthesis"])
+    outcome["synthesis"] = {
+        "method": "tf-idf",
+        "clusters": [{"agents": ["x-0"], "representative": 0}],
+        "claims": [{"cluster": 0, "source": 0, "sentence": 0, "agents": [0]}],
+    }
     story.end("completed", outcome)
     return story
 

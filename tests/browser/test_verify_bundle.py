@@ -124,6 +124,18 @@ def _never_ended(story: Story) -> None:
     story.documents.remove(story.find("agent.ended", agent_id="t-2"))
 
 
+def _intended_twice(story: Story) -> None:
+    story.documents.insert(3, dict(story.find("call.intended", agent_id="t-0")))
+
+
+def _status_of_nonsense(story: Story) -> None:
+    story.find("deliberation.ended")["status"] = "nonsense"
+
+
+def _no_status(story: Story) -> None:
+    del story.find("deliberation.ended")["status"]
+
+
 def _never_intended(story: Story) -> None:
     story.find("agent.ended", agent_id="t-2")["attempt"] = 2
 
@@ -173,6 +185,9 @@ def _recounted_before_the_end(story: Story) -> None:
         (_other_record, "order"),
         (_two_endings, "order"),
         (_never_ended, "order"),
+        (_intended_twice, "order"),
+        (_status_of_nonsense, "order"),
+        (_no_status, "order"),
         (_never_intended, "order"),
         (_stranger, "order"),
         (_no_end, "order"),

@@ -55,7 +55,17 @@ def test_a_bundle_is_verified_and_told_in_words(log: Log, verify: Verify) -> Non
 
 def test_what_is_withheld_erased_and_not_computed_again_is_told(log: Log, verify: Verify) -> None:
     assert f"entry {log.places['erased'][0]}: question" in verify(as_bytes(log.bundle("erased")))[1]
-    assert "NOT computed again" in verify(as_bytes(log.bundle("text")))[1]
+    unknown = specimens.tie("unknown").retold(lambda each: each.documents[0].update(rule={"kind": "range_voting"}))
+    bundle = as_bytes(Log().tell(unknown).bundle("unknown"))
+    code, out, _ = verify(bundle)
+    assert code == 1
+    assert out.startswith("Verified in part: ")
+    assert "NOT computed again: this version has no rule 'range_voting'" in " ".join(out.split())
+    code, out, _ = verify(bundle, "--json")
+    told = json.loads(out)
+    assert (code, told["verified"]) == (1, False)
+    assert "NOT computed again: 1 outcome" in told["problem"]
+    assert told["deliberations"][0]["not_recomputed"]
     bundle = {**log.bundle("tie"), "disclosures": []}
     out = verify(as_bytes(bundle))[1]
     assert "Withheld:" in out
@@ -67,6 +77,41 @@ def test_an_export_is_told_from_a_bundle_by_its_first_line(log: Log, verify: Ver
     assert code == 0
     assert out.startswith(f"Verified: a whole log, {len(log.entries)} entries of")
     assert "Deliberation cancelled: cancelled" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [b"\xef\xbb\xbf" + lines[0], *lines[1:]], "byte order mark"),
+        (lambda lines: lines[1:], "line 1 is no header"),
+        (lambda lines: [lines[0].replace(b'"kind": "log", ', b""), *lines[1:]], "line 1 lacks the field 'kind'"),
+    ],
+)
+def test_an_export_without_its_right_first_line_is_told_what_is_wrong_there(
+    log: Log, verify: Verify, change: Callable[[list[bytes]], list[bytes]], said: str
+) -> None:
+    lines = as_lines(log.export())
+    changed = change(lines)
+    assert changed != lines
+    code, _, err = verify(b"".join(changed))
+    assert code == 3
+    assert said in err
+
+
+def test_a_bundle_with_a_byte_order_mark_and_one_with_a_huge_integer_are_told_in_our_words(
+    log: Log, verify: Verify
+) -> None:
+    bundle = as_bytes(log.bundle("tie"))
+    assert "byte order mark" in verify(b"\xef\xbb\xbf" + bundle)[2]
+    err = verify(bundle.replace(b'"version": 1', b'"version": ' + b"9" * 5000, 1))[2]
+    assert "5000 digits" in err
+    assert "sys." not in err
+
+
+def test_a_text_that_was_changed_is_named_by_its_entry_and_field(log: Log, verify: Verify) -> None:
+    bundle = log.bundle("tie")
+    bundle["disclosures"][0]["text"] += "!"
+    assert f"entry {log.places['tie'][0]}: the disclosed text of 'question'" in verify(as_bytes(bundle))[2]
 
 
 def test_a_bundle_on_one_line_is_a_bundle(log: Log, verify: Verify) -> None:

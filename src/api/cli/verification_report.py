@@ -10,7 +10,7 @@ from api.cli.page import Page, counted
 from api.cli.plain_text import visible
 from application.services.verification import UnseenText, VerificationReport, VerifiedDeliberation
 
-__all__ = ["render_report"]
+__all__ = ["not_recomputed_words", "render_report"]
 
 _MAX_CHARACTERS = 200
 _MAX_DELIBERATIONS = 200
@@ -22,9 +22,14 @@ def render_report(console: Console, report: VerificationReport) -> None:
     page = Page(console)
     what = "a whole log" if report.kind == "log" else "a bundle"
     entries = "1 entry" if report.entries_checked == 1 else f"{report.entries_checked} entries"
+    is_whole = not report.not_recomputed
     page.paragraph(
-        f"Verified: {what}, {entries} of {visible(report.origin, limit=_MAX_CHARACTERS)}", style="bold green"
+        f"{'Verified' if is_whole else 'Verified in part'}: {what}, {entries} of "
+        f"{visible(report.origin, limit=_MAX_CHARACTERS)}",
+        style="bold green" if is_whole else "bold yellow",
     )
+    if not is_whole:
+        page.paragraph(f"{not_recomputed_words(report)}. What they say is the word of whoever signed.", style="yellow")
     page.paragraph(f"Checkpoint: tree size {report.tree_size}, root hash {report.root_hash.hex()}")
     for deliberation in report.deliberations[:_MAX_DELIBERATIONS]:
         page.gap()
@@ -43,6 +48,11 @@ def render_report(console: Console, report: VerificationReport) -> None:
         )
     _write_unseen(page, "Withheld", report.withheld, report.withheld_count)
     _write_unseen(page, "Erased", report.erased, report.erased_count)
+
+
+def not_recomputed_words(report: VerificationReport) -> str:
+    """Of how many deliberations the outcome was not computed again."""
+    return f"NOT computed again: {counted(report.not_recomputed, 'outcome')}, of a kind that this version does not know"
 
 
 def _write_deliberation(page: Page, deliberation: VerifiedDeliberation) -> None:

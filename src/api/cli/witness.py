@@ -41,7 +41,8 @@ def verify(
 ) -> None:
     """Check a bundle or an export offline.
 
-    Trusts nothing but the key: hashes, proofs, signature, roll call and outcome are computed again.
+    Trusts nothing but the key: hashes, proofs, signature, roll call and outcome are computed again. Ends with 3 where one is not right,
+    and with 1 where an outcome of a kind that this version does not know could not be computed again.
     """
     from api.cli.terminal import complain, print_document, result_console
     from domain.errors.witness import VerificationRefusedError
@@ -58,10 +59,12 @@ def verify(
         raise typer.BadParameter(f"{file!r} cannot be read: {error.strerror}") from None
     if as_json:
         print_document(_document(report))
-        return
-    from api.cli.verification_report import render_report
+    else:
+        from api.cli.verification_report import render_report
 
-    render_report(result_console(), report)
+        render_report(result_console(), report)
+    if report.not_recomputed:
+        raise typer.Exit(ExitCode.ENDED_BADLY)
 
 
 def pinned_key(vkey: str) -> VerifierKey:
@@ -111,8 +114,11 @@ def _refusal(error: VerificationRefusedError) -> dict[str, Any]:
 
 
 def _document(report: VerificationReport) -> dict[str, Any]:
+    from api.cli.verification_report import not_recomputed_words
+
     return {
-        "verified": True,
+        "verified": not report.not_recomputed,
+        **({"problem": not_recomputed_words(report)} if report.not_recomputed else {}),
         "kind": report.kind,
         "origin": report.origin,
         "tree_size": report.tree_size,

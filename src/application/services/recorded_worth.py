@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from application.services.verification.tally import Terms, read_ballot_answer, read_terms
+from application.services.verification.tally import read_ballot_answer
+from application.services.verification.terms import Terms, read_terms
 from domain.analysis.decision import decide
 from domain.analysis.worth import Worth, assess
 from domain.errors.witness import VerificationRefusedError

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from application.services.verification.tally import Terms, compare_outcome, read_synthesis, recompute
+from application.services.verification.tally import compare_outcome, read_synthesis, recompute
+from application.services.verification.terms import Terms
 from domain.errors.witness import VerificationRefusedError
 from domain.models.budget import Quorum
 from domain.models.question import AnswerFormat, AnswerKind

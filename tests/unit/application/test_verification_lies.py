@@ -54,6 +54,31 @@ def _without(kind: str, name: str) -> Callable[[Story], None]:
     return cut
 
 
+def _move_behind(kind: str, behind: str, **fields: Any) -> Callable[[Story], None]:
+    def move(story: Story) -> None:
+        found = story.find(kind, **fields)
+        story.documents.remove(found)
+        story.documents.insert(story.documents.index(story.find(behind, **fields)) + 1, {**found, "attempt": 2})
+        story.documents.insert(2, found)
+
+    return move
+
+
+def _with_a_second_round(story: Story) -> None:
+    again = [story.find(kind, **fields) for kind, fields in _ONE_TURN]
+    place = story.documents.index(_ending(story))
+    story.documents[place:place] = [{**each, "round": 1} for each in again]
+    story.documents[place]["agents"] = ["a-1"]
+    _ending(story)["usage"].update(calls=9)
+    del _ending(story)["rounds"]
+
+
+_ONE_TURN: tuple[tuple[str, Document], ...] = (
+    ("round.started", {}),
+    ("call.intended", {"agent_id": "a-1"}),
+    ("agent.ended", {"agent_id": "a-1"}),
+)
+
 LIES: dict[str, Callable[[Story], None]] = {
     "nobody accepted it": _drop("deliberation.accepted"),
     "it was accepted twice": _repeat("deliberation.accepted"),
@@ -149,6 +174,34 @@ LIES: dict[str, Callable[[Story], None]] = {
     "a commitment with its text": _change(
         "agent.ended", {"agent_id": "a-1"}, content={"sha256": "00" * 32, "text": "open"}
     ),
+    "a call was intended twice": _repeat("call.intended", agent_id="a-1"),
+    "a call was intended after its end": _move_behind("call.intended", "agent.ended", agent_id="a-0"),
+    "no round was started": _drop("round.started"),
+    "a round asked one of all": _change("round.started", {}, agents=["a-1"]),
+    "a round asked nobody": _change("round.started", {}, agents=[]),
+    "a round asked one twice": _change("round.started", {}, agents=[*(f"a-{n}" for n in range(8)), "a-0"]),
+    "the first round was the second": _change("round.started", {}, round=1),
+    "the first round was the sixth": _change("round.started", {}, round=5),
+    "a poll had a second round": _with_a_second_round,
+    "the end names no round": lambda story: _ending(story)["rounds"].clear(),
+    "the end names a round twice": lambda story: _ending(story)["rounds"].append(_ending(story)["rounds"][0]),
+    "a rule of other answers": _change("deliberation.accepted", {}, rule={"kind": "median"}),
+    "a fraction of a rule that has none": _change(
+        "deliberation.accepted", {}, rule={"kind": "plurality", "fraction": 0.5}
+    ),
+    "a protocol with a setting that is no number": _change(
+        "deliberation.accepted", {}, protocol={"kind": "delphi", "max_rounds": "three"}
+    ),
+    "a wave whose size is no number": _change("deliberation.accepted", {}, protocol={"kind": "poll", "wave_size": "x"}),
+    "an outcome without a decision": lambda story: _ending(story)["outcome"].pop("decision"),
+    "an outcome without dissent": lambda story: _ending(story)["outcome"].pop("dissent"),
+    "an outcome of no dissent": _change_outcome("dissent", None),
+    "a dissent that is a number": _change_outcome("dissent", 5),
+    "a dissent that is empty": _change_outcome("dissent", {}),
+    "a dissent that is a list": _change_outcome("dissent", []),
+    "a position that is no object": _change_outcome("dissent", {"percentage": 40.0, "positions": [None]}),
+    "an open text in a field of its own": _change("agent.ended", {}, more="This is what it said."),
+    "an open text deep in such a field": _change("call.intended", {}, more={"told": ["what it was asked"]}),
     "an entry too long": _change("round.started", {}, more="x" * 60_000),
     "no deliberation is named": _change("round.started", {}, deliberation_id=None),
 }
@@ -164,6 +217,80 @@ def test_a_signed_log_whose_entries_do_not_agree_is_refused(lie: str) -> None:
     assert "belongs to no entry" not in str(refusal_of(bundle))
     refused = refusal_of_export(log.export(disclosed=False))
     assert refused.index is not None
+
+
+def _with_a_certificate(story: Story) -> None:
+    """One that a reader of the outcome has to look into before anything else."""
+    _ending(story)["certificate"] = {
+        "decision": "weekends only",
+        "dissent": None,
+        "participation": {"asked": 8, "took_part": 6},
+        "record": {"entries": 18, "root_hash": "00" * 32},
+    }
+
+
+@pytest.mark.parametrize("dissent", [None, 5, {}, [], {"percentage": 40.0, "positions": [None]}])
+def test_an_outcome_without_the_shape_of_one_is_refused_before_its_certificate_is_read(dissent: Any) -> None:
+    def tell(story: Story) -> None:
+        _with_a_certificate(story)
+        _ending(story)["outcome"]["dissent"] = dissent
+
+    assert "'outcome'" in str(refusal_of(Log().tell(specimens.choice().retold(tell)).bundle("choice")))
+
+
+@pytest.mark.parametrize("field", ["decision", "dissent"])
+def test_an_outcome_that_lacks_a_part_is_refused_before_its_certificate_is_read(field: str) -> None:
+    def tell(story: Story) -> None:
+        _with_a_certificate(story)
+        del _ending(story)["outcome"][field]
+
+    assert "'outcome'" in str(refusal_of(Log().tell(specimens.choice().retold(tell)).bundle("choice")))
+
+
+def _waves(*, asked: int, noes: int, size: int = 3) -> Log:
+    """Eight members in waves, of whom the first ones were asked: some said no, the others yes."""
+    story = Story("waves")
+    members = [f"w-{n}" for n in range(8)]
+    story.accept(members, answer={"kind": "choice", "options": ["yes", "no"]}, rule={"kind": "plurality"})
+    story.documents[0]["protocol"] = {"kind": "poll", "wave_size": size}
+    story.start(members)
+    for place, agent in enumerate(members[:asked]):
+        story.call(agent)
+        story.end_agent(agent, "answered", int(place < noes))
+    yeses = asked - noes
+    story.end(
+        "completed",
+        decided(
+            "yes",
+            {"yes": yeses, "no": noes},
+            rule="plurality",
+            margin=yeses - noes,
+            percentage=round(100 * noes / asked, 1),
+            positions=[("no", members[:noes])] if noes else [],
+            agreeing=["plurality", "threshold"] if 2 * yeses >= asked else ["plurality"],
+            flip=(yeses - noes) // 2 + 1,
+        ),
+        cause="the others could not have changed the decision",
+    )
+    return Log().tell(story)
+
+
+def test_a_poll_that_stopped_when_its_lead_was_safe_verifies() -> None:
+    assert check_bundle(_waves(asked=6, noes=0).bundle("waves")).deliberations[0].not_recomputed is None
+
+
+def test_a_poll_that_left_out_agents_who_could_have_changed_its_decision_is_refused() -> None:
+    assert "could have changed" in str(refusal_of(_waves(asked=6, noes=2).bundle("waves")))
+
+
+def test_a_poll_that_stopped_within_a_wave_is_refused() -> None:
+    refused = refusal_of(_waves(asked=6, noes=0, size=4).bundle("waves"))
+    assert "agent 'w-6' was to be asked" in str(refused)
+
+
+def test_a_text_outcome_without_its_clusters_is_refused() -> None:
+    story = specimens.free_text().retold(lambda each: _ending(each)["outcome"].pop("synthesis"))
+    assert "clusters" in str(refusal_of(Log().tell(story).bundle("text")))
 
 
 _FREE: Document = {"calls": 1, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0.0}

@@ -6,6 +6,7 @@ import {
 } from "./verify.js";
 
 const STATES = ["answered", "abstained", "invalid", "timed_out", "throttled", "failed", "over_budget", "cancelled", "halted"];
+const ENDINGS = new Set(["completed", "inquorate", "cancelled", "halted", "failed"]);
 const OF_THE_SYSTEM = new Set(["halt.set", "halt.cleared", "key.added", "key.retired", "restore.accepted"]);
 const AFTER_THE_END = new Set(["recounted", "resolved", "erased"]);
 const TEXTS = ["question", "context", "key_name", "reason", "prompt", "content", "reasoning"];
@@ -162,6 +163,7 @@ async function wantWhole(told) {
     }
     if (ending) throw fault(`an entry of type ${entry.type} follows the end`);
     if (entry.type === "deliberation.ended") {
+      if (!ENDINGS.has(entry.status)) throw fault("the status is none in which a deliberation ends");
       ending = each;
     } else if (entry.type === "call.intended" || entry.type === "agent.ended" || entry.type === "texts.compared") {
       const isComparison = entry.purpose === "comparison";
@@ -169,6 +171,7 @@ async function wantWhole(told) {
       const turn = JSON.stringify([entry.round, entry.agent_id]);
       if (entry.type === "call.intended") {
         if (isComparison && ended.has(turn)) throw fault("a call was intended after its end");
+        if (calls.get(turn)?.has(entry.attempt)) throw fault("an attempt is intended twice");
         calls.set(turn, (calls.get(turn) ?? new Set()).add(entry.attempt));
       } else {
         if (ended.has(turn)) throw fault("an agent ends twice in one round");

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from application.services.verification.tally import read_rule, read_synthesis
+from application.services.verification.tally import read_synthesis
+from application.services.verification.terms import read_rule
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.witness import VerificationRefusedError
 from domain.models.agent import Agent, Persona, Roster
@@ -183,7 +184,7 @@ def _accepted(
     settings = {name: value for name, value in document["protocol"].items() if name != "kind"}
     protocol = Protocol(ProtocolKind(document["protocol"]["kind"]), **settings)
     form = counted_answers(protocol, answer, len(members))
-    rule, why_not = read_rule(document["rule"], form, [agent.id for agent in members])
+    rule, why_not = read_rule(document["rule"], form, [agent.id for agent in members], index)
     if rule is None:
         raise NotReplayableError(problem=str(why_not), index=index)
     origin, seed = document["origin"], document["seed"]

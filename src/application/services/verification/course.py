@@ -7,23 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from application.services.verification.calls import Calls
 from application.services.verification.reading import shown
 from application.services.verification.report import VerifiedDeliberation
 from application.services.verification.rounds import HeldRounds
 from application.services.verification.sequels import check_certificate, check_recount, check_resolution
 from application.services.verification.sums import UsageSums, compare_sums
 from application.services.verification.tally import (
-    Terms,
     compare_outcome,
     read_ballot_answer,
     read_synthesis,
     recompute,
 )
+from application.services.verification.terms import NEVER, Terms
 from domain.analysis.scoring import Given
 from domain.errors.witness import VerificationRefusedError
 from domain.models.deliberation import DeliberationStatus
 from domain.models.outcome import Outcome
 from domain.models.roll_call import AgentState, RollCall
+from domain.models.round import AgentRecord
+from domain.protocols.poll import is_settled
 from domain.voting.ballot import Ballot
 from domain.voting.rule import Rule
 from domain.witness.entry import COMPARISON, NOBODY
@@ -38,8 +41,7 @@ class Course:
 
     __slots__ = (
         "_ballots_cast",
-        "_called",
-        "_compared",
+        "_calls",
         "_ended",
         "_held",
         "_last",
@@ -58,8 +60,7 @@ class Course:
         self._tree = CompactRange()
         self._tree.append(leaf)
         self._recorded_outcome: Mapping[str, Any] | None = None
-        self._called: dict[tuple[int, str], set[int]] = {}
-        self._compared: set[tuple[int, str]] = set()
+        self._calls = Calls(terms)
         self._ended: dict[tuple[int, str], AgentState] = {}
         self._last: dict[str, tuple[int, AgentState]] = {}
         self._ballots_cast: dict[tuple[int, str], Ballot] = {}
@@ -98,28 +99,21 @@ class Course:
         """Take its next entry, which is neither its first nor its end. Raises `VerificationRefusedError`."""
         self.cover(leaf)
         if kind == "round.started":
-            for agent_id in entry["agents"]:
-                self._want_member(agent_id, index)
+            self._calls.start(int(entry["round"]), entry["agents"], index)
             if self._held is not None:
                 self._held.start(entry, index)
             return
-        if entry.get("purpose") == COMPARISON:
+        if kind != "agent.ended" and entry.get("purpose") == COMPARISON:
             self._follow_comparison(kind, entry, index)
             return
         agent_id = entry["agent_id"]
-        self._want_member(agent_id, index)
+        self._calls.want_member(agent_id, index)
         turn, attempt = (int(entry["round"]), agent_id), int(entry["attempt"])
         if kind == "call.intended":
-            self._called.setdefault(turn, set()).add(attempt)
+            self._calls.intend(turn, attempt, index)
             self._usage.note_attempt(turn, (entry.get("previous") or {}).get("usage"))
             return
-        if turn in self._ended:
-            raise VerificationRefusedError(f"agent {shown(agent_id)} ends twice in round {turn[0]}", index=index)
-        if attempt and attempt not in self._called.get(turn, ()):
-            raise VerificationRefusedError(
-                f"agent {shown(agent_id)} ends in attempt {attempt} of round {turn[0]}, which was never intended",
-                index=index,
-            )
+        self._calls.end(turn, attempt, index)
         answer = read_ballot_answer(entry, self._terms.answers_in(turn[0]), index)
         confidence = entry["confidence"]
         self._ballots_cast[turn] = Ballot(agent_id, answer, None if confidence is None else float(confidence))
@@ -135,19 +129,11 @@ class Course:
         turn, attempt = (int(entry["round"]), str(entry["agent_id"])), int(entry["attempt"])
         if turn[1] != NOBODY:
             raise VerificationRefusedError("a call that compares texts is said to be an agent's", index=index)
-        if turn in self._compared:
-            raise VerificationRefusedError(
-                f"the texts of round {turn[0]} are compared after that was over", index=index
-            )
         if kind == "call.intended":
-            self._called.setdefault(turn, set()).add(attempt)
+            self._calls.intend(turn, attempt, index)
             self._usage.note_attempt(turn, (entry.get("previous") or {}).get("usage"))
             return
-        if attempt not in self._called.get(turn, ()):
-            raise VerificationRefusedError(
-                f"the texts of round {turn[0]} are compared in attempt {attempt}, which was never intended", index=index
-            )
-        self._compared.add(turn)
+        self._calls.end(turn, attempt, index)
         self._usage.end(turn, entry["usage"], index)
 
     def end(self, deliberation_id: str, entry: Mapping[str, Any], index: int) -> VerifiedDeliberation:
@@ -159,15 +145,7 @@ class Course:
                 index=index,
                 evidence={"record_sha256": entry["record_sha256"], "computed": record},
             )
-        for turn in self._called:
-            if turn[1] == NOBODY and turn not in self._compared:
-                raise VerificationRefusedError(
-                    f"a call to compare the texts of round {turn[0]} was intended and never ended", index=index
-                )
-            if turn not in self._ended and turn not in self._compared:
-                raise VerificationRefusedError(
-                    f"agent {shown(turn[1])} was called in round {turn[0]} and never ended", index=index
-                )
+        self._calls.close(entry, index)
         roll_call = RollCall.of(state for _, state in self._last.values())
         compare_sums("roll_call", entry["roll_call"], roll_call.as_counts(), index)
         self._usage.compare(entry["usage"], index)
@@ -184,12 +162,19 @@ class Course:
         roll_call = RollCall.of(state for _, state in self._last.values())
         return VerifiedDeliberation(deliberation_id, None, None, roll_call.as_counts())
 
-    def _want_member(self, agent_id: str, index: int) -> None:
-        if agent_id not in self._terms.members:
-            raise VerificationRefusedError(f"agent {shown(agent_id)} is no member of the deliberation", index=index)
-
     def _check_rounds(self, entry: Mapping[str, Any], index: int) -> None:
-        for each in entry.get("rounds", ()):
+        rounds = entry.get("rounds", ())
+        held = sorted({number for number, _ in self._ended})
+        # Where there is no outcome the first versions left them out.
+        if rounds:
+            numbers = [each["round"] for each in rounds]
+            if numbers != held:
+                raise VerificationRefusedError(
+                    "the rounds of the end are not those in which agents ended",
+                    index=index,
+                    evidence={"recorded": shown(numbers), "computed": shown(held)},
+                )
+        for each in rounds:
             number = int(each["round"])
             counts = RollCall.of(state for turn, state in self._ended.items() if turn[0] == number).as_counts()
             compare_sums(f"roll_call of round {number}", each["roll_call"], counts, index)
@@ -218,10 +203,9 @@ class Course:
             )
         if outcome is None:
             return VerifiedDeliberation(deliberation_id, status.value, None, counts)
+        if entry.get("rounds") == []:
+            raise VerificationRefusedError("it has an outcome and names no round", index=index)
         why_not = self._terms.not_recomputed
-        computed = None
-        if why_not is None and self._held is None and any(number for number, _ in self._ended):
-            why_not = "this version knows no poll of several rounds"
         if why_not is None:
             synthesis = read_synthesis(outcome, index)
             try:
@@ -232,9 +216,12 @@ class Course:
             except ValueError as error:
                 raise VerificationRefusedError(str(error), index=index) from error
             if computed is None:
-                why_not = "its answers are texts, and no clusters of them were recorded"
-        if computed is not None:
+                raise VerificationRefusedError(
+                    "its answers are texts, and its outcome does not say in which clusters they were counted",
+                    index=index,
+                )
             compare_outcome(outcome, computed, self._terms.answer, index)
+            self._want_settled(index)
         return VerifiedDeliberation(
             deliberation_id,
             status.value,
@@ -243,6 +230,23 @@ class Course:
             outcome_status=outcome["status"],
             not_recomputed=why_not,
         )
+
+    def _want_settled(self, index: int) -> None:
+        """Raise `VerificationRefusedError` where a poll left out agents who could have changed what it decided."""
+        specification = self._terms.specification()
+        if specification is None or not self._terms.is_poll or len(self._last) == len(self._terms.members):
+            return
+        records = [
+            AgentRecord(0, agent_id, state, 1, None, NEVER, answer=ballot.answer, confidence=ballot.confidence)
+            for (_, agent_id), state in self._ended.items()
+            for ballot in (self._ballots_cast[0, agent_id],)
+        ]
+        if not is_settled(specification, records):
+            raise VerificationRefusedError(
+                "it asked only some of its members, and the others could have changed the decision",
+                index=index,
+                evidence={"asked": str(len(records)), "members": str(len(self._terms.members))},
+            )
 
     def _ballots(self, number: int) -> Sequence[Ballot]:
         """The ballots of a round in the order of the members, abstentions included."""

@@ -12,7 +12,7 @@ from application.services.verification.entries import AFTER_THE_END, WITHIN
 from application.services.verification.reading import shown
 from application.services.verification.report import VerifiedDeliberation
 from application.services.verification.sequels import says_what_follows
-from application.services.verification.tally import read_terms
+from application.services.verification.terms import read_terms
 from domain.errors.witness import VerificationRefusedError
 from domain.witness.sequel import RECOUNTED
 

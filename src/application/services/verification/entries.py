@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,9 @@ __all__ = ["AFTER_THE_END", "MAX_ENTRY_BYTES", "WITHIN", "commitments", "read_en
 
 MAX_ENTRY_BYTES = 60_000
 
+_LONGEST_NAME = 128
+_WITHOUT_WORDS = frozenset({"call.intended", "agent.ended"})
+
 _Check = Callable[[Any], bool]
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
@@ -31,7 +34,8 @@ def read_entry(
 ) -> tuple[Mapping[str, Any], str | None]:
     """The entry with the id of the deliberation it belongs to, None for one of the whole system.
 
-    Raises `VerificationRefusedError` naming the field. Fields beyond those of the type are let be: the log's key has signed them.
+    Raises `VerificationRefusedError` naming the field. Fields beyond those of the type are let be, as a later version
+    may write them, but for texts in what agents' calls leave behind.
     """
     if len(raw) > MAX_ENTRY_BYTES:
         raise VerificationRefusedError(
@@ -55,7 +59,29 @@ def read_entry(
     for name, check in _OPTIONAL.get(str(kind), {}).items():
         if name in entry and not check(entry[name]):
             raise _wrong(name, entry[name], index)
+    if kind in _WITHOUT_WORDS:
+        _want_no_words(entry, {*_EVERY, *required, *_OPTIONAL.get(str(kind), {}), "type", "deliberation_id"}, index)
     return entry, _deliberation_id(entry, index)
+
+
+def _want_no_words(entry: Mapping[str, Any], known: Container[str], index: int) -> None:
+    """Raise `VerificationRefusedError` where a field that no version up to this one has holds words: a log has only their hashes."""
+    for name, value in entry.items():
+        if name not in known and _has_words(value):
+            raise VerificationRefusedError(
+                f"the field {shown(name)} is not known, and holds a text where only the hash of one may stand",
+                index=index,
+                evidence={"found": shown(value)},
+            )
+
+
+def _has_words(value: Any) -> bool:
+    """Whether there is a text in it that is no name, hash or time."""
+    if type(value) is str:
+        return len(value) > _LONGEST_NAME or any(letter.isspace() for letter in value)
+    if type(value) is dict:
+        return any(_has_words(name) or _has_words(each) for name, each in value.items())
+    return type(value) is list and any(map(_has_words, value))
 
 
 def commitments(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -168,6 +194,17 @@ _is_usage = _and_optionally(
 _is_roll_call = _is_object(asked=_is_count, **dict.fromkeys(_STATES, _is_count))
 
 
+_is_decision = _or_null(lambda value: type(value) in {int, float, str})
+_is_outcome = _is_object(
+    status=_is_text,
+    decision=_is_decision,
+    dissent=_is_object(
+        percentage=_or_null(_is_amount),
+        positions=_is_list(_is_object(answer=_is_text, count=_is_count, agents=_is_list(_is_text))),
+    ),
+)
+
+
 def _is_answer(value: Any) -> bool:
     if value is None or type(value) in {int, float, str}:
         return True
@@ -218,7 +255,7 @@ _REQUIRED: Mapping[str, Mapping[str, _Check]] = {
     },
     "deliberation.ended": {
         "status": _one_of(_ENDINGS),
-        "outcome": _or_null(_is_object(status=_is_text)),
+        "outcome": _or_null(_is_outcome),
         "roll_call": _is_roll_call,
         "usage": _is_usage,
         "record_sha256": _is_hash,
@@ -247,7 +284,7 @@ _OPTIONAL: Mapping[str, Mapping[str, _Check]] = {
         "model_asked": _or_null(_is_text),
         "fell_back": lambda value: type(value) is bool,
     },
-    "recounted": {"rule": _is_object(kind=_is_text), "outcome": _or_null(_is_object(status=_is_text))},
+    "recounted": {"rule": _is_object(kind=_is_text), "outcome": _or_null(_is_outcome)},
     "resolved": {
         "answer": _is_answer,
         "brier": _or_null(_is_amount),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from domain.errors.witness import VerificationRefusedError
 __all__ = ["read_hash", "read_object", "shown", "want_fields"]
 
 _SHOWN = 80
+_MOST_DIGITS = 400
 _HASH_DIGITS = 64
 _DIGITS = frozenset("0123456789abcdef")
 
@@ -21,8 +23,12 @@ def read_object(raw: bytes, *, what: str) -> dict[str, Any]:
     Raises `VerificationRefusedError` for anything that is not UTF-8, JSON and an object, for NaN and Infinity, and for an object in which a
     name stands twice.
     """
+    if raw.startswith(codecs.BOM_UTF8):
+        raise VerificationRefusedError(f"{what} begins with a byte order mark (BOM): save it as UTF-8 without one")
     try:
-        document = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        document = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_distinct, parse_int=_integer, parse_constant=_refuse_constant
+        )
     except UnicodeDecodeError as error:
         raise VerificationRefusedError(f"{what} is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -82,6 +88,12 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"the name {shown(name)} stands twice in one object")
             seen.add(name)
     return members
+
+
+def _integer(literal: str) -> int:
+    if len(literal) > _MOST_DIGITS:
+        raise ValueError(f"an integer of {len(literal)} digits is longer than any that is written here")
+    return int(literal)
 
 
 def _refuse_constant(name: str) -> NoReturn:

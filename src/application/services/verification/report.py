@@ -60,3 +60,8 @@ class VerificationReport:
     withheld_count: int = 0
     erased_count: int = 0
     prompts: int = 0
+
+    @property
+    def not_recomputed(self) -> int:
+        """Of how many deliberations the outcome was not computed again: what it says is the writer's word."""
+        return sum(each.not_recomputed is not None for each in self.deliberations)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from application.services.verification.reading import shown
-from application.services.verification.tally import Terms, compare_outcome, differing, read_rule
+from application.services.verification.tally import compare_outcome, differing
+from application.services.verification.terms import Terms, read_rule
 from domain.analysis.scoring import Given, score, truth_of
 from domain.errors.witness import VerificationRefusedError
 from domain.models.outcome import Outcome
@@ -77,7 +78,7 @@ def check_recount(
         )
     if outcome is None or terms.protocol is None:
         return outcome is None
-    rule, _ = read_rule(entry["rule"], counted_answers(terms.protocol, terms.answer, len(members)), members)
+    rule, _ = read_rule(entry["rule"], counted_answers(terms.protocol, terms.answer, len(members)), members, index)
     if rule is None:
         return False
     try:

@@ -83,8 +83,12 @@ class CommittedTexts:
             ) from error
         computed = hashlib.sha256(bytes.fromhex(salt) + text).hexdigest()
         if computed != name:
+            index, field = self._place_of(digest)
             raise VerificationRefusedError(
-                "a disclosed text is not the one that was committed to", evidence={"sha256": name, "computed": computed}
+                f"{'a disclosed text' if field is None else f'the disclosed text of {field!r}'} "
+                "is not the one that was committed to",
+                index=index,
+                evidence={"sha256": name, "computed": computed},
             )
         if digest in self._waiting:
             raise _twice(name)
@@ -116,6 +120,14 @@ class CommittedTexts:
                     if len(settled.withheld) < MAX_LISTED:
                         settled.withheld.append(UnseenText(index, fields[place]))
         return settled
+
+    def _place_of(self, digest: bytes) -> tuple[int | None, str | None]:
+        """The first entry that commits to it, and the field there; None and None where none does."""
+        for records in self._chunks():
+            for index, _, place, _, committed in _RECORD.iter_unpack(records):
+                if committed == digest:
+                    return index, list(self._fields)[place]
+        return None, None
 
     def _match(self) -> None:
         """Mark the commitments that the waiting disclosures open, in one pass over all of them."""

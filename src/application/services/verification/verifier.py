@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,7 @@ _BUNDLE: Mapping[str, type] = {
     "disclosures": list,
 }
 _HEADER: Mapping[str, type] = {"version": int, "kind": str, "checkpoint": str, "public_key": str, "tree_size": int}
+_OF_AN_EXPORT = frozenset({"kind", "tree_size", "entry", "disclosure"})
 _LEAVES_A_TIME = 1024
 
 
@@ -87,6 +89,8 @@ def verify_log(lines: Iterable[bytes], *, key: VerifierKey, tools: VerificationT
     if not first:
         raise VerificationRefusedError("the file is empty")
     header = _line(first, 1)
+    if not {"entry", "disclosure"}.isdisjoint(header):
+        raise VerificationRefusedError("line 1 is no header: the export begins with an entry or a text")
     want_fields(header, _HEADER, what="line 1")
     if header["kind"] != "log":
         raise VerificationRefusedError("line 1 is no header of a log", evidence={"kind": shown(header["kind"])})
@@ -125,12 +129,15 @@ def verify_log(lines: Iterable[bytes], *, key: VerifierKey, tools: VerificationT
 
 
 def is_log_header(line: bytes) -> bool:
-    """Whether the first line of a file begins an export of a whole log, rather than a bundle."""
+    """Whether the first line of a file begins an export of a whole log, rather than a bundle.
+
+    So does what is a header but for a field, and an entry or a text where the header was cut off: the refusal then says that.
+    """
     try:
-        document = read_object(line, what="line 1")
+        document = read_object(line.removeprefix(codecs.BOM_UTF8), what="line 1")
     except VerificationRefusedError:
         return False
-    return "kind" in document and "entries" not in document
+    return "entries" not in document and not _OF_AN_EXPORT.isdisjoint(document)
 
 
 class _Contents:
