@@ -46,7 +46,12 @@ Document = Mapping[str, Any]
 
 
 def render_deliberation(
-    console: Console, document: Document, *, outputs: Sequence[Document] = (), notices: Sequence[str] = (), again: str | None
+    console: Console,
+    document: Document,
+    *,
+    outputs: Sequence[Document] = (),
+    notices: Sequence[str] = (),
+    again: str | None,
 ) -> None:
     """Print the whole result. `outputs` give the voices, `again` is the command that shows this once more, if one does."""
     _View(Page(console), document, outputs).write(notices, again)

@@ -188,7 +188,7 @@ EXAMPLES: Mapping[str, Any] = {
         "title": "The deliberation cannot be run as described",
         "status": 422,
         "detail": "1 field cannot be accepted.",
-        "errors": [{"pointer": "/answer/options", "detail": "has 1 options: give 2 to 50"}],
+        "errors": [{"pointer": "/answer/options", "detail": "has 1 option, 2 to 50 are taken"}],
     },
     "Quote": {
         "calls": {"expected": 3, "at_most": 6},

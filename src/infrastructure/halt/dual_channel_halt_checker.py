@@ -238,9 +238,7 @@ class DualChannelHaltChecker:
             states = [self._as_of(known, now) for known in self._known.values()]
             doubtful = self._shut > 0 or any(not state.reachable for state in states)
             self._doubtful_since = (self._doubtful_since or self._now()) if doubtful else None
-            found = combine(
-                states, held=self._held, untaken=self._untaken, doubtful_since=self._doubtful_since
-            )
+            found = combine(states, held=self._held, untaken=self._untaken, doubtful_since=self._doubtful_since)
             if self._shut and found.condition is HaltCondition.OPEN:
                 found = HaltState(HaltCondition.IN_DOUBT, "a halt is being set", self._doubtful_since, found.channels)
             if found.condition is not self._state.condition and self._threads and not self._ending.is_set():
