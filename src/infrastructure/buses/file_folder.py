@@ -11,6 +11,7 @@ import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 
 from domain.errors.bus import BusError, BusUnavailableError, UnreadableMessageError
 
@@ -99,7 +100,10 @@ class BusFolder:
 
     def is_whole(self) -> bool:
         """Whether what is mapped is as long as it was: to touch what was cut off would kill the process."""
-        return all(mapped.size() == size for mapped, size, _ in self._maps)
+        for mapped, size, _ in self._maps:  # noqa: SIM110 - before each step, so without a generator
+            if mapped.size() != size:
+                return False
+        return True
 
     def words(self, name: str, count: int, *, is_known: bool) -> memoryview:
         """A file of `count` unsigned words of 64 bits, shared with all who map it; zeros unless it `is_known` to be there.
@@ -280,15 +284,22 @@ def is_of_damage(error: BaseException | None) -> bool:
     return isinstance(error, _OF_DAMAGE) and not isinstance(error, BusError | OSError | UnicodeEncodeError)
 
 
-@contextlib.contextmanager
-def as_found(path: Path) -> Iterator[None]:
+class as_found:  # noqa: N801 - read as a word of a sentence; written out, since every step enters it
     """What a table raises that somebody else has written in as `BusUnavailableError`."""
-    try:
-        yield
-    except _OF_READING as error:
-        if isinstance(error, BusError | OSError):
-            raise
-        raise damaged(path, f"a table in it holds what no bus wrote ({type(error).__name__})") from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, _OF_READING) and not isinstance(error, BusError | OSError):
+            raise damaged(self._path, f"a table in it holds what no bus wrote ({type(error).__name__})") from error
 
 
 @contextlib.contextmanager

@@ -90,12 +90,12 @@ class Inbox:
 
 def is_sound(words: memoryview) -> bool:
     """Whether an inbox can have counted so: what somebody else wrote there is nearly always larger."""
-    counts = words[: Inbox.LISTENING + 1].tolist()
+    head, next_head, last_head, tail, next_tail, last_tail, *counts = words[: Inbox.LISTENING + 1].tolist()
     return (
-        max(counts) < _MOST
-        and counts[0] <= counts[3]
-        and counts[1] <= counts[4]
-        and counts[2] <= counts[5]
-        and counts[Inbox.IDS] <= REMEMBERED_IDS
-        and counts[Inbox.LISTENING] >> MAX_OBJECTS // 64 == 0
+        head <= tail < _MOST
+        and next_head <= next_tail < _MOST
+        and last_head <= last_tail < _MOST
+        and counts[Inbox.IDS - Inbox.WAITING] <= REMEMBERED_IDS
+        and counts[Inbox.LISTENING - Inbox.WAITING] >> MAX_OBJECTS // 64 == 0
+        and max(counts) < _MOST
     )
