@@ -97,7 +97,10 @@ class MessageBus(Protocol):
         ...
 
     async def acknowledge(self, agent_id: str, *message_ids: str) -> int:
-        """Say that these are dealt with; returns how many of them were unacknowledged."""
+        """Say that these are dealt with; returns how many of them were unacknowledged.
+
+        A message is until it is delivered again, however late that is; it is not once it is a dead letter.
+        """
         ...
 
     async def request(self, message: Message, *, timeout: float = 30.0) -> Message:
