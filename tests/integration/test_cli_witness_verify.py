@@ -56,12 +56,12 @@ def test_a_bundle_is_verified_and_told_in_words(log: Log, verify: Verify) -> Non
 def test_what_is_withheld_erased_and_not_computed_again_is_told(log: Log, verify: Verify) -> None:
     assert f"entry {log.places['erased'][0]}: question" in verify(as_bytes(log.bundle("erased")))[1]
     unknown = specimens.tie("unknown").retold(lambda each: each.documents[0].update(rule={"kind": "range_voting"}))
-    bundle = as_bytes(Log().tell(unknown).bundle("unknown"))
-    code, out, _ = verify(bundle)
+    part = as_bytes(Log().tell(unknown).bundle("unknown"))
+    code, out, _ = verify(part)
     assert code == 1
     assert out.startswith("Verified in part: ")
     assert "NOT computed again: this version has no rule 'range_voting'" in " ".join(out.split())
-    code, out, _ = verify(bundle, "--json")
+    code, out, _ = verify(part, "--json")
     told = json.loads(out)
     assert (code, told["verified"]) == (1, False)
     assert "NOT computed again: 1 outcome" in told["problem"]

@@ -69,7 +69,9 @@ def _with_a_second_round(story: Story) -> None:
     place = story.documents.index(_ending(story))
     story.documents[place:place] = [{**each, "round": 1} for each in again]
     story.documents[place]["agents"] = ["a-1"]
-    _ending(story)["usage"].update(calls=9)
+    usage = _ending(story)["usage"]
+    for name, taken in again[-1]["usage"].items():
+        usage[name] += taken
     del _ending(story)["rounds"]
 
 
@@ -201,6 +203,10 @@ LIES: dict[str, Callable[[Story], None]] = {
     "a dissent that is a list": _change_outcome("dissent", []),
     "a position that is no object": _change_outcome("dissent", {"percentage": 40.0, "positions": [None]}),
     "an open text in a field of its own": _change("agent.ended", {}, more="This is what it said."),
+    "an open text beside the usage": lambda story: story.find("agent.ended")["usage"].update(more="what it said"),
+    "an open text beside a failure": lambda story: story.find("agent.ended", agent_id="a-5")["failure"].update(
+        more="what it said"
+    ),
     "an open text deep in such a field": _change("call.intended", {}, more={"told": ["what it was asked"]}),
     "an entry too long": _change("round.started", {}, more="x" * 60_000),
     "no deliberation is named": _change("round.started", {}, deliberation_id=None),

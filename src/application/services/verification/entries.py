@@ -66,8 +66,11 @@ def read_entry(
 
 def _want_no_words(entry: Mapping[str, Any], known: Container[str], index: int) -> None:
     """Raise `VerificationRefusedError` where a field that no version up to this one has holds words: a log has only their hashes."""
-    for name, value in entry.items():
-        if name not in known and _has_words(value):
+    inner = {name: entry[name] for name in ("usage", "failure") if type(entry.get(name)) is dict}
+    beyond = [(name, value) for name, value in entry.items() if name not in known]
+    beyond += [each for fields in inner.values() for each in fields.items() if each[0] not in {"kind", "message"}]
+    for name, value in beyond:
+        if _has_words(value):
             raise VerificationRefusedError(
                 f"the field {shown(name)} is not known, and holds a text where only the hash of one may stand",
                 index=index,
