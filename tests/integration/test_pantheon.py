@@ -83,7 +83,7 @@ async def test_each_transport_carries_a_rejection(place: Any, transport: str) ->
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_the_largest_task_and_plan_go_through(place: Any, transport: str) -> None:
-    task = "\x01" * 32 * 1024
+    task = "t" + "\x01" * (32 * 1024 - 1)
     ending = await ended(place, PantheonRequest(task, ("echo",) * 16), transport=transport)
     assert ending.result["status"] == "executed"
     assert ending.result["executed"] == [{"step": "echo", "output": task}] * 16

@@ -219,3 +219,9 @@ def test_an_encoded_slash_divides_no_path(server: RunningServer, slash: str) -> 
     assert server.ask("GET", f"/v1/deliberations/{own}/outputs").status == 200
     refused = server.ask("GET", f"/v1/deliberations/{own}{slash}outputs")
     assert (refused.status, refused.problem) == (404, "not-found")
+
+
+def test_the_slashes_in_the_name_of_a_tile_may_be_encoded(server: RunningServer) -> None:
+    server.post(QUESTION)
+    plain, encoded = (server.ask("GET", f"/v1/witness/tile/{name}") for name in ("0/000.p/1", "0%2F000.p%2F1"))
+    assert (plain.status, plain.body) == (200, encoded.body)

@@ -67,6 +67,9 @@ Limit = Annotated[
 Cursor = Annotated[
     _PageCursor | None, AbsentWhenEmpty, Query(description="`next_cursor` of the page before, word for word.")
 ]
+AtLeast = Annotated[
+    _PageSize | None, AbsentWhenEmpty, Query(description="Taken as on other pages; this one is never cut.")
+]
 Origin = Annotated[
     Annotated[str, Field(max_length=1024)] | None,
     AbsentWhenEmpty,
@@ -202,8 +205,11 @@ async def outputs(
     caller: Observer,
     conclave: OpenConclave,
     round_number: RoundNumber = None,
+    limit: AtLeast = None,
+    cursor: Cursor = None,
 ) -> Response:
-    """Every committed outcome, never cut."""
+    """Every committed outcome, on one page that is never cut."""
+    del limit, cursor
     await find_deliberation(deliberation_id, caller, conclave)
     records = await conclave.outputs.outputs(deliberation_id, round_number=round_number)
     return JsonResponse({"items": [output_document(record) for record in records], "next_cursor": None})

@@ -10,6 +10,8 @@ from starlette.types import Scope
 __all__ = ["ambiguity", "has_encoded_slash", "in_origin_form"]
 
 _ABSOLUTE = re.compile(rb"https?://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?", re.IGNORECASE)
+# Clients that are generated from the OpenAPI document encode the slashes in a tile's name.
+_TILES = b"/v1/witness/tile/"
 _ONCE = frozenset({b"content-length", b"transfer-encoding", b"origin", b"sec-fetch-site"})
 
 
@@ -42,5 +44,8 @@ def in_origin_form(scope: Scope) -> Scope:
 
 
 def has_encoded_slash(scope: Scope) -> bool:
-    """Whether a slash in the path is meant as a part of a name. No name here has one, and the router would divide there."""
-    return b"%2f" in scope["raw_path"].lower()
+    """Whether a slash in the path is meant as a part of a name. No name here has one but that of a tile; elsewhere the router would
+    divide there.
+    """
+    raw_path: bytes = scope["raw_path"]
+    return b"%2f" in raw_path.lower() and not raw_path.startswith(_TILES)
