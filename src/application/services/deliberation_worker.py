@@ -293,7 +293,7 @@ class DeliberationWorker:
             _logger.warning("another worker went on with deliberation %s", deliberation_id, extra=facts)
         elif (outage := _outage_in(error)) is not None:
             self.last_outage = outage
-            _logger.error("deliberation %s is left until the store is back: %s", deliberation_id, outage, extra=facts)
+            _logger.warning("deliberation %s is left until the store is back: %s", deliberation_id, outage, extra=facts)
         else:
             _logger.error(
                 "deliberation %s could not be brought to its end", deliberation_id, extra=facts, exc_info=error

@@ -66,5 +66,5 @@ async def test_what_is_left_at_its_deadline_is_a_line_without_a_traceback_and_re
         outage = house.service.last_outage
     assert outage is not None
     assert outage.problem == "a test took it away"
-    left = ("ERROR", f"deliberation {accepted.id} is left until the store is back")
+    left = ("WARNING", f"deliberation {accepted.id} is left until the store is back")
     assert _said(caplog)[:2] == [("WARNING", f"the store is away, deliberation {accepted.id} waits"), left]
