@@ -287,7 +287,7 @@ async def test_a_comparison_has_to_end_and_ends_once() -> None:
     entries = await entries_of_a_comparison()
     with pytest.raises(VerificationRefusedError, match="never ended"):
         follow([*entries[:-2], entries[-1]])
-    with pytest.raises(VerificationRefusedError, match="after that was over"):
+    with pytest.raises(VerificationRefusedError, match="ends twice in round 0"):
         follow([*entries[:-1], entries[-2], entries[-1]])
 
 
