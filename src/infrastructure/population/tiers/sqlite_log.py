@@ -43,6 +43,14 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 Row = tuple[int, int, bytes]
 
 
+class _NotFoundError(Exception):
+    """The state does not stand where the index has it."""
+
+    def __init__(self, key: int) -> None:
+        super().__init__(key)
+        self.key = key
+
+
 class SqliteLog:
     """A `DurableStateStore` for keys below `keys`, of one object at a time. Nothing is written over: a new version is a new record.
 
@@ -100,8 +108,16 @@ class SqliteLog:
 
     def read(self, keys: Sequence[int]) -> list[StateRecord | None]:
         """See `StateStore`."""
-        with self._reading, self._translated():
-            return [self._read(int(key)) for key in keys]
+        try:
+            with self._reading, self._translated():
+                return [self._read(int(key)) for key in keys]
+        except _NotFoundError:
+            # Whoever moved it may be kept by a busy machine from saying where to. In its turn nothing moves.
+            with self._turn, self._reading, self._translated():
+                try:
+                    return [self._read(int(key)) for key in keys]
+                except _NotFoundError as error:
+                    raise self._damaged(f"has not got the state of agent row {error.key}") from error
 
     def write(self, batch: StateBatch) -> None:
         """See `StateStore`."""
@@ -255,7 +271,7 @@ class SqliteLog:
                 found = _NUMBER.unpack_from(body, 4 * (count + position))[0]
                 if found >= version:
                     return StateRecord(found, body[begin : begin + self.size])
-        raise self._damaged(f"has not got the state of agent row {key}")
+        raise _NotFoundError(key)
 
     def _body(self, number: int) -> bytes | None:
         reader = self._reader
