@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from domain.models.deliberation import DeliberationStatus
 from domain.models.run import JsonValue
@@ -54,12 +54,14 @@ def may_be_noted(type: str) -> bool:  # noqa: A002 - named as the field
     return len(type) <= MAX_TYPE_CHARACTERS and bool(_TYPE.fullmatch(type)) and not type.startswith(_OWN)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TERMINAL = frozenset(run_event_type(status) for status in DeliberationStatus if status.is_terminal)
 
 
 def new_run_id(at: datetime) -> str:
     """A name that no other run has and by which runs are in order of `at`: UUID version 7 (RFC 9562, 5.7), with microseconds."""
-    microseconds = int(at.timestamp() * 1_000_000)
+    # Whole numbers: a float of seconds loses the last microsecond.
+    microseconds = (at - _EPOCH) // timedelta(microseconds=1)
     milliseconds, rest = divmod(microseconds, 1_000)
     # Twelve bits below the millisecond (RFC 9562, 6.2, method 3).
     number = (milliseconds << 80) | (0x7 << 76) | ((rest * 4096 // 1000) << 64) | (0b10 << 62) | secrets.randbits(62)
@@ -69,7 +71,7 @@ def new_run_id(at: datetime) -> str:
 
 def was_begun_before(run_id: str, at: datetime) -> bool:
     """Whether the run of that name is older than `at`, to the millisecond; it `is_run_id`."""
-    return int(run_id[:13].replace("-", ""), 16) < int(at.timestamp() * 1_000)
+    return int(run_id[:13].replace("-", ""), 16) < (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 def is_run_id(text: str) -> bool:

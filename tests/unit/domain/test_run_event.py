@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from domain.models.deliberation import DeliberationStatus
@@ -27,6 +27,7 @@ def test_an_id_is_a_uuid_of_version_seven_that_holds_its_time(at: datetime) -> N
 
 
 @given(MOMENTS, st.integers(1, 10**9))
+@example(datetime(2106, 3, 1, 0, 0, 0, 67, tzinfo=UTC), 1)
 def test_ids_are_in_order_of_their_time_to_the_microsecond(at: datetime, later_us: int) -> None:
     assert new_run_id(at) < new_run_id(at + timedelta(microseconds=later_us))
 
