@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from domain.errors.deliberation import FieldProblem, steps_of
 
-__all__ = ["Misshapen", "problems_of"]
+__all__ = ["Misshapen", "is_field_name", "problems_of", "unknown_fields"]
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _MAX_SHOWN = 64
 _UNKNOWN = "extra_forbidden"
+_NOT_A_FIELD = "is not a field of this request"
 # The fields that a request or one of its members cannot do without; all of them are texts.
 _NEEDED = frozenset({"question", "id", "persona"})
 # Of a field that cannot be read: the parts of which nothing can be said as long as nobody knows it.
@@ -28,6 +29,18 @@ _RESTS_ON: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("protocol", "kind"): ("protocol", "rule"),
     ("rule", "kind"): ("rule",),
 }
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a field could have that name: any other one is not repeated to whoever sent it."""
+    return _NAME.fullmatch(name) is not None
+
+
+def unknown_fields(document: Iterable[str], known: Container[str]) -> list[FieldProblem]:
+    """Those of an object that are not `known`, each pointed at as far as its name can be told."""
+    return [
+        FieldProblem(f"/{name}" if is_field_name(name) else "", _NOT_A_FIELD) for name in document if name not in known
+    ]
 
 
 def problems_of(error: ValidationError) -> list[FieldProblem]:
@@ -71,8 +84,8 @@ def _problems(details: Iterable[Any]) -> list[FieldProblem]:
     for found in details:
         steps = [str(step) for step in found["loc"]]
         unknown = found["type"] == _UNKNOWN
-        shown = list(itertools.takewhile(_NAME.fullmatch if unknown else _is_short, steps))
-        message = "is not a field of this request" if unknown else found["msg"]
+        shown = list(itertools.takewhile(is_field_name if unknown else _is_short, steps))
+        message = _NOT_A_FIELD if unknown else found["msg"]
         if len(shown) < len(steps):
             message = "has an unknown field" if unknown else f"has a field whose value {message}"
         problems.append(FieldProblem.at(shown, message))

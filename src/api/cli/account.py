@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible
+from domain.counted import counted
 
 __all__ = [
     "MAX_ID_CHARACTERS",

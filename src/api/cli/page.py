@@ -7,7 +7,7 @@ from rich.text import Text
 
 from api.cli.bars import draws_blocks
 
-__all__ = ["Page", "counted"]
+__all__ = ["Page"]
 
 _LEAST_ROOM = 8
 
@@ -43,8 +43,3 @@ class Page:
         for place, line in enumerate(Text(text, style=style).wrap(self._console, room)):
             line.rstrip()
             self.line(Text(" " * (indent + (hang if place else 0))).append_text(line))
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 agent`, `2 agents`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,8 +11,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible
+from domain.counted import counted
 
 __all__ = ["render_pantheon", "show_progress"]
 

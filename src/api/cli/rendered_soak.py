@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible
+from domain.counted import counted
 
 __all__ = ["render_report", "render_summary", "show_progress"]
 

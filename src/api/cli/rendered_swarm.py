@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.text import Text
 
 from api.cli.bars import tally_lines
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible
 from api.cli.terminal import again
+from domain.counted import counted
 
 __all__ = ["render_swarm"]
 
@@ -30,8 +31,8 @@ def render_swarm(console: Console, document: Mapping[str, Any]) -> None:
     batches, instances = document["batches"], document["instances"]
     page.paragraph(
         f"{visible(str(document['task']), limit=80)} over {document['transport']}: "
-        f"{batches} {'batch' if batches == 1 else 'batches'} of {document['batch_size']}, "
-        f"{instances} {'process' if instances == 1 else 'processes'}, seed {document['seed']}"
+        f"{counted(batches, 'batch', 'batches')} of {document['batch_size']}, "
+        f"{counted(instances, 'process', 'processes')}, seed {document['seed']}"
     )
     _write_split(page, document)
     _write_times(page, document)
@@ -105,7 +106,7 @@ def _write_troubles(page: Page, document: Mapping[str, Any]) -> None:
     if failures:
         page.gap()
         retried = document["retried_batches"]
-        page.paragraph(f"trouble, for which {retried} {'batch was' if retried == 1 else 'batches were'} retried:")
+        page.paragraph(f"trouble, for which {counted(retried, 'batch was', 'batches were')} retried:")
         for failure in failures[:_SHOWN]:
             end = "counted in the end" if failure["counted"] else "not counted"
             tries = counted(failure["attempts"], "attempt")

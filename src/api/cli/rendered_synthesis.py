@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.cli.account import MAX_ID_CHARACTERS
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible
+from domain.counted import counted
 
 __all__ = ["ERASED", "write_synthesis"]
 

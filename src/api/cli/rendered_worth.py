@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.cli.page import counted
 from api.cli.plain_text import visible
+from domain.counted import counted
 
 __all__ = ["Line", "control_line", "drop_out_of", "worth_lines"]
 

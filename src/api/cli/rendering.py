@@ -12,12 +12,13 @@ from rich.console import Console
 
 from api.cli.account import MAX_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, TOOK_PART, question_of, write_account
 from api.cli.bars import histogram, tally_lines
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible, visible_lines
 from api.cli.positions import ESTIMATES, MIDDLE, Position, positions_of
 from api.cli.rendered_rounds import round_lines, saved_line, statement_lines, text_of_label
 from api.cli.rendered_synthesis import ERASED, write_synthesis
 from api.cli.rendered_worth import control_line, drop_out_of, worth_lines
+from domain.counted import counted
 
 __all__ = ["render_deliberation", "standing"]
 

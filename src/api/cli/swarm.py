@@ -235,8 +235,8 @@ def join(
         raise typer.BadParameter("--wait has to be 0 or more")
     from api.bootstrap.swarm import join_swarm, place_of
     from api.cli.interruption import Interruption, run_interruptible
-    from api.cli.page import counted
     from api.cli.terminal import complain, print_document
+    from domain.counted import counted
 
     place = place_of(url, session)
 

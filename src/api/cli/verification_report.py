@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from api.cli.page import Page, counted
+from api.cli.page import Page
 from api.cli.plain_text import visible
 from application.services.verification import UnseenText, VerificationReport, VerifiedDeliberation
+from domain.counted import counted
 
 __all__ = ["not_recomputed_words", "render_report"]
 
@@ -21,7 +22,7 @@ def render_report(console: Console, report: VerificationReport) -> None:
     """Print the whole report. Long lists are cut, and say so."""
     page = Page(console)
     what = "a whole log" if report.kind == "log" else "a bundle"
-    entries = "1 entry" if report.entries_checked == 1 else f"{report.entries_checked} entries"
+    entries = counted(report.entries_checked, "entry", "entries")
     is_whole = not report.not_recomputed
     page.paragraph(
         f"{'Verified' if is_whole else 'Verified in part'}: {what}, {entries} of "

@@ -96,9 +96,10 @@ def _document(delivery: ListedDelivery) -> dict[str, Any]:
 
 
 def _print(found: Sequence[ListedDelivery]) -> None:
-    from api.cli.page import Page, counted
+    from api.cli.page import Page
     from api.cli.plain_text import visible
     from api.cli.terminal import result_console
+    from domain.counted import counted
 
     page = Page(result_console())
     if not found:

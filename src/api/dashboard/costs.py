@@ -5,6 +5,7 @@ from __future__ import annotations
 from application.ports.model_desk import ModelDesk
 from application.ports.usage_reader import UsageItem
 from application.services.price_check import first_request, has_price
+from domain.counted import counted
 from domain.errors.agent import AgentInvocationError
 from domain.models.budget import Limits, Usage
 from domain.models.deliberation import Deliberation
@@ -53,7 +54,7 @@ def cost_of_item(item: UsageItem) -> str:
         return money(item.cost_usd)
     if item.cost_usd == 0 and item.unpriced_calls == item.calls:
         return NOT_KNOWN
-    calls = f"{item.unpriced_calls:,} call{'' if item.unpriced_calls == 1 else 's'}"
+    calls = counted(item.unpriced_calls, "call")
     return f"{money(item.cost_usd)}, and of {calls} {NOT_KNOWN}"
 
 

@@ -16,6 +16,7 @@ from api.rest.callers import session_of, visitor
 from api.rest.sessions import SESSION_S, Session, Sessions
 from application.pages.visible_text import visible, visible_lines
 from application.services.api_keys import Role
+from domain.counted import counted
 
 __all__ = ["PAGE_CSP", "Viewing", "give_cookie", "open_templates", "prepare_templates", "render", "render_fragment"]
 
@@ -55,6 +56,7 @@ def open_templates(app: FastAPI) -> None:
     )
     templates.filters["visible"] = _visible
     templates.filters["visible_lines"] = _visible_lines
+    templates.globals["counted"] = counted
     app.state.templates = templates
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from api.dashboard.run_measures import message_rate, quantiles
 from api.report.reading import number
 from application.ports.run_series import Distribution, LineSummary, RunSeries
+from domain.counted import counted
 from domain.models.run import Run, RunKind
 
 __all__ = ["MAX_TABLE_ROWS", "Figure", "FigureLine", "figure_document", "figures_of", "said"]
@@ -144,7 +145,7 @@ def _of_pantheon(run: Run, series: RunSeries) -> list[Figure | None]:
     positions = sorted(cycles)
     values = [cycles[position] for position in positions]
     summary = (
-        f"{len(values)} cycle{'' if len(values) == 1 else 's'}: all handoffs of one take from {said(min(values), 'µs')} "
+        f"{counted(len(values), 'cycle')}: all handoffs of one take from {said(min(values), 'µs')} "
         f"to {said(max(values), 'µs')}, {said(math.fsum(values) / len(values), 'µs')} on average."
     )
     return [Figure("bus_us", title, "cycle", positions, [FigureLine("all handoffs", "µs", values)], summary)]
@@ -245,7 +246,7 @@ def _rows(series: RunSeries, count: int) -> str:
     noun = {"tick": "tick", "cycle": "cycle"}.get(series.axis, "message")
     if series.source == "events":
         noun = "note"
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return counted(count, noun)
 
 
 def _marks(series: RunSeries) -> list[tuple[float, str]]:
@@ -257,5 +258,5 @@ def _marks(series: RunSeries) -> list[tuple[float, str]]:
 
 def _marked(series: RunSeries) -> str:
     counts = {kind: sum(mark.count for mark in series.marks if mark.kind == kind) for kind in _PLURALS}
-    told = [f"{count} {kind if count == 1 else _PLURALS[kind]}" for kind, count in counts.items() if count]
+    told = [counted(count, kind, _PLURALS[kind]) for kind, count in counts.items() if count]
     return f" Marked: {' and '.join(told)}." if told else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +9,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from api.request_shape import is_field_name
 from domain.errors.deliberation import FieldProblem
 
 __all__ = ["problems_in"]
 
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _OF_NUMBERS = ("int_", "float_", "finite_", "greater_than", "less_than")
 
 
@@ -36,7 +35,7 @@ def problems_in(error: ValidationError, taken: type[BaseModel]) -> list[FieldPro
 
 
 def _unknown(name: str, there_are: str) -> FieldProblem:
-    if _NAME.fullmatch(name):
+    if is_field_name(name):
         return FieldProblem(f"/{name}", f"is not an argument of this tool{there_are}")
     return FieldProblem("", f"has an unknown argument{there_are}")
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from api.report.marks import mark
-from api.report.pieces import amount, counted, duration, facts, moment, money, table, warning
+from api.report.pieces import amount, duration, facts, moment, money, table, warning
 from api.report.reading import Reading, Seat, items, number, part
 from application.pages.html_text import plain, shown
+from domain.counted import counted
 
 __all__ = ["Receipt", "asked_of", "cost_of", "receipt_of", "roll_call_of"]
 

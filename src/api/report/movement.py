@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from api.report.marks import drawn, mark, style_of
-from api.report.pieces import counted, table
+from api.report.pieces import table
 from api.report.reading import Reading, first_choice, items, number, part
 from application.pages.html_text import plain, shown
+from domain.counted import counted
 
 __all__ = ["changes_of", "rounds_of"]
 

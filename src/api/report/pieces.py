@@ -12,7 +12,6 @@ from application.pages.html_text import shown
 __all__ = [
     "BADGE",
     "amount",
-    "counted",
     "duration",
     "facts",
     "listed",
@@ -95,11 +94,6 @@ def amount(value: object, digits: int = 10) -> str:
     """A number as short as it can be written, or that it is not known."""
     found = number(value)
     return _UNKNOWN if found is None else f"{found:,.{digits}g}"
-
-
-def counted(count: float, noun: str) -> str:
-    """`1 agent`, `2 agents`."""
-    return f"{count:,.10g} {noun}{'' if count == 1 else 's'}"
 
 
 def money(value: object) -> str:

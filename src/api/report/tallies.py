@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from api.report.marks import letter_of, mark
-from api.report.pieces import amount, counted, listed, table
+from api.report.pieces import amount, listed, table
 from api.report.reading import Reading, number, part
 from application.pages.html_text import plain, shown
+from domain.counted import counted
 from domain.voting.ballot import Ballot
 from domain.voting.profile import Profile
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.report.marks import mark
-from api.report.pieces import amount, counted, listed
+from api.report.pieces import amount, listed
 from api.report.reading import Document, Position, Reading, items, number, part
 from application.pages.html_text import paragraphs, plain, shown
+from domain.counted import counted
 
 __all__ = ["headline", "standing", "verdict_of"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.report.marks import mark
-from api.report.pieces import amount, counted, listed, table, warning
+from api.report.pieces import amount, listed, table, warning
 from api.report.reading import Document, Reading, items, number, part
 from application.pages.html_text import plain, shown
+from domain.counted import counted
 
 __all__ = ["worth_of"]
 

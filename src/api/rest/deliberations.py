@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import FastAPI, Query
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,7 +21,7 @@ from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.idempotency import IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
-from api.rest.query import held_to
+from api.rest.query import ABSENT_WHEN_EMPTY, held_to
 from api.rest.searching import Wanted
 from api.shown import shown_deliberation
 from domain.errors.deliberation import DeliberationNotFoundError
@@ -33,7 +33,6 @@ from domain.page_cursor import position_of
 __all__ = [
     "MAX_PAGE",
     "MAX_WAIT_S",
-    "AbsentWhenEmpty",
     "Cursor",
     "Limit",
     "Status",
@@ -49,34 +48,29 @@ _DEFAULT_PAGE = 50
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def _absent_when_empty(value: Any) -> Any:
-    return None if value == "" else value
-
-
-AbsentWhenEmpty = BeforeValidator(_absent_when_empty)
 # The bounds stand on the inner types: on the outer ones they would be held against the None of an absent value.
 _Seconds = Annotated[float, Field(ge=0, le=MAX_WAIT_S, allow_inf_nan=False)]
 _PageSize = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 _PageCursor = Annotated[str, Field(max_length=512), held_to(position_of)]
 _Number = Annotated[int, Field(ge=0, le=1000)]
-Wait = Annotated[_Seconds | None, AbsentWhenEmpty, Query(description="Seconds to wait for the end before answering.")]
-Status = Annotated[DeliberationStatus | None, AbsentWhenEmpty, Query(description="Only deliberations in this state.")]
+Wait = Annotated[_Seconds | None, ABSENT_WHEN_EMPTY, Query(description="Seconds to wait for the end before answering.")]
+Status = Annotated[DeliberationStatus | None, ABSENT_WHEN_EMPTY, Query(description="Only deliberations in this state.")]
 Limit = Annotated[
-    _PageSize | None, AbsentWhenEmpty, Query(description=f"Items a page; {_DEFAULT_PAGE} when not given.")
+    _PageSize | None, ABSENT_WHEN_EMPTY, Query(description=f"Items a page; {_DEFAULT_PAGE} when not given.")
 ]
 Cursor = Annotated[
-    _PageCursor | None, AbsentWhenEmpty, Query(description="`next_cursor` of the page before, word for word.")
+    _PageCursor | None, ABSENT_WHEN_EMPTY, Query(description="`next_cursor` of the page before, word for word.")
 ]
-AtLeast = Annotated[
-    _PageSize | None, AbsentWhenEmpty, Query(description="Taken as on other pages; this one is never cut.")
+UnusedLimit = Annotated[
+    _PageSize | None, ABSENT_WHEN_EMPTY, Query(description="Taken as on other pages; this one is never cut.")
 ]
 Origin = Annotated[
     Annotated[str, Field(max_length=1024)] | None,
-    AbsentWhenEmpty,
+    ABSENT_WHEN_EMPTY,
     Query(description="Only those whose topic came from there: autonomous, petition, scheduled, api or another name."),
 ]
 RoundNumber = Annotated[
-    _Number | None, AbsentWhenEmpty, Query(alias="round", description="Only this round; 0 is the blind one.")
+    _Number | None, ABSENT_WHEN_EMPTY, Query(alias="round", description="Only this round; 0 is the blind one.")
 ]
 
 
@@ -205,7 +199,7 @@ async def outputs(
     caller: Observer,
     conclave: OpenConclave,
     round_number: RoundNumber = None,
-    limit: AtLeast = None,
+    limit: UnusedLimit = None,
     cursor: Cursor = None,
 ) -> Response:
     """Every committed outcome, on one page that is never cut."""

@@ -165,7 +165,7 @@ def last_event_id(request: Request) -> int:
         return 0
     if not (value.isascii() and value.isdecimal()) or len(value) > 10 or int(value) > _LAST_SEQUENCE:
         found = FieldProblem("/header/last-event-id", "must be the sequence number of an event")
-        raise RequestRefusedError("invalid-request", "1 header cannot be accepted.", errors=[found])
+        raise RequestRefusedError.of("header", [found])
     return int(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.documents import halt_document
+from api.request_shape import unknown_fields
 from api.rest.bodies import read_small_document
 from api.rest.callers import Admin, Observer, OpenConclave
 from api.rest.json_response import JsonResponse
@@ -20,7 +20,6 @@ from domain.errors.deliberation import FieldProblem
 __all__ = ["add_halt"]
 
 _MAX_BODY_BYTES = 16 * 1024
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 def add_halt(app: FastAPI) -> None:
@@ -70,17 +69,9 @@ async def _reason(request: Request) -> str:
     if not isinstance(document, dict):
         problems = [FieldProblem("", "must be an object")]
     else:
-        # A name that no field could have is not repeated: the pointer then ends where it stands.
-        unknown = [name for name in document if name != "reason"]
-        problems = [
-            FieldProblem(f"/{n}" if _NAME.fullmatch(n) else "", "is not a field of this request") for n in unknown
-        ]
+        problems = unknown_fields(document, {"reason"})
         if not isinstance(document.get("reason"), str):
             problems.append(FieldProblem("/reason", "must be a text: say why"))
     if problems:
-        raise RequestRefusedError(
-            "invalid-request",
-            f"{len(problems)} field{'' if len(problems) == 1 else 's'} cannot be accepted.",
-            errors=problems,
-        )
+        raise RequestRefusedError.of("field", problems)
     return str(document["reason"])

@@ -38,7 +38,7 @@ def read_idempotency_key(request: Request) -> str | None:
     if wrong is None:
         return sent[0]
     found = FieldProblem("/header/idempotency-key", wrong)
-    raise RequestRefusedError("invalid-request", "1 header cannot be accepted.", errors=[found])
+    raise RequestRefusedError.of("header", [found])
 
 
 def key_of(caller_name: str | None, key: str | None, *, body_sha256: str) -> IdempotencyKey | None:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from api.rest.json_response import encode
+from domain.counted import counted
 from domain.errors.conclave_error import ConclaveError
 from domain.errors.deliberation import DeliberationEndedError, FieldProblem, InvalidSpecificationError
 from domain.errors.dependency import DependencyUnavailableError
@@ -149,6 +150,11 @@ class RequestRefusedError(Exception):
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
 
+    @classmethod
+    def of(cls, noun: str, errors: Sequence[FieldProblem]) -> RequestRefusedError:
+        """One that cannot be accepted (422) because of those fields, parameters or headers."""
+        return cls("invalid-request", _refused(len(errors), noun), errors=errors)
+
 
 def problem_document(
     slug: str, detail: str, *, errors: Sequence[FieldProblem] = (), facts: Mapping[str, Any] | None = None
@@ -236,7 +242,7 @@ async def _bad_parameters(_request: Request, error: Exception) -> Response:
 
 
 def _refused(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'} cannot be accepted."
+    return f"{counted(count, noun)} cannot be accepted."
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -12,21 +12,29 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.request_shape import is_field_name
 from api.rest.problems import RequestRefusedError
 from domain.errors.deliberation import InvalidSpecificationError
 
-__all__ = ["StrictRoute", "held_to"]
+__all__ = ["ABSENT_WHEN_EMPTY", "StrictRoute", "held_to"]
 
 _STRICT = "/v1/"
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _WHOLE = re.compile(r"-?[0-9]+")
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _LONE = re.compile("[\ud800-\udfff]")
+
+
+def _absent_when_empty(value: Any) -> Any:
+    """A parameter that a form left empty is one that was not given."""
+    return None if value == "" else value
+
+
+ABSENT_WHEN_EMPTY = BeforeValidator(_absent_when_empty)
 
 
 class StrictRoute(APIRoute):
@@ -80,7 +88,7 @@ def _problems(query: bytes, kinds: Mapping[str, frozenset[Any]]) -> dict[tuple[s
     seen: set[str] = set()
     for name, value in pairs:
         # A name that no parameter could have is not repeated.
-        place = ("query", name) if _NAME.fullmatch(name) else ("query",)
+        place = ("query", name) if is_field_name(name) else ("query",)
         if name not in kinds:
             problem: str | None = "is not a parameter of this call" if len(place) > 1 else "has an unknown parameter"
         elif name in seen and list not in kinds[name]:

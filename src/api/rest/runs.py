@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Annotated, Any, cast
 
@@ -13,14 +12,15 @@ from starlette.responses import Response
 
 from api.conclave import Conclave
 from api.documents import run_document, run_event_document
+from api.request_shape import unknown_fields
 from api.rest.bodies import discard_body, read_small_document, sha256_of
 from api.rest.callers import Caller, Observer, OpenConclave, Operator, end_of_session
-from api.rest.deliberations import AbsentWhenEmpty, Limit, Status, find_deliberation
+from api.rest.deliberations import Limit, Status, find_deliberation
 from api.rest.event_stream import EventStream, StreamPlaces, last_event_id
 from api.rest.idempotency import RUN_IDEMPOTENCY_KEY, key_of, read_idempotency_key
 from api.rest.json_response import JsonResponse
 from api.rest.operation import describe, describe_stream
-from api.rest.query import held_to
+from api.rest.query import ABSENT_WHEN_EMPTY, held_to
 from application.services.run_acceptance import RunAcceptance
 from domain.errors.deliberation import DeliberationNotFoundError, FieldProblem, InvalidSpecificationError
 from domain.errors.run import InvalidRunError, RunNotFoundError
@@ -31,7 +31,6 @@ __all__ = ["RunCursor", "add_runs"]
 
 _MAX_BODY_BYTES = 64 * 1024
 _DEFAULT_PAGE = 50
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 def _check_cursor(text: str) -> None:
@@ -41,7 +40,7 @@ def _check_cursor(text: str) -> None:
 
 RunCursor = Annotated[
     Annotated[str, Field(max_length=512), held_to(_check_cursor)] | None,
-    AbsentWhenEmpty,
+    ABSENT_WHEN_EMPTY,
     Query(description="`next_cursor` of the page before, word for word."),
 ]
 
@@ -155,12 +154,7 @@ async def _asked(request: Request) -> tuple[RunKind, Mapping[str, Any], str]:
     document: Any = await read_small_document(request, max_bytes=_MAX_BODY_BYTES)
     if not isinstance(document, dict):
         raise InvalidRunError([FieldProblem("", "must be an object")])
-    # A name that no field could have is not repeated: the pointer then ends where it stands.
-    problems = [
-        FieldProblem(f"/{name}" if _NAME.fullmatch(name) else "", "is not a field of this request")
-        for name in document
-        if name not in {"kind", "arguments"}
-    ]
+    problems = unknown_fields(document, {"kind", "arguments"})
     kind, arguments = document.get("kind"), document.get("arguments", {})
     if not isinstance(kind, str) or kind not in set(RunKind):
         problems.append(FieldProblem("/kind", f"must be one of {', '.join(RunKind)}"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from api.rest.problems import RequestRefusedError
-from api.rest.query import held_to
+from api.rest.query import ABSENT_WHEN_EMPTY, held_to
 from domain.errors.deliberation import InvalidSpecificationError
 from domain.models.outcome import OutcomeStatus
 from domain.models.protocol import ProtocolKind
@@ -19,11 +19,6 @@ from domain.voting.rule import RuleKind
 __all__ = ["Wanted", "read_search"]
 
 
-def _absent_when_empty(value: Any) -> Any:
-    return None if value == "" else value
-
-
-_Optional = BeforeValidator(_absent_when_empty)
 # Each is looked at by itself first, so that one that cannot be does not hide another.
 _SearchText = Annotated[str, Field(max_length=MAX_SEARCH_CHARACTERS), held_to(search_of)]
 _Since = Annotated[str, Field(max_length=64), held_to(lambda text: search_of(since=text))]
@@ -31,23 +26,25 @@ _Until = Annotated[str, Field(max_length=64), held_to(lambda text: search_of(unt
 
 _Text = Annotated[
     _SearchText | None,
-    _Optional,
+    ABSENT_WHEN_EMPTY,
     Query(
         description="Words, each of which has to occur in question, context, options or decision, or to be what the id begins with; "
         f"case and accents do not matter. At most {MAX_WORDS} words.",
         examples=["city cars"],
     ),
 ]
-_Answer = Annotated[AnswerKind | None, _Optional, Query(description="Only those that ask for this kind of answer.")]
-_Protocol = Annotated[ProtocolKind | None, _Optional, Query(description="Only those held by this protocol.")]
-_Rule = Annotated[RuleKind | None, _Optional, Query(description="Only those decided by this rule.")]
-_Outcome = Annotated[OutcomeStatus | None, _Optional, Query(description="Only those that came out so.")]
+_Answer = Annotated[
+    AnswerKind | None, ABSENT_WHEN_EMPTY, Query(description="Only those that ask for this kind of answer.")
+]
+_Protocol = Annotated[ProtocolKind | None, ABSENT_WHEN_EMPTY, Query(description="Only those held by this protocol.")]
+_Rule = Annotated[RuleKind | None, ABSENT_WHEN_EMPTY, Query(description="Only those decided by this rule.")]
+_Outcome = Annotated[OutcomeStatus | None, ABSENT_WHEN_EMPTY, Query(description="Only those that came out so.")]
 _Simulated = Annotated[
-    bool | None, _Optional, Query(description="Only those that were simulated, or only those that were not.")
+    bool | None, ABSENT_WHEN_EMPTY, Query(description="Only those that were simulated, or only those that were not.")
 ]
 _From = Annotated[
     _Since | None,
-    _Optional,
+    ABSENT_WHEN_EMPTY,
     Query(
         alias="from",
         description="Only those accepted then or later: a date (from its beginning, UTC) or a moment (RFC 3339).",
@@ -56,7 +53,7 @@ _From = Annotated[
 ]
 _To = Annotated[
     _Until | None,
-    _Optional,
+    ABSENT_WHEN_EMPTY,
     Query(
         alias="to",
         description="Only those accepted by then: a date (to its end, UTC) or a moment (RFC 3339), itself included.",
@@ -89,12 +86,7 @@ async def read_search(
             simulated=simulated,
         )
     except InvalidSpecificationError as error:
-        found = list(error.problems)
-        raise RequestRefusedError(
-            "invalid-request",
-            f"{len(found)} parameter{'' if len(found) == 1 else 's'} cannot be accepted.",
-            errors=found,
-        ) from None
+        raise RequestRefusedError.of("parameter", error.problems) from None
 
 
 Wanted = Annotated[Search, Depends(read_search)]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NoReturn
 
+from domain.counted import counted
 from domain.errors.deliberation import FieldProblem
 
 __all__ = ["MAX_DEPTH", "MAX_VALUES", "MalformedJsonError", "UnusableValuesError", "read_strict_json"]
@@ -30,7 +31,7 @@ class UnusableValuesError(Exception):
     """It is JSON, but holds values that cannot be stored or compared; `problems` points at them (RFC 6901)."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        super().__init__(f"{len(problems)} value{'' if len(problems) == 1 else 's'} cannot be used")
+        super().__init__(f"{counted(len(problems), 'value')} cannot be used")
         self.problems = tuple(problems)
 
 

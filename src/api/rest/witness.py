@@ -110,7 +110,7 @@ async def tile(path: TilePath, conclave: OpenConclave) -> Response:
         wanted = Tile.parse(path)
     except ValueError:
         wrong = FieldProblem("/path/path", "is not the path of a tile: write it like 0/x001/234.p/5 or entries/000")
-        raise RequestRefusedError("invalid-request", "1 parameter(s) cannot be accepted.", errors=[wrong]) from None
+        raise RequestRefusedError.of("parameter", [wrong]) from None
     content = await conclave.witness.tile(wanted)
     if content is None:
         raise RequestRefusedError("not-found", "The log has no such tile yet; its checkpoint names its size.")
@@ -163,5 +163,4 @@ def _pointing_at(place: str) -> Iterator[None]:
         yield
     except InvalidSpecificationError as error:
         errors = [FieldProblem(f"{place}{found.pointer}", found.message) for found in error.problems]
-        detail = f"{len(errors)} parameter(s) cannot be accepted."
-        raise RequestRefusedError("invalid-request", detail, errors=errors) from error
+        raise RequestRefusedError.of("parameter", errors) from error

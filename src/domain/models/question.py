@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from domain.counted import counted
 from domain.errors.deliberation import FieldProblem
 from domain.models.look_alikes import look_alike_keys
 from domain.models.text import MAX_CONTEXT_BYTES, MAX_OPTION_BYTES, MAX_QUESTION_BYTES, text_problem
@@ -75,8 +76,11 @@ class AnswerFormat:
     def _option_problems(self, pointer: str) -> list[FieldProblem]:
         found = []
         if not MIN_OPTIONS <= len(self.options) <= MAX_OPTIONS:
-            given = "1 option" if len(self.options) == 1 else f"{len(self.options)} options"
-            found.append(FieldProblem(pointer, f"has {given}, {MIN_OPTIONS} to {MAX_OPTIONS} are taken"))
+            found.append(
+                FieldProblem(
+                    pointer, f"has {counted(len(self.options), 'option')}, {MIN_OPTIONS} to {MAX_OPTIONS} are taken"
+                )
+            )
         seen: dict[tuple[int, str], int] = {}
         for number, option in enumerate(self.options[:MAX_OPTIONS]):
             keys = list(enumerate(look_alike_keys(option)))
