@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from api.common_ground_document import proceedings_of, statement_document, statements_document
 from api.worth_document import worth_document
 from application.ports.usage_reader import UsageItem
 from application.services.deliberation_output_service import WitnessedOutput
@@ -18,14 +19,11 @@ from domain.models.deliberation import Deliberation, Specification, WitnessSpan
 from domain.models.event import Event
 from domain.models.halt import HaltState
 from domain.models.outcome import Outcome, Synthesis
-from domain.models.protocol import ProtocolKind
-from domain.models.question import AnswerFormat, AnswerKind
+from domain.models.question import AnswerFormat
 from domain.models.round import AgentRecord, Round
 from domain.models.run import Run
 from domain.models.run_event import RunEvent
-from domain.protocols.common_ground import final_statement, statements_until
 from domain.protocols.poll import Savings, savings_of
-from domain.protocols.proceedings import Proceedings
 from domain.voting.rule import Rule
 from domain.voting.synthesis import cluster_name
 from domain.voting.weights import UNITS_OF_A_WEIGHTED_VOTE
@@ -61,7 +59,7 @@ def deliberation_document(
     `worth` is what earlier ones say of it as well, and `control` the one that it is compared with; None where that was not asked.
     """
     specification = deliberation.specification
-    proceedings = _proceedings(deliberation)
+    proceedings = proceedings_of(deliberation)
     return {
         "id": deliberation.id,
         "status": deliberation.status.value,
@@ -80,8 +78,8 @@ def deliberation_document(
         "roll_call": deliberation.roll_call.as_counts(),
         "rounds": [_round(round_) for round_ in deliberation.rounds],
         "saved": _saved(savings_of(deliberation)),
-        "statement": _statement(deliberation, proceedings),
-        "statements": _statements(proceedings),
+        "statement": statement_document(deliberation, proceedings),
+        "statements": statements_document(proceedings),
         "outcome": None if deliberation.outcome is None else outcome_with_reasons(deliberation.outcome, worth),
         "worth": None if worth is None else worth_document(worth),
         "control": _control(deliberation, control),
@@ -331,36 +329,6 @@ def _saved(savings: Savings | None) -> dict[str, Any] | None:
     if savings is None:
         return None
     return {"agents": savings.agents, "calls": savings.calls, "cost_usd": savings.cost_usd}
-
-
-def _proceedings(deliberation: Deliberation) -> Proceedings | None:
-    """What was said in a search for common ground, None for anything else."""
-    if deliberation.specification.protocol.kind is not ProtocolKind.COMMON_GROUND or not deliberation.rounds:
-        return None
-    return Proceedings(deliberation, (record for round_ in deliberation.rounds for record in round_.records))
-
-
-def _statement(deliberation: Deliberation, proceedings: Proceedings | None) -> dict[str, Any] | None:
-    """The statement that a search for common ground has found: of texts the one that was decided for."""
-    found = None if proceedings is None else final_statement(proceedings)
-    if found is None:
-        return None
-    label, record = found
-    is_text = deliberation.specification.question.answer.kind is AnswerKind.TEXT
-    if is_text and (deliberation.outcome is None or deliberation.outcome.decision != label):
-        return None
-    return _drafted(label, record)
-
-
-def _statements(proceedings: Proceedings | None) -> list[dict[str, Any]]:
-    """All that were put to everybody in the last ranking, so that no label stands without its text."""
-    if proceedings is None or proceedings.last is None:
-        return []
-    return [_drafted(label, record) for label, record in statements_until(proceedings, proceedings.last).items()]
-
-
-def _drafted(label: str, record: AgentRecord) -> dict[str, Any]:
-    return {"label": label, "agent_id": record.agent_id, "round": record.round_number, "text": record.answer}
 
 
 def _failures(deliberation: Deliberation) -> list[dict[str, Any]]:

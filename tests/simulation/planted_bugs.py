@@ -19,6 +19,7 @@ from application.services.batch import AttemptEnd, CallEnd, StopCause
 from application.services.batch_run import BatchRun
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
+from application.services.deliberation_record import DeliberationRecord
 from application.services.deliberation_run import DeliberationRun
 from application.services.deliberation_worker import DeliberationWorker
 from application.services.round_recorder import RoundRecorder
@@ -265,11 +266,15 @@ def start_overtaken(patch: pytest.MonkeyPatch) -> None:
     """What follows the start of a deliberation does not wait for it."""
 
     async def hurry(
-        run: DeliberationRun, entries: Sequence[Entry], deadline: float, *, deliberation: Deliberation | None = None
+        record: DeliberationRecord,
+        entries: Sequence[Entry],
+        deadline: float,
+        *,
+        deliberation: Deliberation | None = None,
     ) -> WitnessSpan | None:
-        return await run._append(entries, deadline, deliberation=deliberation)
+        return await record._append(entries, deadline, deliberation=deliberation)
 
-    patch.setattr(DeliberationRun, "_store", hurry)
+    patch.setattr(DeliberationRecord, "store", hurry)
 
 
 def frozen_one_calls(patch: pytest.MonkeyPatch) -> None:

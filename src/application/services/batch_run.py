@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from application.ports.agent_orchestrator import AgentOrchestratorProtocol, AgentOutput, AgentRequest
 from application.ports.clock import Clock
 from application.ports.halt_checker import HaltChecker
 from application.ports.metrics import Metrics
-from application.ports.model_desk import Forecast, ModelDesk, Permit
+from application.ports.model_desk import ModelDesk
+from application.services.asking import Asking
 from application.services.batch import AttemptEnd, Batch, BatchObserver, CallEnd, StopCause
+from application.services.model_route import FALLS_BACK, resumed
 from application.services.retry_policy import RetryPolicy
 from application.services.slot_queue import SlotQueue
 from domain.errors.agent import AgentInvocationError
@@ -31,22 +32,6 @@ _MAX_MESSAGE = 500
 _HUNG = frozenset({"agent_timeout", "timeout"})
 _NOTHING = Usage()
 _ONE_CALL = Usage(1)
-# What the next model of a route is asked after; a ballot that cannot be read, and time that is over, are nobody else's to mend.
-_FALLS_BACK = frozenset(
-    {
-        "breaker_open",
-        "throttled",
-        "rate_limited",
-        "quota_exhausted",
-        "server_error",
-        "provider_error",
-        "connect_failed",
-        "connection_lost",
-        "unauthorised",
-        "unknown_model",
-        "not_found",
-    }
-)
 
 
 class BatchRun:
@@ -100,7 +85,7 @@ class BatchRun:
         With an observer the slot is held until the end is recorded, so that invoked = ended + active at every moment.
         """
         batch, observer = self._batch, self._observer
-        asking = _Asking(request)
+        asking = Asking(request)
         holds_slot = counted = False
         try:
             ending: AgentOutput | AgentFailure
@@ -158,14 +143,14 @@ class BatchRun:
         await self._slots.acquire(agent_id, self._batch.id)
         self._metrics.slot_granted(self._monotonic() - queued)
 
-    async def _call(self, asking: _Asking) -> AgentOutput | AgentFailure:
+    async def _call(self, asking: Asking) -> AgentOutput | AgentFailure:
         """Call until there is an output or no further attempt helps; the agent's time runs while a call is made, and between two."""
         request = asking.request
         try:
             route = self._desk.route(request.model)
         except AgentInvocationError as error:
             return self._failure(asking, error.state, error.kind, error.message)
-        place, made_here = _resumed(route, request)
+        place, made_here = resumed(route, request)
         # A call that was cut off with its process is made once more, whatever the limit.
         most = max(self._attempts, made_here + 1)
         while True:
@@ -194,11 +179,11 @@ class BatchRun:
                     if pause:
                         await asyncio.sleep(pause)
                     continue
-            if place + 1 == len(route) or failure.kind not in _FALLS_BACK:
+            if place + 1 == len(route) or failure.kind not in FALLS_BACK:
                 return self._failure(asking, failure.state, failure.kind, failure.message, fell_back=place > 0)
             place, made_here, most = place + 1, 0, self._attempts
 
-    async def _get_leave(self, asking: _Asking, request: AgentRequest) -> bool:
+    async def _get_leave(self, asking: Asking, request: AgentRequest) -> bool:
         """Wait for leave to make this call, and have it recorded; False when the batch is stopped. Raises what refuses it."""
         batch, observer, desk = self._batch, self._observer, self._desk
         forecast = desk.foresee(request)
@@ -231,7 +216,7 @@ class BatchRun:
         batch.start_clock(asking, now, left_s=asking.left_s)
         return True
 
-    async def _invoke(self, asking: _Asking, request: AgentRequest, *, fell_back: bool) -> AgentOutput | AgentFailure:
+    async def _invoke(self, asking: Asking, request: AgentRequest, *, fell_back: bool) -> AgentOutput | AgentFailure:
         """Make one call. Raises `AgentInvocationError` where it is the far end that did not answer, and `BudgetExceededError`."""
         if self._desk.paces:
             # Only an orchestrator behind a desk may make further calls for one output.
@@ -270,7 +255,7 @@ class BatchRun:
             return self._failure(asking, AgentState.FAILED, "unexpected_error", message)
         return self._checked(asking, output, fell_back=fell_back)
 
-    def _next_call(self, asking: _Asking, request: AgentRequest) -> Callable[[Usage | None], Awaitable[AgentRequest]]:
+    def _next_call(self, asking: Asking, request: AgentRequest) -> Callable[[Usage | None], Awaitable[AgentRequest]]:
         async def next_call(usage: Usage | None) -> AgentRequest:
             asking.further = asyncio.current_task()
             self._end_call(asking, usage)
@@ -283,7 +268,7 @@ class BatchRun:
 
         return next_call
 
-    def _end_call(self, asking: _Asking, usage: Usage | None, error: AgentInvocationError | None = None) -> None:
+    def _end_call(self, asking: Asking, usage: Usage | None, error: AgentInvocationError | None = None) -> None:
         """The call in flight, if there is one, is over; `usage` is None where nobody knows what it took."""
         if asking.call is None:
             return
@@ -292,8 +277,7 @@ class BatchRun:
             usage = _ONE_CALL if usage == _NOTHING else replace(usage, calls=1)
         permit.end(usage, error)
         last = asking.last = CallEnd(asking.attempts, forecast, usage)
-        # Most agents make one call.
-        asking.usage = last.counted if asking.usage is _NOTHING else asking.usage + last.counted
+        asking.took(last.counted)
         if usage is not None:
             self._metrics.call_made(usage)
 
@@ -313,13 +297,13 @@ class BatchRun:
                 await holding.renew()
         return False
 
-    async def _heed_stop(self, asking: _Asking) -> AgentFailure:
+    async def _heed_stop(self, asking: Asking) -> AgentFailure:
         """Let the cancellation that a stop of the batch, or its deadline, orders reach this task now, and not in the midst of recording."""
         asking.stop()
         await asyncio.sleep(0)
         return self._stopped(asking)
 
-    def _pause(self, asking: _Asking, error: AgentInvocationError) -> float | None:
+    def _pause(self, asking: Asking, error: AgentInvocationError) -> float | None:
         """Seconds until the next attempt, or None when it could not begin in time."""
         if self._desk.paces and error.state is AgentState.THROTTLED:
             # Whoever asks for more than an agent's whole time will not answer it: the desk holds everybody else back.
@@ -328,7 +312,7 @@ class BatchRun:
         pause = self._retries.delay(asking.attempts, error.retry_after_s)
         return None if self._monotonic() + pause >= self._batch.end_of(asking) else pause
 
-    def _checked(self, asking: _Asking, output: object, *, fell_back: bool) -> AgentOutput | AgentFailure:
+    def _checked(self, asking: Asking, output: object, *, fell_back: bool) -> AgentOutput | AgentFailure:
         request = asking.request
         if not isinstance(output, AgentOutput) or not isinstance(output.content, str):
             return self._failure(
@@ -348,7 +332,7 @@ class BatchRun:
         output.fell_back = fell_back
         return output
 
-    def _stopped(self, asking: _Asking) -> AgentFailure:
+    def _stopped(self, asking: Asking) -> AgentFailure:
         """The failure of an agent whose time was over, or that was stopped with its batch."""
         cause = self._batch.cause
         if cause is not None:
@@ -363,7 +347,7 @@ class BatchRun:
         )
 
     def _failure(
-        self, asking: _Asking, state: AgentState, kind: str, message: str, *, fell_back: bool = False
+        self, asking: Asking, state: AgentState, kind: str, message: str, *, fell_back: bool = False
     ) -> AgentFailure:
         hung = None
         if kind in _HUNG:
@@ -383,68 +367,6 @@ class BatchRun:
         )
 
 
-class _Asking:
-    """How far one agent has come: attempts made, the loop time at which its time began here, and whether it was stopped.
-
-    `call` is the one in flight, `last` the last that is over, `previous` how the last attempt ended, and `usage` what all calls took
-    that were made here. `left_s` is what was left of its time when it last stood still.
-
-    Stopping works as `asyncio.timeout` does: the task is cancelled, and the cancellation is taken back where it was ours alone.
-    """
-
-    __slots__ = (
-        "_cancelling",
-        "_stopped",
-        "attempts",
-        "began",
-        "call",
-        "further",
-        "is_calling",
-        "last",
-        "left_s",
-        "previous",
-        "request",
-        "task",
-        "usage",
-    )
-
-    def __init__(self, request: AgentRequest) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("an agent is asked in a task of its own")
-        self.task: asyncio.Task[object] = task
-        self._cancelling = task.cancelling()
-        self._stopped = False
-        self.is_calling = False
-        self.request = request
-        # Attempts before the one that is asked for were made by a process that did not live to see them end.
-        self.attempts = request.attempt - 1
-        self.began: float | None = None
-        self.left_s: float | None = None
-        self.call: tuple[Permit, Forecast] | None = None
-        self.further: asyncio.Task[object] | None = None
-        self.last: CallEnd | None = None
-        self.previous: AttemptEnd | None = None
-        self.usage = _NOTHING
-
-    def stop(self) -> None:
-        """End this agent now."""
-        if not self._stopped:
-            self._stopped = True
-            self.task.cancel()
-
-    async def stop_further(self) -> None:
-        """End a further call for the same output that its orchestrator has left behind, and wait for that."""
-        further = self.further
-        if further is not None and further is not self.task and not further.done():
-            further.cancel()
-            await asyncio.wait([further])
-
-    def is_own_stop(self) -> bool:
-        """Take back the cancellation of `stop`; False when somebody else cancelled the task, before or meanwhile."""
-        return self._stopped and self.task.uncancel() <= self._cancelling
-
-
 def _told(error: BaseException) -> str:
     """What it says of itself; nothing where even that goes wrong."""
     try:
@@ -455,13 +377,3 @@ def _told(error: BaseException) -> str:
 
 def _ends_the_process(error: BaseException) -> bool:
     return isinstance(error, BaseExceptionGroup) and error.subgroup((KeyboardInterrupt, SystemExit)) is not None
-
-
-def _resumed(route: Sequence[str | None], request: AgentRequest) -> tuple[int, int]:
-    """Where in the route an agent goes on that made calls before, and how many of them asked the model there."""
-    if request.attempt == 1:
-        return 0, 0
-    earlier = request.earlier_models
-    if not earlier or earlier[-1] not in route:
-        return 0, request.attempt - 1
-    return route.index(earlier[-1]), Counter(earlier)[earlier[-1]]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from application.ports.agent_orchestrator import AgentRequest, ContextBundle
 from application.ports.clock import Clock
-from application.ports.deliberation_repository import Claim, Commit, Commits
+from application.ports.deliberation_repository import Claim, Commits
 from application.ports.tracing import NullTracer, Tracer
 from application.services.batch import Batch, Holding, StopCause
 from application.services.concurrent_deliberation_service import ConcurrentDeliberationService
 from application.services.continuation import Course, course_of
+from application.services.deliberation_record import DeliberationRecord
 from application.services.embedding_record import EmbeddingRecord
 from application.services.event_feed import EventFeed
 from application.services.key_turns import KeyTurns
@@ -22,12 +22,9 @@ from application.services.round_recorder import RoundRecorder
 from application.services.shared_purse import SharedPurse
 from application.services.text_synthesis import TextSynthesis
 from domain.analysis.decision import decide, last_round
-from domain.errors.budget import BudgetExceededError
-from domain.errors.deliberation import LeaseLostError
-from domain.errors.dependency import DependencyUnavailableError
 from domain.errors.halt import SystemHaltedError
 from domain.models.agent_output import AgentFailure
-from domain.models.deliberation import Deliberation, DeliberationStatus, WitnessSpan
+from domain.models.deliberation import Deliberation, DeliberationStatus
 from domain.models.money import picodollars
 from domain.models.outcome import Outcome, Synthesis
 from domain.models.purse import Purse
@@ -36,13 +33,10 @@ from domain.models.round import AgentRecord, Round
 from domain.protocols.next_round import next_round
 from domain.protocols.poll import is_settled
 from domain.protocols.round_plan import Asked, RoundPlan
-from domain.witness.entry import Entry, deliberation_ended, round_started
+from domain.witness.entry import deliberation_ended, round_started
 
 __all__ = ["DeliberationRun"]
 
-_logger = logging.getLogger(__name__)
-_TURNS_TO_FIRST_INTENTS = 4
-_STORE_PAUSES_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 # So many are counted by every rule in less than 5 ms, whatever the rules.
 _FEW_OPTIONS = 8
 _FEW_RECORDS = 12
@@ -79,19 +73,17 @@ class DeliberationRun:
         self.lease = claim.lease
         self._course = course_of(claim)
         self._fan_out = fan_out
-        self._commits = commits
-        self._feed = feed
+        self._record = DeliberationRecord(
+            claim, commits=commits, feed=feed, clock=clock, lost=lambda: self.stop(StopCause.SUSPENDED)
+        )
         self._clock = clock
         self._tracer = tracer if tracer is not None else NullTracer()
         self._batch: Batch | None = None
         self._cause = _cause_on_record(self._course)
         self._agents = {agent.id: agent for agent in claim.deliberation.specification.roster.agents}
         self._reason: str | None = None
-        self._is_store_away = False
         self.is_decided = False
         """Whether its end is made and about to be stored: nothing that stops it now changes that."""
-        self._opening: asyncio.Task[bool] | None = None
-        self._beside_opening: list[Entry] | None = None
         spent = self._course.spent()
         self._purse = SharedPurse(
             Purse(
@@ -171,9 +163,7 @@ class DeliberationRun:
             answers=plan.answers,
             previous=last_round(self.deliberation, records),
         )
-        # Not waited for here, so that it shares a commit with the first intents.
-        self._beside_opening = []
-        self._opening = group.create_task(self._open([entry], deadline, started))
+        self._record.open(entry, deadline, started=started, group=group)
 
     async def _hold(self, plan: RoundPlan, records: list[AgentRecord], deadline: float) -> bool:
         """Ask everybody of the round, wave by wave, adding to `records`; whether nobody is left to ask.
@@ -222,7 +212,7 @@ class DeliberationRun:
             turns=self._turns,
             clock=self._clock,
             prompt_of=self._fan_out.prompt_of,
-            store=lambda entries: self._store(entries, deadline),
+            store=lambda entries: self._record.store(entries, deadline),
             is_suspended=lambda: self._cause is StopCause.SUSPENDED,
         )
         requests = []
@@ -304,7 +294,7 @@ class DeliberationRun:
         self.is_decided = True
         ended = self.deliberation.end(status, at=now, rounds=rounds, outcome=outcome, reason=reason, besides=besides)
         entries = [*closing, deliberation_ended(ended, cause=reason)]
-        span = await self._store(entries, deadline, deliberation=ended)
+        span = await self._record.store(entries, deadline, deliberation=ended)
         self.deliberation = replace(ended, witness=span)
         return self.deliberation
 
@@ -320,7 +310,7 @@ class DeliberationRun:
             purse=self._purse,
             turns=self._turns,
             clock=self._clock,
-            store=lambda entries: self._store(entries, deadline),
+            store=lambda entries: self._record.store(entries, deadline),
             may_call=self._may_compare,
             called=self._fan_out.note_call,
             needs_price=self._texts.needs_price(self.deliberation.specification, self.deliberation.key_name),
@@ -344,73 +334,6 @@ class DeliberationRun:
         if is_dear and len(records) > _FEW_RECORDS:
             return await asyncio.to_thread(decide, self.deliberation, records, synthesis=synthesis)
         return decide(self.deliberation, records, synthesis=synthesis)
-
-    async def _store(
-        self,
-        entries: Sequence[Entry],
-        deadline: float,
-        *,
-        deliberation: Deliberation | None = None,
-    ) -> WitnessSpan | None:
-        """Commit, waiting for a store that is away until the deadline (at least for some seconds) before giving up.
-
-        Nothing is recorded of a round before it has started: what comes early goes with the start, or waits for it.
-        """
-        if self._opening is not None:
-            beside = self._beside_opening
-            if beside is not None:
-                beside += entries
-            await asyncio.wait([self._opening])
-            if self._opening.result() and beside is not None:
-                return None
-        return await self._append(entries, deadline, deliberation=deliberation)
-
-    async def _open(self, opening: Sequence[Entry], deadline: float, started: Deliberation | None) -> bool:
-        """Commit the start of a round, together with what comes within a few turns of the event loop; whether all of that could be."""
-        for _ in range(_TURNS_TO_FIRST_INTENTS):
-            await asyncio.sleep(0)
-        beside, self._beside_opening = self._beside_opening or [], None
-        try:
-            await self._append([*opening, *beside], deadline, deliberation=started)
-        except BudgetExceededError:
-            await self._append(opening, deadline, deliberation=started)
-            return False
-        return True
-
-    async def _append(
-        self, entries: Sequence[Entry], deadline: float, *, deliberation: Deliberation | None
-    ) -> WitnessSpan | None:
-        commit = Commit(self.deliberation.id, entries, deliberation, self.lease)
-        give_up = max(deadline, self._clock.monotonic() + sum(_STORE_PAUSES_S))
-        pauses = iter(_STORE_PAUSES_S)
-        while True:
-            try:
-                span = await self._commits.append(commit)
-                break
-            except LeaseLostError:
-                self.stop(StopCause.SUSPENDED)
-                raise
-            except DependencyUnavailableError as error:
-                pause = next(pauses, _STORE_PAUSES_S[-1])
-                if self._clock.monotonic() + pause > give_up:
-                    raise
-                self._note_store(away=error)
-                await asyncio.sleep(pause)
-        self._note_store(away=None)
-        self._feed.announce(self.deliberation.id)
-        return span
-
-    def _note_store(self, *, away: DependencyUnavailableError | None) -> None:
-        """Say that the store went away, or is back: once, however many agents meet it and however often it is tried."""
-        if self._is_store_away is (away is not None):
-            return
-        self._is_store_away = away is not None
-        own = self.deliberation.id
-        facts = {"deliberation_id": own}
-        if away is None:
-            _logger.warning("the store is back, deliberation %s goes on", own, extra=facts)
-        else:
-            _logger.warning("the store is away, deliberation %s waits: %s", own, away, extra=facts)
 
 
 def _cause_on_record(course: Course) -> StopCause | None:

@@ -13,7 +13,7 @@ from infrastructure.stubs.virtual_time import VirtualClock
 from tests.service_fixture import Canned, build, opened, specification
 from tests.virtual_time import pass_time
 
-_HERE = ("application.services.deliberation_run", "application.services.deliberation_worker")
+_HERE = ("application.services.deliberation_record", "application.services.deliberation_worker")
 
 
 class Store(InMemoryRepository):
