@@ -22,6 +22,9 @@ from domain.models.deliberation import DeliberationStatus
 from domain.models.soak import parse_scale
 from tests.soak.runs import Soak, background, eventually, foreign_agent, kill, living, plan_of, titles_of
 
+# An agent that is waited for, or the next cycle, is ten minutes away.
+_FAR_LESS_THAN_A_CYCLE_S = 60
+
 
 def assert_sums(report: dict[str, Any]) -> None:
     assert report["messages_sent"] == report["responses_received"] + report["lost"]
@@ -279,7 +282,7 @@ async def test_a_run_that_is_asked_to_stop_says_what_was_counted_by_then(tmp_pat
     assert 3 <= report["cycles_completed"] < 1_000
     assert (report["passed"], report["criteria"]["complete_metrics"]["passed"], report["lost"]) == (False, False, 0)
     assert json.loads((soak.out / "stability-test-report.json").read_text()) == report
-    assert took < 2
+    assert took < _FAR_LESS_THAN_A_CYCLE_S
     assert_sums(report)
 
 
@@ -298,7 +301,7 @@ async def test_what_is_corrupt_when_a_run_is_asked_to_stop_is_counted(tmp_path: 
     ending = await running
     took = loop.time() - asked
     assert (ending.status, ending.result["corrupt"]) == (DeliberationStatus.HALTED, 3)
-    assert took < 2
+    assert took < _FAR_LESS_THAN_A_CYCLE_S
 
 
 async def test_when_the_server_of_the_agents_is_killed_all_of_them_are_started_again(tmp_path: Path) -> None:

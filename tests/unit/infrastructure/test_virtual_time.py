@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -40,10 +39,9 @@ def now() -> float:
 
 @in_virtual_time
 async def test_days_pass_at_once() -> None:
-    began = time.monotonic()
+    # Where they did not, the test would still be running.
     await asyncio.sleep(86_400)
     assert now() == 86_400
-    assert time.monotonic() - began < 1
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.Event().wait(), 86_400)
     assert now() == 2 * 86_400
