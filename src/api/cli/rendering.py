@@ -18,6 +18,7 @@ from api.cli.positions import ESTIMATES, MIDDLE, Position, positions_of
 from api.cli.rendered_rounds import round_lines, saved_line, statement_lines, text_of_label
 from api.cli.rendered_synthesis import ERASED, write_synthesis
 from api.cli.rendered_worth import control_line, drop_out_of, worth_lines
+from api.outcome_words import other_rules_agreeing, without_outcome
 from domain.counted import counted
 
 __all__ = ["render_deliberation", "standing"]
@@ -28,20 +29,6 @@ _MAX_REASONS = 3
 _MAX_POSITIONS = 12
 _MAX_NAMED_HOLDERS = 6
 _SHORT_ID = 8
-_NO_OUTCOME = {
-    "queued": "Not started yet",
-    "running": "Still running",
-    "inquorate": "No decision: fewer took part than the quorum asks for",
-    "cancelled": "No decision: the deliberation was cancelled",
-    "halted": "No decision: the system was halted",
-    "failed": "No decision: the deliberation failed",
-}
-# Reasons of the record that are the state in other words.
-_SAYS_NO_MORE = {
-    "inquorate": "fewer agents took part than the quorum asks for",
-    "cancelled": "cancelled on request",
-    "halted": "the system was halted",
-}
 
 Document = Mapping[str, Any]
 
@@ -123,12 +110,9 @@ class _View:
 
     def _decision(self) -> str:
         if self._outcome is None:
-            status = str(self._document.get("status", ""))
-            reason = self._document.get("reason")
-            said = _NO_OUTCOME.get(status, f"No decision: {visible(status)}")
-            if not reason or reason == _SAYS_NO_MORE.get(status):
-                return said
-            return f"{said} ({visible(str(reason), limit=MAX_MESSAGE_CHARACTERS)})"
+            said, reason = without_outcome(self._document)
+            said = visible(said)
+            return said if reason is None else f"{said} ({visible(reason, limit=MAX_MESSAGE_CHARACTERS)})"
         rule = visible(str(self._outcome.get("rule", "")).replace("_", " "))
         if self._is_decided:
             broken = self._outcome.get("tie_break")
@@ -191,9 +175,7 @@ class _View:
             said.append(f"needed {needed} of {asked} asked")
         if outcome.get("effective_votes") is not None:
             said.append(f"effective votes {outcome['effective_votes']:g}")
-        agreeing = [
-            visible(str(name)) for name in robustness.get("rules_agreeing") or () if name != outcome.get("rule")
-        ]
+        agreeing = [visible(name) for name in other_rules_agreeing(outcome)]
         if agreeing:
             said.append(f"{' and '.join(agreeing)} would decide the same")
         if said:

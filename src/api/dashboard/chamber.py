@@ -19,6 +19,7 @@ from api.dashboard.fitting import MOST_OF_A_PANEL, MOST_OF_A_VIEW, MOST_OF_BOTH,
 from api.dashboard.live_feed import LiveFeed, Viewer, find_latest
 from api.dashboard.rendering import render, render_fragment
 from api.documents import moment, output_document
+from api.outcome_words import other_rules_agreeing
 from api.report.hemicycle import seated
 from api.report.marks import COLOURS, letter_of, outline
 from api.report.reading import Position, Reading, items, number, part
@@ -182,7 +183,7 @@ def _ended(state: ChamberState) -> dict[str, Any]:
         "changed": items(outcome, "changed"),
         "place_of": partial(_place_of, state),
         "flips": robustness.get("votes_to_flip"),
-        "agreeing": [each for each in robustness.get("rules_agreeing") or () if each != outcome.get("rule")],
+        "agreeing": other_rules_agreeing(outcome),
         "effective": number(outcome.get("effective_votes")),
         "warnings": [each for each in reading.warnings if not each.startswith(("Degraded:", "Drop-out"))],
         "failures": items(reading.document, "failures"),

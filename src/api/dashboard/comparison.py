@@ -18,6 +18,7 @@ from api.dashboard.comparison_terms import Fact, answer_words, answered_differen
 from api.dashboard.fitting import MOST_OF_A_ROOM
 from api.dashboard.rendering import render, render_fragment
 from api.documents import deliberation_document, outcome_with_reasons, output_document, rule_document
+from api.outcome_words import other_rules_agreeing
 from api.report.reading import Reading, part
 from api.requests import RecountRequest
 from api.rest.callers import Caller, Observer, OpenConclave
@@ -120,8 +121,6 @@ async def _several_rules(whole: _Whole, conclave: Conclave) -> dict[str, Any]:
         for reading, index in readings
     ]
     done = {str(part(side.document, "rule").get("kind")) for side in sides}
-    # Its own rule stands among them wherever there is a decision.
-    agreeing = part(whole.reading.outcome, "robustness").get("rules_agreeing") or ()
     answer = deliberation.specification.question.answer
     rules = [each.kind.value for each in applicable(deliberation.specification.counted_answers)]
     return {
@@ -129,8 +128,9 @@ async def _several_rules(whole: _Whole, conclave: Conclave) -> dict[str, Any]:
         "sides": sides,
         "by_record": [entry.index for entry in by_record],
         "rules": [(kind, kind in done) for kind in rules],
-        "agreeing": [each for each in agreeing if each != whole.reading.outcome.get("rule")],
-        "has_decision": bool(agreeing),
+        "agreeing": other_rules_agreeing(whole.reading.outcome),
+        # Its own rule stands on record wherever there is a decision.
+        "has_decision": bool(part(whole.reading.outcome, "robustness").get("rules_agreeing")),
         "ended": deliberation.status.is_terminal,
         "unanswerable": unanswerable(answer),
         "truth": await _truth(deliberation, conclave),

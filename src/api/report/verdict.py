@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from api.outcome_words import without_outcome
 from api.report.marks import mark
 from api.report.pieces import amount, listed
 from api.report.reading import Document, Position, Reading, items, number, part
@@ -18,20 +19,6 @@ _MOST_REASONS = 5
 _MANY_POSITIONS, _FEWER_REASONS = 4, 3
 _MOST_OF_A_REASON = 600
 _MOST_OF_A_STATEMENT = 4_000
-_NO_OUTCOME = {
-    "queued": "Not started yet",
-    "running": "Still running",
-    "inquorate": "No decision: fewer took part than the quorum asks for",
-    "cancelled": "No decision: the deliberation was cancelled",
-    "halted": "No decision: the system was halted",
-    "failed": "No decision: the deliberation failed",
-}
-_SAYS_NO_MORE = {
-    "inquorate": "fewer agents took part than the quorum asks for",
-    "cancelled": "cancelled on request",
-    "halted": "the system was halted",
-}
-"""Reasons of the record that are the state in other words."""
 
 
 def standing(reading: Reading) -> Sequence[str]:
@@ -52,10 +39,9 @@ def headline(reading: Reading) -> str:
     """The result in one line of HTML."""
     rule = _words(reading.outcome.get("rule"))
     if not reading.has_outcome:
-        status = str(reading.document.get("status") or "")
-        reason = reading.document.get("reason")
-        said = _NO_OUTCOME.get(status, f"No decision: {plain(status, limit=40)}")
-        return f"{said} ({shown(reason, limit=300)})" if reason and reason != _SAYS_NO_MORE.get(status) else said
+        said, reason = without_outcome(reading.document)
+        said = plain(said, limit=80)
+        return said if reason is None else f"{said} ({shown(reason, limit=300)})"
     if reading.is_decided:
         return f"Decision: {_decision(reading)}"
     if reading.outcome.get("status") == "tied":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from api.outcome_words import other_rules_agreeing
 from api.report.marks import mark
 from api.report.pieces import amount, listed, table, warning
 from api.report.reading import Document, Reading, items, number, part
@@ -52,9 +53,8 @@ def _firm(reading: Reading) -> list[list[str]]:
             "the fewest ballots changed so that another wins outright",
         ]
     )
-    agreeing = robustness.get("rules_agreeing")
-    if isinstance(agreeing, list):
-        others = [str(each).replace("_", " ") for each in agreeing if each != outcome.get("rule")]
+    if isinstance(robustness.get("rules_agreeing"), list):
+        others = [each.replace("_", " ") for each in other_rules_agreeing(outcome)]
         told = listed(others) if others else "none of the others"
         rows.append(["rules that decide the same", told, "the others are below"])
     return rows
