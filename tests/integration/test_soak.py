@@ -7,16 +7,13 @@ import json
 import os
 import signal
 import stat
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from application.services.soak.run_soak import Continuation
 from application.services.stop_signal import StopReason
 from domain.models.deliberation import DeliberationStatus
 from domain.models.soak import parse_scale
@@ -313,58 +310,6 @@ async def test_when_the_server_of_the_agents_is_killed_all_of_them_are_started_a
     report = await running
     assert (report["crashes"], report["restarts"], report["lost"]) == (3, 3, 0)
     assert living(before) == []
-
-
-RUNNER = """
-import asyncio, sys
-from pathlib import Path
-from tests.soak.runs import Soak, plan_of
-asyncio.run(Soak(plan_of(1000, agents=3), Path(sys.argv[1])).run())
-"""
-
-
-@pytest.fixture
-def orchestrator(tmp_path: Path, repository_root: Path) -> Callable[[], subprocess.Popen[bytes]]:
-    """Starts a run in a process of its own."""
-
-    def start() -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": f"{repository_root / 'src'}{os.pathsep}{repository_root}"}
-        return subprocess.Popen([sys.executable, "-c", RUNNER, str(tmp_path)], env=environment)
-
-    return start
-
-
-async def test_no_agent_outlives_an_orchestrator_that_is_killed(
-    tmp_path: Path, orchestrator: Callable[[], subprocess.Popen[bytes]]
-) -> None:
-    process = orchestrator()
-    metrics = tmp_path / "out/stability-metrics.jsonl"
-    await eventually(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
-    statuses = [json.loads(path.read_text()) for path in (tmp_path / "coord/status").iterdir()]
-    pids = [status["pid"] for status in statuses]
-    process.kill()
-    process.wait()
-    assert len(pids) == 3
-    await eventually(lambda: not living(pids))
-
-
-async def test_an_interrupted_run_is_continued_and_every_cycle_stands_there_once(
-    tmp_path: Path, orchestrator: Callable[[], subprocess.Popen[bytes]]
-) -> None:
-    process = orchestrator()
-    metrics = tmp_path / "out/stability-metrics.jsonl"
-    await eventually(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
-    process.kill()
-    process.wait()
-    with metrics.open("a") as file:
-        file.write('{"type": "coordination_cycle", "cyc')
-    earlier = Soak(plan_of(1), tmp_path, continuation=Continuation()).record.rows()
-    soak = Soak(plan_of(len(earlier) + 4), tmp_path, continuation=Continuation(earlier, ["earlier"]))
-    report = await soak.run()
-    assert [row["cycle"] for row in soak.rows()] == list(range(1, len(earlier) + 5))
-    assert report["cycles_completed"] == len(earlier) + 4
-    assert report["messages_sent"] == 3 * (len(earlier) + 4)
-    assert report["criteria"]["complete_metrics"]["passed"] is True
 
 
 async def test_what_an_earlier_run_left_is_cleared_and_counts_for_nothing(tmp_path: Path) -> None:

@@ -72,9 +72,7 @@ class CoordinationFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
-            raise self._refused(
-                "another soak runs there", "Wait for its end, or give another folder with --coord-dir."
-            ) from error
+            raise self.refused("another soak runs there") from error
 
     def close(self) -> None:
         """Let go of it. Files stay."""
@@ -83,6 +81,19 @@ class CoordinationFolder:
                 os.close(file)
         self._places = {}
         self._root = self._lock = -1
+
+    def is_deserted(self) -> bool:
+        """Whether all agents are gone that an earlier run has forked: they share a lock on `status/` for as long as one of them lives."""
+        status = self._places["status"]
+        try:
+            fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # A file system that locks no folders.
+            return True
+        fcntl.flock(status, fcntl.LOCK_UN)
+        return True
 
     @property
     def is_open(self) -> bool:
@@ -160,9 +171,9 @@ class CoordinationFolder:
             self.close()
             where = str(error.filename) if error.filename else str(self.path)
             if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EEXIST):
-                raise self._refused(f"{where!r} is a link or no folder", "Remove it, or give another one.") from error
+                raise _unusable(f"{where!r} is a link or no folder", "Remove it, or give another one.") from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise self._refused(
+                raise _unusable(
                     f"{where!r} may not be written to by this user", "Give the rights to it, or another --coord-dir."
                 ) from error
             raise DependencyUnavailableError(
@@ -171,8 +182,9 @@ class CoordinationFolder:
                 remedy="Free space there, or give another --coord-dir.",
             ) from error
 
-    def _refused(self, problem: str, remedy: str) -> ConfigurationError:
-        return ConfigurationError(variable="--coord-dir", problem=problem, remedy=remedy)
+    def refused(self, problem: str) -> ConfigurationError:
+        """What a run is told that may not have it now."""
+        return _unusable(problem, "Wait for its end, or give another folder with --coord-dir.")
 
 
 def remove_abandoned(folders: Iterable[Path], *, now: Callable[[], float] = time.time) -> None:
@@ -192,3 +204,7 @@ def remove_abandoned(folders: Iterable[Path], *, now: Callable[[], float] = time
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _unusable(problem: str, remedy: str) -> ConfigurationError:
+    return ConfigurationError(variable="--coord-dir", problem=problem, remedy=remedy)

@@ -22,6 +22,9 @@ __all__ = ["FilePost"]
 
 # What was written less than this long ago may not be finished.
 _YOUNG_S = 0.2
+# Those of a run that was killed are killed with it: what is left is for the kernel to do.
+_DESERTED_WITHIN_S = 10.0
+_BETWEEN_LOOKS_S = 0.01
 
 
 class FilePost:
@@ -84,8 +87,17 @@ class FilePost:
         return self._folder.path_of("messages")
 
     async def open(self) -> None:
-        """Clear what an earlier run left; agents of others that live stay."""
+        """Clear what an earlier run left, once its agents are gone; agents of others that live stay.
+
+        Raises `ConfigurationError` and `DependencyUnavailableError`.
+        """
         self._folder.open()
+        try:
+            async with asyncio.timeout(_DESERTED_WITHIN_S):
+                while not self._folder.is_deserted():  # noqa: ASYNC110 - the kernel tells nobody
+                    await asyncio.sleep(_BETWEEN_LOOKS_S)
+        except TimeoutError:
+            raise self._folder.refused("agents of an earlier soak are still there") from None
         for place, pattern in (("messages", MESSAGE), ("responses", RESPONSE)):
             for found in self._folder.look(place):
                 if found.is_file and pattern.fullmatch(found.name):

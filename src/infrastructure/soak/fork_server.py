@@ -5,6 +5,7 @@ share its pages. When the other end of the socket is gone, however that happened
 """
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -47,6 +48,8 @@ class ForkServer:
 
     def run(self) -> None:
         """Serve until the socket ends."""
+        if "folder" in self._configuration:
+            _mark(self._configuration["folder"])
         if self._messages and not self._configuration.get("polls"):
             try:
                 self._inotify = Inotify()
@@ -195,6 +198,14 @@ class ForkServer:
         for pid in self._agents:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def _mark(folder: str) -> None:
+    """Share a lock on its statuses with every agent, until the last one is gone: by then nothing of theirs comes any more."""
+    # A file system that locks no folders is used without.
+    with contextlib.suppress(OSError):
+        statuses = os.open(os.path.join(folder, "status"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH118 - pathlib is not light
+        fcntl.flock(statuses, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _ring(bell: int, what: bytes) -> None:
