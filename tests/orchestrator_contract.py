@@ -163,7 +163,7 @@ async def test_cancelling_frees_the_far_end(opened: Opener) -> None:
 async def test_an_agents_deadline_frees_the_far_end(opened: Opener) -> None:
     async with opened(hanging=("archon-3",)) as subject:
         service = ConcurrentDeliberationService(orchestrator=subject.orchestrator, halt_checker=HaltCheckerStub())
-        result = await service.invoke_concurrent([asking(agent_id) for agent_id in AGENTS], agent_timeout_s=2.0)
+        result = await service.invoke_concurrent([asking(agent_id) for agent_id in AGENTS], agent_timeout_s=5.0)
         await subject.until_idle()
     assert [(failure.agent_id, failure.state) for failure in result.failures] == [("archon-3", AgentState.TIMED_OUT)]
     assert result.success_count == 71

@@ -194,7 +194,7 @@ async def test_a_planted_leak_fails(tmp_path: Path) -> None:
 
 
 async def test_a_planted_lost_message_fails(tmp_path: Path) -> None:
-    soak = Soak(plan_of(5, agents=2, response_timeout_s=1.0), tmp_path)
+    soak = Soak(plan_of(5, agents=2, response_timeout_s=4.0), tmp_path)
     with foreign_agent(soak.coord, "deaf", "--drop", "3"):
         report = await soak.run()
     assert (report["lost"], report["cycles_completed"]) == (1, 5)
@@ -250,7 +250,7 @@ async def test_an_agent_of_somebody_else_that_dies_is_a_crash_and_its_message_lo
 
 
 async def test_a_stopped_agent_is_waited_for_no_longer_than_the_timeout(tmp_path: Path) -> None:
-    soak = Soak(plan_of(4, agents=2, interval_s=0.1, response_timeout_s=0.5), tmp_path)
+    soak = Soak(plan_of(4, agents=2, interval_s=0.1, response_timeout_s=1.5), tmp_path)
     running = asyncio.create_task(soak.run())
     await soak.cycle_done(1)
     pid = soak.status("1")["pid"]
