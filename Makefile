@@ -6,8 +6,9 @@ override QUESTION := $(value QUESTION)
 export QUESTION
 
 MINUTES ?= 60
-# Files of tests that are run side by side, each by a process with servers of its own.
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); [ "$$n" -gt 1 ] || n=2; [ "$$n" -lt 8 ] || n=8; echo $$n)
+# Files of tests that are run side by side, each by a process with servers of its own: half as many again as processors, because a
+# test waits now and then, and at least three.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); n=$$((n + n / 2)); [ "$$n" -gt 2 ] || n=3; [ "$$n" -lt 8 ] || n=8; echo $$n)
 # Byte code is kept, whatever the machine says: thousands of tests start processes that would each compile all that they import.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE .venv/bin/pytest
 TORCH ?= torch
@@ -41,7 +42,7 @@ serve: ## Run the server [SIMULATED=1] [ARGS="--port 8072"]
 	@$(ENVIRONMENT) $(DELIBERATES_WITH)
 	@.venv/bin/conclave serve $(ARGS)
 
-test: ## Run all tests, those with CrewAI first in an environment of their own [WORKERS=2]; ARGS="tests/unit -k pool" picks some of the rest
+test: ## Run all tests, those with CrewAI first in an environment of their own [WORKERS=3]; ARGS="tests/unit -k pool" picks some of the rest
 	@$(ENVIRONMENT) model
 	@$(ENVIRONMENT) openapi
 	@$(ENVIRONMENT) build
