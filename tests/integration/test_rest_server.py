@@ -7,11 +7,14 @@ import signal
 import socket
 import statistics
 import time
+from typing import Any
 
 import pytest
 
 from api.main import RestServer, serve
+from application.ports.deliberation_repository import Page
 from domain.errors.configuration import ConfigurationError
+from domain.errors.dependency import DependencyUnavailableError
 from tests.conclave_fixture import open_stub_conclave, read_events, server_process
 
 KEYS = "root:admin:root-secret-1"
@@ -57,6 +60,29 @@ async def test_a_signal_ends_it_and_leaves_the_conclave_to_its_owner(number: sig
         assert await serve(conclave, port=0, on_listening=interrupt) is number
         assert signal.getsignal(number) is before
         assert conclave.deliberations.is_stopping
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_the_newest_deliberation_is_read_before_anybody_can_ask_and_a_store_that_is_away_is_no_obstacle(
+    away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    async with open_stub_conclave() as conclave:
+        page = conclave.deliberations.page
+
+        async def read(**asked: Any) -> Page:
+            seen.append(asked["limit"])
+            if away:
+                raise DependencyUnavailableError(dependency="database", problem="it is gone")
+            return await page(**asked)
+
+        def listens(urls: tuple[str, ...]) -> None:
+            seen.append(len(urls))
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGTERM)
+
+        monkeypatch.setattr(conclave.deliberations, "page", read)
+        await serve(conclave, port=0, on_listening=listens)
+    assert seen == [1, 1]
 
 
 def test_sigterm_with_open_streams_and_hanging_agents_exits_in_time() -> None:

@@ -21,6 +21,7 @@ from api.conclave import Conclave
 from api.dashboard.rendering import prepare_templates
 from api.rest.application import create_app
 from api.rest.connection import BoundedConnection
+from domain.errors.conclave_error import ConclaveError
 from domain.errors.configuration import ConfigurationError
 
 __all__ = ["Front", "HttpServer", "RestServer", "Stoppable", "listening", "run_until_signal", "serve"]
@@ -196,7 +197,15 @@ class RestServer(HttpServer):
     async def run(self, *, on_listening: Callable[[tuple[str, ...]], None] | None = None) -> None:
         """As `HttpServer.run`; the room is ready for its first visitor before anybody can be one."""
         prepare_templates(self._app)
+        await self._read_once()
         await super().run(on_listening=on_listening)
+
+    async def _read_once(self) -> None:
+        """Read the newest deliberation, so that no visitor waits for what a first reading has to prepare: a third of a first search."""
+        try:
+            await self._conclave.deliberations.page(status=None, key_name=None, limit=1, cursor=None)
+        except ConclaveError as error:
+            _logger.debug("the newest deliberation cannot be read, as whoever asks for it is told: %s", error)
 
     async def _wind_up(self) -> None:
         """Take no more work while still answering, so that whoever asks learns of it."""
