@@ -8,6 +8,8 @@ copy of the same rows. The server is `conclave serve` in a process of its own. A
 the archive, first seen by that server ("cold": every hit is compared with its record) and then seen again ("warm"); then searches
 of other kinds, and the first request of a server's life. CPU is the server's own, of all its threads; of Postgres that of its
 processes is not in it.
+
+It is one file, because filling, copying and asking go by one plan of which word stands in which deliberations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Signing in over HTTP: what the cookie is, what it opens, what a change needs besides, and how it ends."""
+"""Signing in over HTTP: what the cookie is, what it opens, what a change needs besides, and how it ends.
+
+It is one file, because each test follows one cookie from the sign-in page on, by the same few steps.
+"""
 
 from __future__ import annotations
 
