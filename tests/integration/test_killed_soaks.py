@@ -49,12 +49,18 @@ def orchestrator(tmp_path: Path, repository_root: Path) -> Callable[[], subproce
     return start
 
 
+async def rows_below(folder: Path, least: int) -> Path:
+    """The file of the rows, once it has so many."""
+    metrics = folder / "out/stability-metrics.jsonl"
+    await eventually(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= least)
+    return metrics
+
+
 async def test_no_agent_outlives_an_orchestrator_that_is_killed(
     tmp_path: Path, orchestrator: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     process = orchestrator()
-    metrics = tmp_path / "out/stability-metrics.jsonl"
-    await eventually(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
+    await rows_below(tmp_path, 2)
     statuses = [json.loads(path.read_text()) for path in (tmp_path / "coord/status").iterdir()]
     pids = [status["pid"] for status in statuses]
     process.kill()
@@ -116,8 +122,7 @@ async def test_an_interrupted_run_is_continued_and_every_cycle_stands_there_once
     tmp_path: Path, orchestrator: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     process = orchestrator()
-    metrics = tmp_path / "out/stability-metrics.jsonl"
-    await eventually(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 3)
+    metrics = await rows_below(tmp_path, 3)
     process.kill()
     process.wait()
     with metrics.open("a") as file:

@@ -20,8 +20,8 @@ from domain.models.soak import parse_scale
 from domain.models.soak_criteria import CYCLES_TO_JUDGE
 from tests.soak.runs import Soak, background, eventually, foreign_agent, kill, living, plan_of, titles_of
 
-# An agent that is waited for, or the next cycle, is ten minutes away.
-_FAR_LESS_THAN_A_CYCLE_S = 60
+# An answer is waited for twice as long, and the next cycle is ten minutes away.
+_AT_ONCE_S = 10
 
 
 def assert_sums(report: dict[str, Any]) -> None:
@@ -65,6 +65,7 @@ async def test_ninety_six_cycles_of_fifty_agents_pass(quick_folder: Path) -> Non
     # How even its cycles are is measured in benchmarks/soak.py, where nothing else runs.
     missed = {name for name, criterion in report["criteria"].items() if not criterion["passed"]}
     assert missed <= {"cycle_variance"}, report["criteria"]
+    assert report["passed"] is (not missed)
     assert report["memory"]["max_pss"] <= 8 * 2**20
 
 
@@ -283,7 +284,7 @@ async def test_a_run_that_is_asked_to_stop_says_what_was_counted_by_then(tmp_pat
     assert 3 <= report["cycles_completed"] < 1_000
     assert (report["passed"], report["criteria"]["complete_metrics"]["passed"], report["lost"]) == (False, False, 0)
     assert json.loads((soak.out / "stability-test-report.json").read_text()) == report
-    assert took < _FAR_LESS_THAN_A_CYCLE_S
+    assert took < _AT_ONCE_S
     assert_sums(report)
 
 
@@ -302,7 +303,7 @@ async def test_what_is_corrupt_when_a_run_is_asked_to_stop_is_counted(tmp_path: 
     ending = await running
     took = loop.time() - asked
     assert (ending.status, ending.result["corrupt"]) == (DeliberationStatus.HALTED, 3)
-    assert took < _FAR_LESS_THAN_A_CYCLE_S
+    assert took < _AT_ONCE_S
 
 
 async def test_when_the_server_of_the_agents_is_killed_all_of_them_are_started_again(tmp_path: Path) -> None:
